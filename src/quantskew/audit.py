@@ -1,0 +1,274 @@
+"""The Audit: all that is worth keeping of one model under several precisions.
+
+Everything the book shows of the forward pass is a pure function of the logits, so nothing derived is kept.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from quantskew.files import write_bytes
+from quantskew.groups import check_group_ids, group_counts
+
+_FORMAT = "quantskew.audit/1"
+
+
+@dataclass(frozen=True, eq=False)
+class WeightStatistics:
+    """What quantization did to the weights, layer by layer (L layers, P precisions).
+
+    Attributes
+    ----------
+    layers : tuple of str
+    sizes : ndarray of int64, shape (L,)
+        Number of weights of each layer.
+    absolute_difference : ndarray of float64, shape (P, L)
+        Sum over the weights of |W~ - W| (Eq. 5), in units of the weights.
+    zeros : ndarray of int64, shape (P, L)
+        Weights that are exactly 0, counted on the integer codes.
+    magnitude : ndarray of float64, shape (P, L)
+        Sum over the weights of |W~|.
+    edges : ndarray of float64, shape (B + 1,)
+        Bins of the histograms, in standard deviations of the layer's original weights.
+    histogram : ndarray of int64, shape (P, B)
+        Number of dequantized weights of all layers in each bin; weights beyond the edges are in the
+        outermost bins.
+    """
+
+    layers: tuple
+    sizes: np.ndarray
+    absolute_difference: np.ndarray
+    zeros: np.ndarray
+    magnitude: np.ndarray
+    edges: np.ndarray
+    histogram: np.ndarray
+
+
+_WEIGHT_ARRAYS = ("sizes", "absolute_difference", "zeros", "magnitude", "edges", "histogram")
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Logits of every test sample at every precision, with labels, groups and provenance.
+
+    Attributes
+    ----------
+    logits : ndarray of float32, shape (P, N, C)
+    labels : ndarray of int64, shape (N,)
+    groups : ndarray of int64, shape (N,)
+    precisions : tuple of str, length P
+        The first one is the reference that the others are compared with.
+    class_names : tuple of str, length C
+    group_names : tuple of str, length G
+    train_counts : ndarray of int64, shape (G,)
+        Training images of each group: which group is the majority.  By default the test counts.
+    weights : WeightStatistics or None
+        None where the model's weights were not at hand.
+    provenance : dict
+        How it came about, JSON-able.
+
+    Raises
+    ------
+    ValueError
+        If shapes, ids or names do not belong together, or a logit is not finite.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    precisions: tuple
+    class_names: tuple
+    group_names: tuple
+    train_counts: np.ndarray | None = None
+    weights: WeightStatistics | None = None
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.logits.ndim != 3 or self.logits.shape[0] != len(self.precisions):
+            raise ValueError(
+                f"logits must have the shape (precisions, samples, classes) with {len(self.precisions)} "
+                f"precisions; got {self.logits.shape}"
+            )
+        if len(set(self.precisions)) != len(self.precisions):
+            raise ValueError(f"each precision is named once; got {', '.join(self.precisions)}")
+        samples, classes = self.logits.shape[1:]
+        if len(self.class_names) != classes:
+            raise ValueError(f"{classes} logits a sample but {len(self.class_names)} class names")
+        for what, ids, names in (
+            ("labels", self.labels, self.class_names),
+            ("groups", self.groups, self.group_names),
+        ):
+            if ids.shape != (samples,):
+                raise ValueError(f"{samples} samples have logits, but {what} has the shape {ids.shape}")
+            check_group_ids(ids, len(names))
+        finite = np.isfinite(self.logits).all(axis=2)
+        if not finite.all():
+            precision, sample = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"the logits of {(~finite).sum()} samples are not finite; the first is sample {sample} at "
+                f"{self.precisions[precision]}"
+            )
+        if self.train_counts is None:
+            object.__setattr__(self, "train_counts", self.group_counts)
+        elif len(self.train_counts) != len(self.group_names):
+            raise ValueError(f"{len(self.train_counts)} training counts for {len(self.group_names)} groups")
+
+    @property
+    def group_counts(self):
+        """Number of test samples in each group, ndarray of int64, shape (G,)."""
+        return group_counts(self.groups, len(self.group_names))
+
+    @property
+    def predictions(self):
+        """Class with the largest logit, ndarray of int64, shape (P, N)."""
+        return self.logits.argmax(axis=2)
+
+    def index(self, precision):
+        """Position of a precision.
+
+        Raises
+        ------
+        ValueError
+            If this Audit does not have it; the message lists those it has.
+        """
+        if precision not in self.precisions:
+            raise ValueError(f"this Audit has no {precision!r}; it has {', '.join(self.precisions)}")
+        return self.precisions.index(precision)
+
+    def select(self, precisions):
+        """An Audit with only these precisions, in this order."""
+        rows = [self.index(precision) for precision in precisions]
+        weights = self.weights
+        if weights is not None:
+            arrays = {name: getattr(weights, name) for name in _WEIGHT_ARRAYS}
+            per_precision = ("absolute_difference", "zeros", "magnitude", "histogram")
+            arrays |= {name: arrays[name][rows] for name in per_precision}
+            weights = WeightStatistics(weights.layers, **arrays)
+        return Audit(
+            self.logits[rows],
+            self.labels,
+            self.groups,
+            tuple(precisions),
+            self.class_names,
+            self.group_names,
+            self.train_counts,
+            weights,
+            self.provenance,
+        )
+
+    @classmethod
+    def from_logits(
+        cls, logits, labels, groups, group_names=None, class_names=None, train_counts=None, provenance=None
+    ):
+        """An Audit of logits from anywhere: another runtime, another framework, a file.
+
+        Parameters
+        ----------
+        logits : dict of str to array_like, each of shape (N, C)
+            One entry a precision or runtime, by any name; the first is the reference.
+        labels : array_like of int, shape (N,)
+        groups : array_like of int or str, shape (N,)
+            Ids, or names that are then numbered in alphabetical order.
+        group_names, class_names : sequence of str, optional
+        train_counts : array_like of int, shape (G,), optional
+        provenance : dict, optional
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not belong together, or a logit is not finite (its sample is named).
+
+        Examples
+        --------
+        >>> logits = {"fp32": [[2.0, 1.0], [0.0, 3.0]], "int8": [[1.0, 2.0], [0.0, 3.0]]}
+        >>> audit = Audit.from_logits(logits, labels=[0, 1], groups=["a", "b"])
+        >>> audit.predictions
+        array([[0, 1],
+               [1, 1]])
+        """
+        if not logits:
+            raise ValueError("no logits were given; give at least one precision")
+        arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
+        first = next(iter(arrays))
+        for name, values in arrays.items():
+            if values.ndim != 2:
+                raise ValueError(
+                    f"the logits of {name} must have the shape (samples, classes); got {values.shape}"
+                )
+            if values.shape != arrays[first].shape:
+                raise ValueError(
+                    f"the logits of {name} have the shape {values.shape}, those of {first} "
+                    f"{arrays[first].shape}; they must be of the same samples in the same order"
+                )
+        labels, _ = check_group_ids(labels)
+        groups = np.asarray(groups)
+        if groups.size and groups.dtype.kind in "US":
+            named, groups = np.unique(groups, return_inverse=True)
+            if group_names is not None:
+                raise ValueError("give group_names only where the groups are numbers")
+            group_names = [str(name) for name in named]
+        groups, num_groups = check_group_ids(groups, None if group_names is None else len(group_names))
+        return cls(
+            np.stack(list(arrays.values())),
+            labels,
+            groups,
+            tuple(arrays),
+            tuple(class_names or (f"class {c}" for c in range(arrays[first].shape[1]))),
+            tuple(group_names or (f"group {g}" for g in range(num_groups))),
+            None if train_counts is None else np.asarray(train_counts, dtype=np.int64),
+            provenance=provenance or {"source": "logits"},
+        )
+
+    def save(self, path):
+        """Write the Audit to a safetensors file, whole or not at all."""
+        arrays = {name: getattr(self, name) for name in ("logits", "labels", "groups", "train_counts")}
+        names = {
+            "precisions": self.precisions,
+            "class_names": self.class_names,
+            "group_names": self.group_names,
+        }
+        if self.weights is not None:
+            arrays |= {f"weights/{name}": getattr(self.weights, name) for name in _WEIGHT_ARRAYS}
+            names["layers"] = self.weights.layers
+        metadata = {
+            "format": _FORMAT,
+            "names": json.dumps(names),
+            "provenance": json.dumps(self.provenance, sort_keys=True),
+        }
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_bytes(path, save(arrays, metadata))
+
+    @classmethod
+    def load(cls, path):
+        """Read an Audit that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not an Audit of this version, or is not whole.
+        """
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ValueError(
+                        f"{path} has the format {metadata.get('format')!r}, not {_FORMAT!r}; make it again "
+                        "with `quantskew audit`"
+                    )
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+            names = {name: tuple(values) for name, values in json.loads(metadata["names"]).items()}
+            provenance = json.loads(metadata["provenance"])
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no Audit at {path}") from None
+        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+        weights = None
+        if "layers" in names:
+            own = {name: arrays.pop(f"weights/{name}") for name in _WEIGHT_ARRAYS}
+            weights = WeightStatistics(names.pop("layers"), **own)
+        return cls(**arrays, **names, weights=weights, provenance=provenance)

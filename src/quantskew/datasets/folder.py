@@ -1,0 +1,82 @@
+"""A data set of the user's own: one folder of images per class, and an optional table of groups."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from quantskew.datasets.decode import cached_decode, folder_members, is_image_name
+from quantskew.datasets.split import split_arrays
+
+ATTRIBUTES = ("class",)
+_GROUPS_FILE = "groups.csv"
+
+
+def load(data_dir, size=None, group=None, seed=0):
+    """Load a folder of images, split 65/15/20 by `seed`, stratified by class and group.
+
+    Parameters
+    ----------
+    data_dir : path
+        Holds one folder of images per class; what is not an image is left out and listed.
+    size : int, optional
+        Pixels a side, 64 by default.
+    group : str, optional
+        ``class``, or the path of a CSV file with the columns ``file`` (relative to `data_dir`) and
+        ``group``.  By default ``groups.csv`` in `data_dir` where there is one, else the class.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Named after the folder; classes and groups in alphabetical order.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder or the table is missing or incomplete.
+    """
+    if data_dir is None:
+        raise ValueError("the data set 'folder' needs data_dir: a folder with one folder of images per class")
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder; give one that holds a folder of images per class")
+    images, names, skipped = cached_decode(
+        root.name, root, lambda: folder_members(root), 64 if size is None else size, _reject
+    )
+    classes = [name.split("/", 1)[0] for name in names]
+    class_names = sorted(set(classes))
+    groups = _groups(root, names, classes, group)
+    group_names = sorted(set(groups))
+    return split_arrays(
+        root.name,
+        images,
+        [class_names.index(name) for name in classes],
+        [group_names.index(name) for name in groups],
+        class_names,
+        group_names,
+        (0.65, 0.15, 0.2),
+        seed,
+        skipped,
+    )
+
+
+def _reject(name):
+    if not is_image_name(name):
+        return "not an image"
+    return None if "/" in name else "not in a class folder"
+
+
+def _groups(root, names, classes, group):
+    if group == "class" or (group is None and not (root / _GROUPS_FILE).exists()):
+        return classes
+    path = root / _GROUPS_FILE if group is None else Path(group).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give 'class' or a CSV file with columns file,group")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {"file", "group"} <= set(table.columns):
+        raise ValueError(f"{path} needs the columns file and group; it has {', '.join(table.columns)}")
+    by_file = dict(zip(table["file"], table["group"], strict=True))
+    missing = [name for name in names if name not in by_file]
+    if missing:
+        raise ValueError(f"{path} names no group for {len(missing)} images, the first {missing[0]}")
+    return [by_file[name] for name in names]

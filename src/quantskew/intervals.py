@@ -1,0 +1,120 @@
+"""Confidence intervals of group values: Wilson's for proportions, a paired bootstrap for the rest.
+
+The bootstrap draws the test images of each group again, as many as the group has, and uses the same draws
+for every precision: a difference between precisions is therefore a paired one.
+"""
+
+import functools
+
+import numpy as np
+from scipy.stats import norm
+
+from quantskew.groups import group_counts
+
+DRAWS = 2000
+CONFIDENCE = 0.95
+
+
+def wilson(successes, counts, confidence=CONFIDENCE):
+    """Wilson score interval of a proportion.
+
+    Unlike the bootstrap it has a width where all or no samples succeed.
+
+    Parameters
+    ----------
+    successes, counts : array_like of float, same shape
+        A count of 0 gives NaN.
+    confidence : float
+
+    Returns
+    -------
+    low, high : ndarray of float
+
+    Examples
+    --------
+    >>> [bound.round(3) for bound in wilson(10, 10)]
+    [0.722, 1.0]
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    z = norm.ppf((1 + confidence) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.asarray(successes) / counts
+        centre = share + z**2 / (2 * counts)
+        spread = z * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2))
+        low, high = ((centre + sign * spread) / (1 + z**2 / counts) for sign in (-1, 1))
+        # Rounding must not push a bound outside of the possible values.
+        return np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _draw_weights(count, draws, seed, group):
+    """How often each of `count` samples is drawn, divided by `count`: float32, shape (draws, count)."""
+    rng = np.random.default_rng([seed, group])
+    drawn = rng.integers(0, count, (draws, count), dtype=np.int32)
+    drawn += np.arange(draws, dtype=np.int32)[:, None] * np.int32(count)
+    times = np.bincount(drawn.ravel(), minlength=draws * count)
+    return (times.reshape(draws, count) / count).astype(np.float32)
+
+
+def bootstrap_group_means(values, groups, num_groups, draws=DRAWS, seed=0):
+    """Group means of resampled images, stratified by group.
+
+    The result depends on the order of the images in a group only through which of them are drawn together.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (P, N)
+        One row a precision.  NaN leaves a sample out of its group's mean.
+    groups : ndarray of int, shape (N,)
+    num_groups : int
+    draws : int
+        Number of resamples B.
+    seed : int
+        The same seed draws the same images, whatever the values are.
+
+    Returns
+    -------
+    ndarray of float64, shape (B, P, G)
+        NaN for a group without samples.
+
+    Examples
+    --------
+    >>> values = np.array([[0.0, 1.0, 5.0], [1.0, 2.0, 6.0]])
+    >>> means = bootstrap_group_means(values, np.array([0, 0, 1]), 2, draws=4)
+    >>> bool(np.allclose(means[:, 1] - means[:, 0], 1))
+    True
+    """
+    means = np.full((draws, len(values), num_groups), np.nan)
+    for group, count in enumerate(group_counts(groups, num_groups)):
+        if count == 0:
+            continue
+        own = values[:, groups == group]
+        defined = ~np.isnan(own)
+        weights = _draw_weights(int(count), draws, seed, group)
+        total = weights @ np.where(defined, own, 0.0).T
+        if defined.all():
+            means[:, :, group] = total
+            continue
+        share = weights @ defined.T.astype(np.float64)
+        means[:, :, group] = np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
+    return means
+
+
+def percentile_interval(resampled, confidence=CONFIDENCE):
+    """Interval that holds the middle `confidence` of resampled values, over the first axis.
+
+    Returns
+    -------
+    low, high : ndarray of float
+        NaN where a resampled value is not defined in any draw.
+
+    Examples
+    --------
+    >>> percentile_interval(np.arange(96.0), 0.9)
+    (np.float64(4.75), np.float64(90.25))
+    """
+    tail = 50 * (1 - confidence)
+    missing = np.isnan(resampled).all(axis=0)
+    filled = np.where(missing, 0.0, resampled)
+    low, high = np.nanpercentile(filled, [tail, 100 - tail], axis=0)
+    return np.where(missing, np.nan, low)[()], np.where(missing, np.nan, high)[()]

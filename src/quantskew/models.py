@@ -1,0 +1,130 @@
+"""Image classifiers by name: the paper's ResNet18, a small ResNet for small images, any of torchvision's.
+
+Every model is built with random weights: nothing is downloaded.
+"""
+
+import torch
+import torchvision
+from torch import nn
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with batch norm around a shortcut (He et al., 2016)."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """A ResNet of seven convolutions for images of 8 to 32 pixels a side.
+
+    It keeps the first stage at full resolution, where torchvision's ResNets have already shrunk the image
+    to a quarter.
+
+    Parameters
+    ----------
+    num_classes : int
+    in_channels : int
+    """
+
+    def __init__(self, num_classes, in_channels=1):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.stages = nn.Sequential(_Block(16, 16, 1), _Block(16, 32, 2), _Block(32, 64, 2))
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
+        x = self.stages(torch.relu(self.bn(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def known_models():
+    """Names that `build` accepts.
+
+    Examples
+    --------
+    >>> {"resnet18", "small_resnet", "mobilenet_v2"} <= set(known_models())
+    True
+    """
+    return ["small_resnet", *torchvision.models.list_models(module=torchvision.models)]
+
+
+def check_name(name):
+    """Refuse a model name that is not known, with the known ones."""
+    if name not in known_models():
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+
+
+def build(name, num_classes, in_channels=3, seed=0):
+    """Build a classifier with random weights, channels-last.
+
+    Parameters
+    ----------
+    name : str
+        ``small_resnet`` or the name of a torchvision classifier, such as ``resnet18``.
+    num_classes : int
+        Number of logits C.
+    in_channels : int
+        Channels of the images; a torchvision model whose first convolution expects another number gets a
+        new first convolution.
+    seed : int
+        Seed of the initial weights; torch's own random state is left as it was.
+
+    Returns
+    -------
+    torch.nn.Module
+        Maps images (N, in_channels, H, W) to logits (N, num_classes), in evaluation and training mode.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known; the message lists the known ones.
+
+    Examples
+    --------
+    >>> build("small_resnet", num_classes=10, in_channels=1).head.out_features
+    10
+    """
+    check_name(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "small_resnet":
+            model = SmallResNet(num_classes, in_channels)
+        else:
+            model = _torchvision_model(name, num_classes, in_channels)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _torchvision_model(name, num_classes, in_channels):
+    options = {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        # Their auxiliary classifiers return a tuple in training mode.
+        options |= {"aux_logits": False, "init_weights": True}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    path, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    if first.in_channels != in_channels:
+        replacement = nn.Conv2d(
+            in_channels,
+            first.out_channels,
+            first.kernel_size,
+            first.stride,
+            first.padding,
+            bias=first.bias is not None,
+        )
+        model.set_submodule(path, replacement)
+    return model

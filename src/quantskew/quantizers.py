@@ -1,0 +1,320 @@
+"""Uniform quantizers of a weight tensor: precisions, schemes, and the verbs that apply them.
+
+A precision is a name: ``fp32``, ``fp16`` or ``int1`` to ``int16``.  A scheme chooses the grid of an integer
+precision:
+
+``banner``
+    Asymmetric min-max as in Banner et al. (2019), the paper's quantizer (reference code
+    submission2019/cnn-quantization, ``float2gemmlowp``).
+``symmetric``
+    Signed grid that reaches the largest absolute weight.
+``mse``
+    Signed grid whose scale has the least squared error among 100 candidates, as in Nagel et al. (2022).
+
+``choose_qparams`` picks the grid, ``quantize`` gives integer codes, ``dequantize`` turns them back into
+floating point and ``fake_quantize`` does both.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+SCHEMES = ("banner", "symmetric", "mse")
+INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
+PRECISIONS = ("fp32", "fp16", *reversed(INTEGER_PRECISIONS))
+DEFAULT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "int3", "int2")
+_MSE_CANDIDATES = 100
+
+
+@dataclass(frozen=True)
+class QParams:
+    """The grid of an integer quantizer: W~ = (q - zero_point) * scale + offset.
+
+    Attributes
+    ----------
+    scale : Tensor, shape () or broadcastable to the weight
+        The step between neighbouring grid points, in units of the weight; larger than 0.
+    zero_point : Tensor, same shape
+        The code of the real value `offset`, integer-valued.
+    offset : Tensor of the same shape, or None for 0
+        Only weights that are all of one sign have one: their grid starts at the smallest weight.
+    low, high : int
+        Smallest and largest code.
+    half_away : bool
+        Whether ties are rounded away from zero; otherwise to the even code.
+    """
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    offset: torch.Tensor | None
+    low: int
+    high: int
+    half_away: bool
+
+    @property
+    def code_dtype(self):
+        """Smallest integer dtype of torch that holds every code."""
+        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+            limits = torch.iinfo(dtype)
+            if limits.min <= self.low and self.high <= limits.max:
+                return dtype
+        raise AssertionError("16 bits always fit into int32")
+
+
+def integer_bits(precision):
+    """Number of bits of an integer precision, or None for fp32 and fp16.
+
+    Raises
+    ------
+    ValueError
+        If `precision` is not known; the message lists the known ones.
+
+    Examples
+    --------
+    >>> integer_bits("int4"), integer_bits("fp16")
+    (4, None)
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    return int(precision[3:]) if precision.startswith("int") else None
+
+
+def _range(weight, channel_axis):
+    """Smallest and largest weight, of the tensor or of each channel (shape broadcastable to it)."""
+    if channel_axis is None:
+        return torch.aminmax(weight)
+    others = [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+    return weight.amin(others, keepdim=True), weight.amax(others, keepdim=True)
+
+
+def _positive(scale):
+    """The scale, or the smallest normal number where it is 0 (all weights 0) or underflows."""
+    return scale.clamp(min=torch.finfo(scale.dtype).tiny)
+
+
+def _banner(weight, bits, channel_axis):
+    low, high = _range(weight, channel_axis)
+    steps = 2**bits - 1
+    # Without a range there is one value: one step of its size reproduces it exactly.
+    flat = low == high
+    scale = _positive(torch.where(flat, low.abs(), (high - low) / steps))
+    crosses_zero = ((low < 0) & (high > 0)) | flat
+    ideal = -low / scale
+    zero_point = torch.where(flat, (low < 0).to(scale.dtype), torch.floor(ideal.clamp(min=0) + 0.5))
+    offset = None
+    if not bool(crosses_zero.all()):
+        offset = torch.where(crosses_zero, 0.0, low)
+        zero_point = torch.where(crosses_zero, zero_point, 0.0)
+    # The reference's kernel for whole tensors rounds with C's roundf, its code for channels with torch's
+    # round.
+    return QParams(scale, zero_point, offset, 0, steps, half_away=channel_axis is None)
+
+
+def _signed(scale, bits):
+    return QParams(
+        _positive(scale),
+        torch.zeros_like(scale),
+        None,
+        -(2 ** (bits - 1)),
+        2 ** (bits - 1) - 1,
+        half_away=False,
+    )
+
+
+def _symmetric_scale(weight, bits, channel_axis):
+    low, high = _range(weight, channel_axis)
+    # One bit leaves the codes -1 and 0: there is no positive code to reach the largest weight with.
+    return torch.maximum(-low, high) / max(2 ** (bits - 1) - 1, 1)
+
+
+def _symmetric(weight, bits, channel_axis):
+    return _signed(_symmetric_scale(weight, bits, channel_axis), bits)
+
+
+def _mse(weight, bits, channel_axis):
+    widest = _symmetric_scale(weight, bits, channel_axis)
+    best_scale, best_error = widest, torch.full_like(widest, math.inf)
+    for candidate in range(_MSE_CANDIDATES, 0, -1):
+        grid = _signed(widest * (candidate / _MSE_CANDIDATES), bits)
+        error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_()
+        if channel_axis is None:
+            error = error.sum()
+        else:
+            others = [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+            error = error.sum(others, keepdim=True)
+        better = error < best_error
+        best_scale = torch.where(better, grid.scale, best_scale)
+        best_error = torch.where(better, error, best_error)
+    return _signed(best_scale, bits)
+
+
+_CHOOSERS = {"banner": _banner, "symmetric": _symmetric, "mse": _mse}
+
+
+@torch.no_grad()
+def choose_qparams(weight, precision, scheme="banner", channel_axis=None):
+    """Choose the integer grid of a weight tensor.
+
+    Parameters
+    ----------
+    weight : Tensor of float32 or float64, any shape, not empty
+    precision : str
+        ``int1`` to ``int16``.
+    scheme : {"banner", "symmetric", "mse"}
+        ``banner`` is, with b bits, D = (max W - min W) / (2^b - 1) and z = round(-min W / D) where
+        min W < 0 < max W, else the affine form whose code 0 is min W.  ``symmetric`` is
+        D = max |W| / (2^(b-1) - 1) with codes -2^(b-1) .. 2^(b-1) - 1 (at one bit -1 and 0, D = max |W|).
+        ``mse`` is the signed grid with D = i/100 of the symmetric one, for the i in 1..100 of least
+        squared error.
+    channel_axis : int, optional
+        Axis that has a grid of its own per index (0 for the output channels of a torch layer); by default
+        one grid serves the whole tensor.
+
+    Returns
+    -------
+    QParams
+
+    Raises
+    ------
+    ValueError
+        If the precision or scheme is unknown, the tensor is empty, or a weight is not finite.
+
+    Examples
+    --------
+    >>> grid = choose_qparams(torch.tensor([-1.0, 0.2, 2.0]), "int2")
+    >>> float(grid.scale), float(grid.zero_point)
+    (1.0, 1.0)
+    """
+    bits = integer_bits(precision)
+    if bits is None:
+        raise ValueError(f"{precision} has no integer grid; choose one of {', '.join(INTEGER_PRECISIONS)}")
+    if scheme not in _CHOOSERS:
+        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+    if weight.numel() == 0:
+        raise ValueError("an empty weight tensor has no range to quantize")
+    if channel_axis is not None and not -weight.ndim <= channel_axis < weight.ndim:
+        raise ValueError(f"channel_axis {channel_axis} is outside a tensor of {weight.ndim} axes")
+    grid = _CHOOSERS[scheme](weight, bits, channel_axis)
+    if not bool(torch.isfinite(grid.scale).all()):
+        raise ValueError(
+            "the weights are not finite (NaN, infinity, or a range beyond the floating-point format); "
+            "no grid can hold them"
+        )
+    return grid
+
+
+def _quantize(weight, grid):
+    """Codes of `weight` in floating point, in a new tensor."""
+    if grid.offset is None:
+        codes = weight / grid.scale
+        if grid.low >= 0:
+            codes.add_(grid.zero_point)
+    else:
+        codes = (weight - grid.offset).div_(grid.scale).add_(grid.zero_point)
+    codes.clamp_(grid.low, grid.high)
+    if grid.half_away:
+        # The largest number below one half: adding 0.5 itself would round 0.49999997 up.
+        below_half = torch.nextafter(
+            torch.tensor(0.5, dtype=codes.dtype), torch.tensor(0.0, dtype=codes.dtype)
+        )
+        return codes.add_(float(below_half)).floor_()
+    return codes.round_()
+
+
+def _dequantize_(codes, grid):
+    """Real values of floating-point codes, in place."""
+    if grid.low >= 0:
+        codes.sub_(grid.zero_point)
+    codes.mul_(grid.scale)
+    return codes if grid.offset is None else codes.add_(grid.offset)
+
+
+@torch.no_grad()
+def quantize(weight, grid):
+    """Integer codes of a weight tensor on a chosen grid: q = round(clamp(W / D + z)).
+
+    The value is clamped before it is rounded, as in the reference code.
+
+    Returns
+    -------
+    Tensor of the smallest integer dtype that holds the grid's codes, same shape as `weight`
+
+    Examples
+    --------
+    >>> weight = torch.tensor([-1.0, 0.2, 2.0])
+    >>> quantize(weight, choose_qparams(weight, "int2"))
+    tensor([0, 1, 3], dtype=torch.uint8)
+    """
+    return _quantize(weight, grid).to(grid.code_dtype)
+
+
+@torch.no_grad()
+def dequantize(codes, grid):
+    """Real values of integer codes: W~ = (q - z) D, the paper's S . theta_q (section 3).
+
+    Returns
+    -------
+    Tensor of the grid's floating-point dtype, same shape as `codes`
+
+    Examples
+    --------
+    >>> weight = torch.tensor([-1.0, 0.2, 2.0])
+    >>> grid = choose_qparams(weight, "int2")
+    >>> dequantize(quantize(weight, grid), grid)
+    tensor([-1.,  0.,  2.])
+    """
+    return _dequantize_(codes.to(grid.scale.dtype), grid)
+
+
+@torch.no_grad()
+def quantize_dequantize(weight, grid):
+    """Integer codes and real values together, for less than the cost of one after the other."""
+    values = _quantize(weight, grid)
+    codes = values.to(grid.code_dtype)
+    return codes, _dequantize_(values, grid)
+
+
+@torch.no_grad()
+def fake_quantize(weight, precision, scheme="banner", channel_axis=None):
+    """The weight as it is after quantization, in its own floating-point format.
+
+    Parameters
+    ----------
+    weight : Tensor of float, any shape
+    precision : str
+        ``fp32`` returns a copy, ``fp16`` rounds to half precision and back, ``int1`` to ``int16`` quantize
+        and dequantize.
+    scheme : {"banner", "symmetric", "mse"}
+        See `choose_qparams`; ignored by the floating-point precisions.
+    channel_axis : int, optional
+        See `choose_qparams`.
+
+    Returns
+    -------
+    Tensor of the same shape and dtype, detached, sharing no memory with `weight`
+
+    Raises
+    ------
+    ValueError
+        As `choose_qparams`, and if a weight is too large for half precision.
+
+    Examples
+    --------
+    >>> fake_quantize(torch.tensor([-1.0, 0.2, 2.0]), "int2")
+    tensor([-1.,  0.,  2.])
+    """
+    bits = integer_bits(precision)
+    if scheme not in _CHOOSERS:
+        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+    weight = weight.detach()
+    if weight.numel() == 0 or precision == "fp32":
+        return weight.clone()
+    if bits is None:
+        rounded = weight.to(torch.float16, copy=True)
+        if not bool(torch.isfinite(rounded).all()):
+            raise ValueError("a weight is not finite in half precision (the largest is 65504)")
+        return rounded.to(weight.dtype)
+    working = weight if weight.dtype == torch.float64 else weight.float()
+    grid = choose_qparams(working, precision, scheme, channel_axis)
+    return _dequantize_(_quantize(working, grid), grid).to(weight.dtype)

@@ -1,0 +1,117 @@
+"""How figures look: one colour and marker a group, the size of a page, the same type everywhere."""
+
+import contextlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colormaps
+
+_MARKERS = "osD^vPXph*"
+_STYLE = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "grid.color": "#dddddd",
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "quantskew",
+}
+
+
+def group_order(audit):
+    """Group ids from the largest training share to the smallest."""
+    return np.argsort(-np.asarray(audit.train_counts), kind="stable")
+
+
+def group_colors(audit):
+    """One colour a group, dark for the largest in training, light for the smallest.
+
+    The lightness alone tells the order, so that it survives grey print and colour blindness.
+
+    Returns
+    -------
+    list of RGBA tuples, one a group id
+    """
+    ranks = np.argsort(group_order(audit))
+    shades = np.linspace(0.02, 0.82, max(len(ranks), 2))
+    return [colormaps["plasma"](shades[rank]) for rank in ranks]
+
+
+def group_markers(audit):
+    """One marker a group, by the same order as the colours."""
+    ranks = np.argsort(group_order(audit))
+    return [_MARKERS[rank % len(_MARKERS)] for rank in ranks]
+
+
+@contextlib.contextmanager
+def book_style():
+    """The book's matplotlib settings, for the time of the block."""
+    with plt.rc_context(_STYLE):
+        yield
+
+
+def compare(draw, audits, height=3.2, legend=True):
+    """Draw the same figure of several Audits side by side.
+
+    Parameters
+    ----------
+    draw : callable or sequence of callables
+        Each takes an Audit and axes; several make several rows.
+    audits : dict of str to Audit
+        One column each, by its title.
+    height : float
+        Of a row, in inches.
+    legend : bool
+        Whether each column gets a legend of its groups below.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Closed for pyplot: a notebook shows it once, as the value of its cell.
+    """
+    rows = [draw] if callable(draw) else list(draw)
+    with book_style():
+        figure, grid = plt.subplots(
+            len(rows),
+            len(audits),
+            figsize=(8.6 if len(audits) > 1 else 5.2, height * len(rows) + (0.7 if legend else 0)),
+            squeeze=False,
+            layout="constrained",
+        )
+        for column, (title, audit) in enumerate(audits.items()):
+            for row, function in enumerate(rows):
+                function(audit, grid[row, column])
+            grid[0, column].set_title(title, loc="left", fontweight="bold")
+            if legend:
+                group_legend(audit, grid[-1, column])
+        plt.close(figure)
+    return figure
+
+
+def group_legend(audit, axes):
+    """A legend below the axes: every group with its number of training images, largest first."""
+    colors, markers = group_colors(audit), group_markers(audit)
+    handles = [
+        axes.plot([], [], color=colors[g], marker=markers[g], markersize=4, linewidth=1.5)[0]
+        for g in group_order(audit)
+    ]
+    labels = [f"{audit.group_names[g]} ({audit.train_counts[g]:,})" for g in group_order(audit)]
+    axes.legend(
+        handles,
+        labels,
+        title="group (images in training)",
+        title_fontsize=8.5,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        ncols=3 if len(labels) < 6 else 5,
+        columnspacing=1.0,
+        handlelength=1.6,
+    )
+    return axes
