@@ -49,8 +49,8 @@ class Experiment:
     group: str | None = None
 
 
-_PAPER = Recipe(epochs=13)
-_SMALL = Recipe(epochs=40, batch_size=32, flip=False, shift=1, compute="fp32")
+_PAPER = Recipe()
+_SMALL = Recipe(epochs=40, batch_size=32, learning_rate=0.1, flip=False, shift=1, compute="fp32")
 _EXPERIMENTS = (
     Experiment("digits", "digits", "small_resnet", _SMALL),
     Experiment("utkface", "utkface", "resnet18", _PAPER, size=64),
@@ -162,7 +162,7 @@ def trained(experiment, data, device="auto"):
     model = models.build(
         experiment.model, len(data.class_names), data.train.images.shape[1], experiment.recipe.seed
     ).to(device)
-    path = cache_dir() / "models" / f"{experiment.name}-{key}.safetensors"
+    path = model_path(experiment, key)
     if not path.exists():
         checkpoint = path.with_suffix(".checkpoint")
         start = time.perf_counter()
@@ -177,6 +177,11 @@ def trained(experiment, data, device="auto"):
         record = json.loads(file.metadata()["quantskew.record"])
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
     return model.eval(), record
+
+
+def model_path(experiment, key):
+    """Cache file of a trained model, by the key that `trained` gives."""
+    return cache_dir() / "models" / f"{experiment.name}-{key}.safetensors"
 
 
 def audit(
@@ -237,6 +242,40 @@ def audit(
 
 def _device_name(device):
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
+
+
+def live_and_record(
+    experiment, record_name, precisions, scheme="banner", seed=0, data_dir=None, device="auto"
+):
+    """The two Audits that every chapter shows: one made here and now, and one of record.
+
+    Parameters
+    ----------
+    experiment : str
+        Trained and audited by this call, or taken from the cache.
+    record_name : str
+        See `record`.  Where `data_dir` is given, the experiment of that name is run on it instead.
+    precisions : sequence of str
+        A record is shown at those of them that it has.
+    scheme, seed, data_dir, device
+        See `audit`.
+
+    Returns
+    -------
+    dict of str to Audit
+        By the title of its column in the figures.
+    """
+    live = audit(get(experiment, seed=seed), precisions, scheme=scheme, device=device)
+    if data_dir:
+        second = audit(
+            get(record_name, seed=seed), precisions, scheme=scheme, data_dir=data_dir, device=device
+        )
+        return {f"live: {experiment}": live, f"live: {record_name}": second}
+    kept = record(record_name)
+    shared = [precision for precision in precisions if precision in kept.precisions]
+    if len(shared) < len(precisions):
+        print(f"the record {record_name} has no {', '.join(sorted(set(precisions) - set(shared)))}")
+    return {f"live: {experiment}": live, f"record: {record_name}": kept.select(shared)}
 
 
 def record(name):

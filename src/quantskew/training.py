@@ -59,10 +59,10 @@ class Recipe:
         If a value is out of range or a name is not known.
     """
 
-    epochs: int = 12
+    epochs: int = 13
     batch_size: int = 128
     optimizer: str = "sgd"
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "one-cycle"

@@ -1,0 +1,237 @@
+"""Chapters: text notebooks in, executed notebooks out, with papermill.
+
+A chapter's only source is its text (jupytext MyST) in ``notebooks/``.  What was executed is kept by content:
+a change of prose reuses the outputs, a change of code, parameters, package or records makes new ones.
+"""
+
+import ast
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from quantskew.files import digest, replacing, write_bytes
+
+CELL_TIMEOUT = 900
+START_TIMEOUT = 120
+
+
+class TextNotebookHandler:
+    """Lets papermill read the text notebooks below ``notebooks/`` (entry point ``papermill.io``)."""
+
+    @classmethod
+    def read(cls, path):
+        """The notebook as JSON, or the text of a parameter file."""
+        if Path(path).suffix == ".md":
+            return nbformat.writes(read_text_notebook(path))
+        return Path(path).read_text(encoding="utf-8")
+
+    @classmethod
+    def listdir(cls, path):
+        """Files in a folder."""
+        return [str(entry) for entry in sorted(Path(path).iterdir())]
+
+    @classmethod
+    def write(cls, buffer, path):
+        """Write an executed notebook; the text sources are never written."""
+        if Path(path).suffix == ".md":
+            raise ValueError(f"{path} is a chapter's source; name an .ipynb for the executed notebook")
+        write_bytes(path, buffer.encode())
+
+    @classmethod
+    def pretty_path(cls, path):
+        """The path as it is shown."""
+        return str(path)
+
+
+def read_text_notebook(path):
+    """A text notebook as notebook node.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none at `path`.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no chapter at {path}")
+    return jupytext.read(path)
+
+
+def declared_parameters(notebook):
+    """Names and default values in a notebook's ``parameters`` cell.
+
+    Examples
+    --------
+    >>> source = 'seed: int = 0  # of the run'
+    >>> cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    >>> declared_parameters(nbformat.v4.new_notebook(cells=[cell]))
+    {'seed': 0}
+    """
+    declared = {}
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.AnnAssign) and node.value is not None:
+                    declared[node.target.id] = ast.literal_eval(node.value)
+    return declared
+
+
+def check_parameters(notebook, parameters, name):
+    """Refuse parameters that a chapter does not declare, or that have another type.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
+    declared = declared_parameters(notebook)
+    listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
+    for key, value in parameters.items():
+        if key not in declared:
+            raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
+        default = declared[key]
+        # A parameter that is empty by default is a name or a path.
+        expected = str if default is None else type(default)
+        fits = type(value) is expected or (expected is float and type(value) is int) or value is default
+        if not fits:
+            raise ValueError(
+                f"{name}: {key} must be of type {expected.__name__}, not {type(value).__name__} ({value!r}); "
+                f"the chapter declares {listing}"
+            )
+
+
+def execute(source, output, parameters=None, cwd=".", progress=True):
+    """Execute one chapter with papermill; the output appears only when every cell has run.
+
+    Parameters
+    ----------
+    source : path
+        Text notebook.
+    output : path
+        Executed notebook.
+    parameters : dict, optional
+    cwd : path
+        Where the kernel runs.
+    progress : bool
+        Whether papermill shows its progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is refused (before anything runs).
+    RuntimeError
+        If a cell fails, with the cell's error.
+    """
+    parameters = parameters or {}
+    notebook = read_text_notebook(source)
+    check_parameters(notebook, parameters, Path(source).name)
+    with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
+        plain = Path(folder) / f"{Path(source).stem}.ipynb"
+        nbformat.write(notebook, plain)
+        executed = Path(folder) / "executed.ipynb"
+        try:
+            papermill.execute_notebook(
+                str(plain),
+                str(executed),
+                parameters,
+                cwd=str(cwd),
+                progress_bar=progress,
+                execution_timeout=CELL_TIMEOUT,
+                start_timeout=START_TIMEOUT,
+            )
+        except PapermillExecutionError as error:
+            raise RuntimeError(
+                f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+            ) from error
+        partial.write_bytes(executed.read_bytes())
+
+
+def chapter_key(source, parameters, package, records):
+    """Digest of everything that a chapter's outputs depend on: its code, not its prose."""
+    notebook = read_text_notebook(source)
+    cells = [
+        [cell.source, sorted(cell.metadata.get("tags", []))]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    content = hashlib.sha256()
+    files = sorted(Path(package).rglob("*.py")) + sorted(Path(records).glob("*.safetensors"))
+    for path in files:
+        content.update(path.name.encode() + path.read_bytes())
+    return digest([cells, parameters, content.hexdigest()])
+
+
+def with_outputs(text, executed):
+    """The text notebook with the outputs of an executed one, cell by cell.
+
+    The cell that papermill injects has no place in the text; it is kept, hidden from the page.
+    """
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"]
+    merged = []
+    for cell in text.cells:
+        if cell.cell_type != "code":
+            merged.append(cell)
+            continue
+        done = ran.pop(0)
+        cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        merged.append(cell)
+        if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
+            injected = ran.pop(0)
+            injected.metadata["tags"] = ["injected-parameters", "remove-cell"]
+            merged.append(injected)
+    for position, cell in enumerate(merged):
+        # Ids are random; numbers keep a page the same from run to run.
+        cell["id"] = f"cell-{position}"
+    text.cells = merged
+    return text
+
+
+def build(root, parameters=None):
+    """Execute every chapter of a book whose outputs are not at hand, and lay them out for rendering.
+
+    Parameters
+    ----------
+    root : path
+        The repository: text in ``notebooks/``, executed chapters to ``book/chapters/``, the store of
+        outputs in ``.cache/chapters/``.
+    parameters : dict, optional
+        The same for every chapter that declares them.
+
+    Returns
+    -------
+    list of Path
+        The chapters, in order.
+    """
+    root, parameters = Path(root), parameters or {}
+    sources = sorted((root / "notebooks").glob("*.md"))
+    if not sources:
+        raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
+    known = set().union(*(declared_parameters(read_text_notebook(source)) for source in sources))
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
+        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    package = Path(__file__).parent
+    chapters = []
+    for number, source in enumerate(sources, 1):
+        text = read_text_notebook(source)
+        declared = declared_parameters(text)
+        own = {key: value for key, value in parameters.items() if key in declared}
+        key = chapter_key(source, own, package, root / "book" / "records")
+        store = root / ".cache" / "chapters" / f"{source.stem}-{key}.ipynb"
+        state = "unchanged" if store.exists() else "executing"
+        print(f"[{number}/{len(sources)}] {source.stem}: {state}", flush=True)
+        if not store.exists():
+            execute(source, store, own, cwd=root)
+        merged = with_outputs(text, nbformat.read(store, as_version=4))
+        chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
+        content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
+        # An untouched file lets the renderer skip the page.
+        if not chapter.exists() or chapter.read_bytes() != content:
+            write_bytes(chapter, content)
+        chapters.append(chapter)
+    return chapters

@@ -1,0 +1,288 @@
+"""The paper's claims as predicates on an Audit: effect, interval, verdict.
+
+An effect is a number that is positive where the claim is right.  Its interval comes from the paired
+bootstrap over test images; a claim "holds" where the whole interval is positive, "fails" where it is
+negative, and is "undecided" otherwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from quantskew import fairness, logits, losses, softmax, weights
+from quantskew.groups import group_means, largest_gap
+from quantskew.intervals import bootstrap_group_means, percentile_interval
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes
+    ----------
+    key : str
+    source : str
+        Section and figure.
+    statement : str
+        In our words.
+    effect : str
+        What is measured, in words; positive is as claimed.
+    samples : callable or None
+        Audit -> per-sample measures (..., P, N); None where the effect is a property of the weights.
+    measure : callable
+        (group means (..., P, G), position of the precision, majority, minority) -> effects; for weights
+        (Audit, position) -> effect.
+    """
+
+    key: str
+    source: str
+    statement: str
+    effect: str
+    samples: Callable | None
+    measure: Callable
+
+
+def _fall(means, position):
+    """How much lower each group is than at the reference."""
+    return means[..., 0, :] - means[..., position, :]
+
+
+def _extremes(values, highest, lowest):
+    """By how much `highest` is above every other group and `lowest` below: the smaller of the two."""
+    above = values[..., highest] - np.nanmax(np.delete(values, highest, axis=-1), axis=-1)
+    below = np.nanmin(np.delete(values, lowest, axis=-1), axis=-1) - values[..., lowest]
+    return np.minimum(above, below)
+
+
+def _separation(values, majority, minority):
+    """How many times as large the minority's value is as the majority's, as a logarithm."""
+    return np.log(values[..., minority]) - np.log(values[..., majority])
+
+
+def _all_distances(audit):
+    difference = audit.logits.astype(np.float64) - audit.logits[:1]
+    return np.stack([logits.cosine_distance_of_samples(audit), np.abs(difference).sum(axis=2)])
+
+
+def _step(values, position):
+    """Increase from the precision before."""
+    return values[position] - values[position - 1]
+
+
+_FORWARD = (
+    Claim(
+        "fvo_grows",
+        "section 1, Fig. 1",
+        "Quantization widens the gap between the groups.",
+        "FVO less FVO at the reference",
+        fairness.correct_of_samples,
+        lambda m, p, major, minor: largest_gap(m[..., p, :]) - largest_gap(m[..., 0, :]),
+    ),
+    Claim(
+        "minority_loses_accuracy",
+        "section 1, Fig. 1",
+        "The minority loses more accuracy than the majority.",
+        "fall of the minority's accuracy less the majority's",
+        fairness.correct_of_samples,
+        lambda m, p, major, minor: _fall(m, p)[..., minor] - _fall(m, p)[..., major],
+    ),
+    Claim(
+        "difference_grows",
+        "section 4.1, Fig. 3",
+        "Each lower precision moves the weights further.",
+        "mean absolute difference less that at the precision before",
+        None,
+        lambda audit, p: _step(weights.absolute_difference(audit, mean=True)["value"], p),
+    ),
+    Claim(
+        "sparsity_grows",
+        "section 4.1, Fig. 3",
+        "Each lower precision turns more weights to zero.",
+        "sparsity less that at the precision before",
+        None,
+        lambda audit, p: _step(weights.sparsity(audit)["value"], p),
+    ),
+    Claim(
+        "weights_centre",
+        "section 4.1, Fig. 4",
+        "The distribution of the weights moves to the centre.",
+        "fall of the mean magnitude, as a share of the reference's",
+        None,
+        lambda audit, p: (
+            1 - weights.mean_magnitude(audit)["value"][p] / weights.mean_magnitude(audit)["value"][0]
+        ),
+    ),
+    Claim(
+        "cosine_order",
+        "section 4.2, Fig. 5a",
+        "The cosine distance is largest for the minority and least for the majority.",
+        "margin by which both are so",
+        logits.cosine_distance_of_samples,
+        lambda m, p, major, minor: _extremes(m[..., p, :], minor, major),
+    ),
+    Claim(
+        "norms_separate_less",
+        "section 4.2, Fig. 5b",
+        "The L1 distance separates minority and majority less than the cosine distance does.",
+        "log ratio minority : majority of the cosine distance less that of L1",
+        _all_distances,
+        lambda m, p, major, minor: (
+            _separation(m[..., 0, p, :], major, minor) - _separation(m[..., 1, p, :], major, minor)
+        ),
+    ),
+    Claim(
+        "logit_variance_falls",
+        "section 4.2, Fig. 5d",
+        "The variance of the logits falls.",
+        "fall of the mean over groups, as a share of the reference's",
+        logits.logit_variance_of_samples,
+        lambda m, p, major, minor: 1 - np.nanmean(m[..., p, :], axis=-1) / np.nanmean(m[..., 0, :], axis=-1),
+    ),
+    Claim(
+        "logit_variance_order",
+        "section 4.2, Fig. 5d",
+        "The variance of the logits is highest for the majority and least for the minority.",
+        "margin by which both are so",
+        logits.logit_variance_of_samples,
+        lambda m, p, major, minor: _extremes(m[..., p, :], major, minor),
+    ),
+    Claim(
+        "softmax_variance_falls",
+        "section 4.2, Fig. 6a",
+        "The variance of the probabilities falls for every group.",
+        "least fall among the groups",
+        softmax.softmax_variance_of_samples,
+        lambda m, p, major, minor: np.nanmin(_fall(m, p), axis=-1),
+    ),
+    Claim(
+        "softmax_minority_most",
+        "section 4.2, Fig. 6a",
+        "It falls most for the minority.",
+        "the minority's fall less the largest other one",
+        softmax.softmax_variance_of_samples,
+        lambda m, p, major, minor: (
+            _fall(m, p)[..., minor] - np.nanmax(np.delete(_fall(m, p), minor, axis=-1), axis=-1)
+        ),
+    ),
+    Claim(
+        "dtdb_left",
+        "section 4.2, Fig. 6b",
+        "The minority's distance to the decision boundary shifts left, unlike the majority's.",
+        "fall of the minority's mean DTDB less the majority's",
+        softmax.dtdb_of_samples,
+        lambda m, p, major, minor: _fall(m, p)[..., minor] - _fall(m, p)[..., major],
+    ),
+    Claim(
+        "loss_order",
+        "section 4.3, Fig. 7",
+        "The loss is highest for the minority and least for the majority.",
+        "margin by which both are so, in nats",
+        losses.loss_of_samples,
+        lambda m, p, major, minor: _extremes(m[..., p, :], minor, major),
+    ),
+    Claim(
+        "loss_minority_grows",
+        "section 4.3, Fig. 7",
+        "Quantization adds more loss to the minority than to the majority.",
+        "the minority's added loss less the majority's, in nats",
+        losses.loss_of_samples,
+        lambda m, p, major, minor: _fall(m, p)[..., major] - _fall(m, p)[..., minor],
+    ),
+)
+CLAIMS = {claim.key: claim for claim in _FORWARD}
+
+
+def verdict(low, high):
+    """Verdict of an effect by its interval.
+
+    Examples
+    --------
+    >>> verdict(0.1, 0.3), verdict(-0.2, 0.1), verdict(-0.2, -0.1)
+    ('holds', 'undecided', 'fails')
+    """
+    if low > 0:
+        return "holds"
+    return "fails" if high < 0 else "undecided"
+
+
+def judge(claim, audit, precision):
+    """Effect of a claim at one precision, with its interval and verdict.
+
+    The majority and the minority are the groups with most and fewest images in training.
+
+    Parameters
+    ----------
+    claim : Claim
+    audit : Audit
+        With at least two groups present.
+    precision : str
+        Not the reference.
+
+    Returns
+    -------
+    dict
+        ``effect``, ``low``, ``high`` and ``verdict``; an effect that is not defined is undecided.
+    """
+    position = audit.index(precision)
+    if position == 0:
+        raise ValueError(f"{precision} is the reference; name another of {', '.join(audit.precisions[1:])}")
+    if claim.samples is None:
+        if audit.weights is None:
+            return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
+        effect = low = high = float(claim.measure(audit, position))
+    else:
+        counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
+        roles = int(counts.argmax()), int(np.where(counts < 0, counts.max() + 1, counts).argmin())
+        samples, num_groups = claim.samples(audit), len(audit.group_names)
+        flat = samples.reshape(-1, samples.shape[-1])
+        resampled = bootstrap_group_means(flat, audit.groups, num_groups)
+        shape = (*samples.shape[:-1], num_groups)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effect = claim.measure(group_means(samples, audit.groups, num_groups), position, *roles)
+            draws = claim.measure(resampled.reshape(len(resampled), *shape), position, *roles)
+        low, high = percentile_interval(draws)
+    return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
+
+
+def scorecard(audits, keys, precisions=("int4", "int2")):
+    """Claims by row, Audits by column: verdict, effect and interval in each cell.
+
+    Parameters
+    ----------
+    audits : dict of str to Audit
+    keys : sequence of str
+        See `CLAIMS`.
+    precisions : sequence of str
+        At which to judge; one that an Audit lacks leaves its cell empty.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``claim``, ``at`` and one for each Audit.
+
+    Raises
+    ------
+    ValueError
+        If a key is not known; the message lists the known ones.
+    """
+    unknown = [key for key in keys if key not in CLAIMS]
+    if unknown:
+        raise ValueError(f"unknown claim {unknown[0]!r}; known: {', '.join(CLAIMS)}")
+    rows = []
+    for key in keys:
+        for precision in precisions:
+            cells = {
+                title: _cell(judge(CLAIMS[key], audit, precision))
+                if precision in audit.precisions[1:]
+                else ""
+                for title, audit in audits.items()
+            }
+            rows.append({"claim": CLAIMS[key].statement, "at": precision, **cells})
+    return pd.DataFrame(rows)
+
+
+def _cell(result):
+    interval = f" [{result['low']:.3g}, {result['high']:.3g}]" if result["low"] != result["high"] else ""
+    return f"{result['verdict']}: {result['effect']:.3g}{interval}"

@@ -1,0 +1,195 @@
+"""The command line: ``quantskew experiments | train | audit | book``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from quantskew import experiments
+from quantskew.audit import Audit
+from quantskew.provenance import provenance
+from quantskew.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.report import summary, write_report
+
+
+def main(arguments=None):
+    """Run one command; errors that a user can mend are one line on standard error and status 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"quantskew: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="quantskew", description="See, check and use how quantization disparately skews a model."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("experiments", help="list the named experiments")
+    listing.set_defaults(run=_experiments)
+
+    train = commands.add_parser("train", help="train an experiment's model, or go on with it")
+    _add_experiment(train)
+    train.set_defaults(run=_train)
+
+    audit = commands.add_parser(
+        "audit",
+        help="audit an experiment, or logits from anywhere",
+        description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
+        "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
+    )
+    _add_experiment(audit, optional=True)
+    audit.add_argument(
+        "--precisions",
+        type=_names,
+        default=DEFAULT_PRECISIONS,
+        metavar="P,P,...",
+        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+    )
+    audit.add_argument("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)")
+    audit.add_argument("--per-channel", action="store_true", help="one grid per output channel")
+    audit.add_argument(
+        "--fold-batchnorm", action="store_true", help="merge batch norm into convolutions first"
+    )
+    audit.add_argument("--boundary-precision", metavar="P", help="of the first and last layer, such as int8")
+    audit.add_argument(
+        "--logits",
+        action="append",
+        metavar="NAME=FILE.npy",
+        help="logits (samples x classes) of one precision or runtime; repeat, the reference first",
+    )
+    audit.add_argument("--labels", type=Path, metavar="FILE.npy", help="class id of each sample")
+    audit.add_argument("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample")
+    audit.add_argument(
+        "--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."
+    )
+    audit.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"
+    )
+    audit.set_defaults(run=_audit)
+
+    book = commands.add_parser("book", help="execute the book's chapters (run in the repository)")
+    book.add_argument(
+        "--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)"
+    )
+    book.set_defaults(run=_book)
+    return parser
+
+
+def _add_experiment(parser, optional=False):
+    parser.add_argument(
+        "experiment",
+        nargs="?" if optional else None,
+        help=f"of {', '.join(experiments.EXPERIMENTS)}",
+    )
+    parser.add_argument("--data-dir", metavar="PATH", help="the data set's folder or archive")
+    parser.add_argument("--download", action="store_true", help="fetch torchvision's data sets")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--seed", type=int, help="of split, weights and training")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--model", help="small_resnet or any torchvision classifier")
+    parser.add_argument("--size", type=int, help="pixels a side")
+    parser.add_argument("--label", help="attribute to predict, where the data set has several")
+    parser.add_argument("--group", help="attribute that makes the groups (folder: or a CSV file)")
+
+
+def _names(text):
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _chosen(options):
+    changes = {name: getattr(options, name) for name in ("seed", "epochs", "model", "size", "label", "group")}
+    return experiments.get(options.experiment, **changes)
+
+
+def _experiments(options):
+    for experiment in experiments.EXPERIMENTS.values():
+        recipe = experiment.recipe
+        print(
+            f"{experiment.name:14} {experiment.model} on {experiment.dataset}, {recipe.epochs} epochs of "
+            f"{recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
+        )
+
+
+def _train(options):
+    experiment = _chosen(options)
+    data = experiments.load_data(experiment, options.data_dir, options.download)
+    _, record = experiments.trained(experiment, data, options.device)
+    last = record["history"][-1]["validation"]
+    print(f"trained in {record['seconds']:.0f} s; validation accuracy by group:")
+    for name, accuracy in zip(data.group_names, last["accuracy"], strict=True):
+        print(f"  {name:20} {accuracy:.3f}")
+    print(f"model: {experiments.model_path(experiment, record['key'])}")
+
+
+def _audit(options):
+    if options.logits:
+        if options.experiment:
+            raise ValueError("give an experiment or --logits, not both")
+        audit, name = _audit_of_logits(options), "logits"
+    elif options.experiment:
+        audit, name = (
+            experiments.audit(
+                _chosen(options),
+                options.precisions,
+                scheme=options.scheme,
+                per_channel=options.per_channel,
+                fold_batchnorm=options.fold_batchnorm,
+                boundary_precision=options.boundary_precision,
+                data_dir=options.data_dir,
+                device=options.device,
+                download=options.download,
+            ),
+            options.experiment,
+        )
+    else:
+        raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    folder = options.output or Path("runs") / name
+    print(summary(audit))
+    written = write_report(audit, folder)
+    print(f"\n{len(written)} files (Audit, tables, figures) in {folder}")
+
+
+def _audit_of_logits(options):
+    if options.labels is None or options.groups is None:
+        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy")
+    logits = {}
+    for entry in options.logits:
+        name, separator, path = entry.partition("=")
+        if not (name and separator and path):
+            raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {entry!r}")
+        if name in logits:
+            raise ValueError(f"--logits names {name} twice")
+        logits[name] = _load_array(path)
+    return Audit.from_logits(
+        logits,
+        _load_array(options.labels),
+        _load_array(options.groups),
+        options.group_names,
+        provenance=provenance(source="logits"),
+    )
+
+
+def _load_array(path):
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not an array that numpy.save wrote without pickling ({error})"
+        ) from error
+
+
+def _book(options):
+    # Only this command needs the book's own packages.
+    from quantskew import chapters
+
+    for chapter in chapters.build(options.root):
+        print(chapter)

@@ -1,0 +1,105 @@
+"""Every table and figure of an Audit, in a folder."""
+
+from pathlib import Path
+
+from quantskew import fairness, figures, logits, losses, softmax, weights
+from quantskew.files import replacing, write_bytes
+from quantskew.style import compare
+from quantskew.tables import OVERALL, wide
+
+_TABLES = (
+    fairness.group_accuracy,
+    fairness.group_accuracy_change,
+    fairness.overall_accuracy,
+    fairness.fvo,
+    fairness.fvo_change,
+    fairness.fvo_of_chance,
+    logits.cosine_distance,
+    logits.l1_distance,
+    logits.l2_distance,
+    logits.logit_variance,
+    softmax.softmax_variance,
+    softmax.dtdb,
+    softmax.dtdb_histogram,
+    softmax.top_probability,
+    losses.group_loss,
+    losses.group_loss_change,
+)
+_WEIGHT_TABLES = (
+    weights.absolute_difference,
+    weights.sparsity,
+    weights.mean_magnitude,
+    weights.weight_histogram,
+)
+_FIGURES = (
+    figures.group_accuracy,
+    figures.fvo,
+    figures.cosine_distance,
+    figures.l1_distance,
+    figures.l2_distance,
+    figures.logit_variance,
+    figures.softmax_variance,
+    figures.dtdb_distribution,
+    figures.group_loss,
+)
+_WEIGHT_FIGURES = (figures.absolute_difference, figures.sparsity, figures.weight_distribution)
+
+
+def write_report(audit, folder):
+    """Write the Audit, its tables (CSV) and its figures (PNG) into a folder.
+
+    Parameters
+    ----------
+    audit : Audit
+    folder : path
+        Made where it does not exist; files of the same names are replaced.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
+    folder = Path(folder)
+    written = [folder / "audit.safetensors"]
+    audit.save(written[0])
+    has_weights = audit.weights is not None
+    for function in _TABLES + (_WEIGHT_TABLES if has_weights else ()):
+        written.append(folder / "tables" / f"{function.__name__}.csv")
+        write_bytes(written[-1], function(audit).to_csv(index=False).encode())
+    # A comparison with the reference needs something to compare.
+    for function in (
+        (_FIGURES + (_WEIGHT_FIGURES if has_weights else ())) if len(audit.precisions) > 1 else ()
+    ):
+        written.append(folder / "figures" / f"{function.__name__}.png")
+        by_group = function in (
+            figures.group_accuracy,
+            figures.logit_variance,
+            figures.softmax_variance,
+            figures.group_loss,
+        )
+        title = audit.provenance.get("experiment", {}).get("name", "audit")
+        with replacing(written[-1]) as partial:
+            compare(function, {title: audit}, legend=by_group).savefig(partial, format="png", dpi=150)
+    return written
+
+
+def summary(audit):
+    """The Audit in a few lines of text: accuracy of each group, overall accuracy and FVO."""
+    accuracy = wide(fairness.group_accuracy(audit))
+    overall = wide(fairness.overall_accuracy(audit).assign(group=OVERALL))
+    gap = wide(fairness.fvo(audit).assign(group="FVO"))
+    counts = dict(zip(audit.group_names, audit.group_counts, strict=True))
+    lines = [
+        f"{len(audit.labels):,} test samples in {len(audit.group_names)} groups: "
+        + ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+        "",
+        "accuracy with 95 % interval",
+        *(part.to_string() for part in (accuracy, overall, gap)),
+    ]
+    nulls = logits.null_logits(audit).sum(axis=1)
+    lines += [
+        f"{count} null logit vectors at {p}"
+        for p, count in zip(audit.precisions, nulls, strict=True)
+        if count
+    ]
+    return "\n".join(lines)
