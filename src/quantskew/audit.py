@@ -98,12 +98,12 @@ class Audit:
         if len(self.class_names) != classes:
             raise ValueError(f"{classes} logits a sample but {len(self.class_names)} class names")
         for what, ids, names in (
-            ("labels", self.labels, self.class_names),
-            ("groups", self.groups, self.group_names),
+            ("label", self.labels, self.class_names),
+            ("group", self.groups, self.group_names),
         ):
             if ids.shape != (samples,):
-                raise ValueError(f"{samples} samples have logits, but {what} has the shape {ids.shape}")
-            check_group_ids(ids, len(names))
+                raise ValueError(f"{samples} samples have logits, but {what}s have the shape {ids.shape}")
+            check_group_ids(ids, len(names), what)
         finite = np.isfinite(self.logits).all(axis=2)
         if not finite.all():
             precision, sample = np.argwhere(~finite)[0]
@@ -191,7 +191,9 @@ class Audit:
         """
         if not logits:
             raise ValueError("no logits were given; give at least one precision")
-        arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
+        # What is too large for fp32 becomes infinite and is refused by its sample below.
+        with np.errstate(over="ignore"):
+            arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
         first = next(iter(arrays))
         for name, values in arrays.items():
             if values.ndim != 2:
@@ -203,7 +205,7 @@ class Audit:
                     f"the logits of {name} have the shape {values.shape}, those of {first} "
                     f"{arrays[first].shape}; they must be of the same samples in the same order"
                 )
-        labels, _ = check_group_ids(labels)
+        labels, _ = check_group_ids(labels, what="label")
         groups = np.asarray(groups)
         if groups.size and groups.dtype.kind in "US":
             named, groups = np.unique(groups, return_inverse=True)
@@ -263,12 +265,12 @@ class Audit:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
             names = {name: tuple(values) for name, values in json.loads(metadata["names"]).items()}
             provenance = json.loads(metadata["provenance"])
+            weights = None
+            if "layers" in names:
+                own = {name: arrays.pop(f"weights/{name}") for name in _WEIGHT_ARRAYS}
+                weights = WeightStatistics(names.pop("layers"), **own)
+            return cls(**arrays, **names, weights=weights, provenance=provenance)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
-        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
-        weights = None
-        if "layers" in names:
-            own = {name: arrays.pop(f"weights/{name}") for name in _WEIGHT_ARRAYS}
-            weights = WeightStatistics(names.pop("layers"), **own)
-        return cls(**arrays, **names, weights=weights, provenance=provenance)

@@ -154,7 +154,7 @@ def trained(experiment, data, device="auto"):
             "model": experiment.model,
             "recipe": dataclasses.asdict(experiment.recipe),
             "data": data.digest,
-            "device": device.type,
+            "device": _device_name(device),
             "torch": torch.__version__,
             "code": source_digest("quantskew.training", "quantskew.models"),
         }
@@ -241,6 +241,7 @@ def audit(
 
 
 def _device_name(device):
+    # The number of threads decides the order in which a processor adds, and with it the last digits.
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
 
 

@@ -121,7 +121,7 @@ def weight_distribution(audit, axes):
         axes.stairs(row + heights, edges, baseline=row, fill=True, color="#55557f", alpha=0.9)
         share = f"{zeros[precision]:.0%} zero" if zeros[precision] >= 0.005 else "no zeros"
         axes.text(edges[-1], row + 0.3, share, ha="right", fontsize=8.5)
-    return _ridge_axis(axes, audit.precisions, "weight (standard deviations of its layer at fp32)")
+    return _ridge_axis(axes, audit.precisions, "weight (deviations of its layer)")
 
 
 def _ridge_axis(axes, precisions, label):
@@ -198,7 +198,7 @@ def dtdb_distribution(audit, axes):
             axes.stairs(row + heights, edges, baseline=row, color=colors[group], linewidth=1.5, **options)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return _ridge_axis(
-        axes, audit.precisions, "distance to the decision boundary (probability of the own class)"
+        axes, audit.precisions, "distance to the decision boundary"
     )
 
 

@@ -5,6 +5,7 @@ a killed process leaves either the old file or the new one.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ def replacing(path):
 
 def _remove_left_overs(folder, prefix):
     """Remove partial files of this machine's processes that no longer run."""
-    for left_over in folder.glob(f"{prefix}*.partial"):
+    for left_over in folder.glob(f"{glob.escape(prefix)}*.partial"):
         pid = left_over.name[len(prefix) :].split(".")[0]
         if pid.isdigit() and not _is_running(int(pid)):
             left_over.unlink(missing_ok=True)

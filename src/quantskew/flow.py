@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from html import escape
 
+import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
+
+from quantskew.style import book_style
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,16 @@ class Map:
         return f'<li><a href="{stage.chapter}.html">{text}</a></li>'
 
 
-def draw(axes):
-    """Draw the impact flow: the forward pass above, the backward pass below."""
+def picture():
+    """The impact flow as a figure: the forward pass above, the backward pass below."""
+    with book_style():
+        figure, axes = plt.subplots(figsize=(7.4, 3.0), layout="constrained")
+        _draw(axes)
+        plt.close(figure)
+    return figure
+
+
+def _draw(axes):
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 4)
     axes.axis("off")
@@ -87,7 +98,6 @@ def draw(axes):
     _arrow(axes, (7.6, 1.15), (7.3, 1.15))
     axes.text(0.1, 1.15, "lower precision", va="center", fontstyle="italic")
     _arrow(axes, (1.2, 1.4), (1.2, 2.4))
-    return axes
 
 
 def _box(axes, x, y, stage, color):

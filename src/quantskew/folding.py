@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from quantskew.gradients import full_precision, trainable_parameters
+
 _CHECK_TOLERANCE = 1e-3
 
 
@@ -45,67 +47,55 @@ class DifferentiableModel:
             self.leaves = self.parameters
             return
         kept = [p for p in self._call.parameters() if p.requires_grad]
-        functions = [kernel for pair in pairs for kernel in pair.kernels() if kernel.requires_grad]
         own = [leaf for pair in pairs for leaf in (pair.weight, pair.bias) if leaf.requires_grad]
         self.leaves = own + kept
-        # view_as, since autograd does not differentiate a leaf with respect to itself twice.
-        self._functions = functions + [p.view_as(p) for p in kept]
-        self._cotangents = [torch.zeros_like(leaf).requires_grad_() for leaf in self.leaves]
-        self._pulled = torch.autograd.grad(
-            self._functions,
-            self.parameters,
-            self._cotangents,
-            create_graph=True,
-            materialize_grads=True,
-        )
-        self._curved = [pulled.requires_grad for pulled in self._pulled]
+        with full_precision(example.device):
+            kernels = [kernel for pair in pairs for kernel in _folded_kernels(*pair.sources)]
+            # As views, since a leaf is no function of itself to autograd.
+            self._functions = [k for k in kernels if k.requires_grad] + [p.view_as(p) for p in kept]
 
     def __call__(self, images):
         """Logits (B, C) of images, differentiable twice in the leaves."""
         return self._call(images)
 
     def pull_back(self, cotangents):
-        """J^T c: gradient in the parameters from the gradient c in the leaves (lists of tensors)."""
+        """J^T c, with J the derivative of the leaves in the parameters and c in the leaves.
+
+        The result is differentiable in the parameters and in `cotangents`.
+        """
         if not self.folded:
             return cotangents
         return torch.autograd.grad(
-            self._functions, self.parameters, cotangents, retain_graph=True, materialize_grads=True
+            self._functions, self.parameters, cotangents, create_graph=True, materialize_grads=True
         )
 
-    def push_forward(self, tangents):
-        """J v: change of the leaves from a change v of the parameters (lists of tensors)."""
+    def differential(self, gradient):
+        """The fold's share of Hessian-vector products at a given gradient g in the leaves.
+
+        Returns
+        -------
+        callable
+            Maps a change v of the parameters to J v, the change of the leaves, and to
+            sum_i g_i (Hessian of leaf i) v, the curvature of the fold itself, or None where that is 0.
+        """
         if not self.folded:
-            return tangents
-        return self._along(tangents, self._cotangents)
+            return lambda tangents: (tangents, None)
+        gradient = [g.detach().requires_grad_() for g in gradient]
+        pulled = self.pull_back(gradient)
+        curved = [p.requires_grad for p in pulled]
+        outputs = [p for p, c in zip(pulled, curved, strict=True) if c]
 
-    def own_curvature(self, tangents, gradient):
-        """The part of H v that is due to the fold: sum_i g_i (Hessian of leaf i) v, g in the leaves."""
-        with torch.no_grad():
-            for cotangent, values in zip(self._cotangents, gradient, strict=True):
-                cotangent.copy_(values)
-        return self._along(tangents, self.parameters)
+        def along(tangents):
+            moved = torch.autograd.grad(
+                outputs,
+                [*gradient, *self.parameters],
+                [t for t, c in zip(tangents, curved, strict=True) if c],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            return moved[: len(gradient)], moved[len(gradient) :]
 
-    def _along(self, tangents, inputs):
-        pairs = [
-            (p, t) for p, t, curved in zip(self._pulled, tangents, self._curved, strict=True) if curved
-        ]
-        return torch.autograd.grad(
-            [p for p, _ in pairs], inputs, [t for _, t in pairs], retain_graph=True, materialize_grads=True
-        )
-
-
-def trainable_parameters(model):
-    """The parameters of a model that require a gradient: the K parameters of Eq. 10.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError("no parameter of the model requires a gradient; call model.requires_grad_(True)")
-    return parameters
+        return along
 
 
 def _rewrite(model, example):
@@ -119,7 +109,7 @@ def _rewrite(model, example):
         if node.op == "call_module":
             calls.setdefault(id(traced.get_submodule(node.target)), []).append(node)
     pairs = []
-    for (node, *others) in calls.values():
+    for node, *others in calls.values():
         conv = traced.get_submodule(node.target)
         if others or not _is_plain(conv):
             continue
@@ -139,7 +129,9 @@ def _rewrite(model, example):
 
 
 def _is_plain(module):
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return (
+        type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    )
 
 
 def _batch_norm_after(traced, node, calls):
@@ -163,17 +155,17 @@ class _LeanConvolution(nn.Module):
 
 class _FoldedConvolution(_LeanConvolution):
     def __init__(self, conv, norm):
-        # In a list, so that they are no submodules: their parameters are no longer the model's leaves.
-        self.sources = [conv, norm]
-        weight, bias = self.kernels()
-        super().__init__(conv, *(k.detach().requires_grad_(k.requires_grad) for k in (weight, bias)))
+        with torch.enable_grad():
+            kernels = _folded_kernels(conv, norm)
+        super().__init__(conv, *(k.detach().requires_grad_(k.requires_grad) for k in kernels))
+        # In a tuple, so that they are no submodules: their parameters are not leaves any more.
+        self.sources = (conv, norm)
 
-    def kernels(self):
-        """Folded weight and bias as functions of the convolution's and the batch norm's parameters."""
-        conv, norm = self.sources
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
-        return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
+
+def _folded_kernels(conv, norm):
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
+    return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
 
 
 class _Convolution(torch.autograd.Function):

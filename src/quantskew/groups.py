@@ -7,8 +7,8 @@ and every table that shows a group shows its count.
 import numpy as np
 
 
-def check_group_ids(groups, num_groups=None):
-    """Return group ids as an int64 array and the number of groups.
+def check_group_ids(groups, num_groups=None, what="group"):
+    """Return ids as an int64 array and the number of groups.
 
     Parameters
     ----------
@@ -16,6 +16,8 @@ def check_group_ids(groups, num_groups=None):
         Integer id of each sample's group, 0 or larger.
     num_groups : int, optional
         Number of groups G; by default the largest id plus one.
+    what : str
+        What messages call an id: class labels are checked likewise.
 
     Returns
     -------
@@ -34,19 +36,17 @@ def check_group_ids(groups, num_groups=None):
     """
     ids = np.asarray(groups)
     if ids.ndim != 1:
-        raise ValueError(f"groups must be one-dimensional, one id a sample; got shape {ids.shape}")
+        raise ValueError(f"{what}s must be one-dimensional, one id a sample; got shape {ids.shape}")
     if ids.size and not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"groups must be integers; got dtype {ids.dtype}")
+        raise ValueError(f"{what}s must be integers; got dtype {ids.dtype}")
     ids = ids.astype(np.int64)
     largest = int(ids.max()) if ids.size else -1
     if ids.size and ids.min() < 0:
-        raise ValueError(f"groups must be 0 or larger; sample {int(ids.argmin())} has {ids.min()}")
+        raise ValueError(f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {ids.min()}")
     if num_groups is None:
         num_groups = largest + 1
     elif largest >= num_groups:
-        raise ValueError(
-            f"sample {int(ids.argmax())} has group {largest}, but only {num_groups} groups are named"
-        )
+        raise ValueError(f"sample {int(ids.argmax())} has {what} {largest}, but only {num_groups} are named")
     return ids, num_groups
 
 

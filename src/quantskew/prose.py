@@ -3,6 +3,7 @@
 from myst_nb import glue
 
 from quantskew.style import group_order
+from quantskew.tables import number
 
 
 def glue_table(prefix, table, digits=2):
@@ -22,8 +23,8 @@ def glue_table(prefix, table, digits=2):
     for row in table.to_dict("records"):
         parts = [prefix, row.get("group"), row["precision"]]
         key = "-".join(str(part).lower() for part in parts if part is not None)
-        value = f"{row['value']:.{digits}f}"
-        interval = f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]" if "low" in row else ""
+        value = number(row["value"], digits)
+        interval = f" [{number(row['low'], digits)}, {number(row['high'], digits)}]" if "low" in row else ""
         glue(key, value + interval, display=False)
         glue(f"{key}-value", value, display=False)
 
@@ -39,3 +40,8 @@ def of_role(audit, table, role):
     """Rows of the ``majority`` or the ``minority`` in training, without the group column."""
     group = group_order(audit)[0 if role == "majority" else -1]
     return table[table["group"] == audit.group_names[group]].drop(columns="group")
+
+
+def show(table):
+    """A table as a page shows it: every word of every cell, no row numbers."""
+    return table.style.hide(axis="index")

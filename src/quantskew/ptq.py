@@ -11,6 +11,7 @@ from quantskew.quantizers import (
     SCHEMES,
     QParams,
     choose_qparams,
+    dequantize,
     integer_bits,
     quantize_dequantize,
 )
@@ -48,8 +49,8 @@ class QuantizedWeight:
         """Number of weights that are exactly 0, counted on the codes."""
         if self.grid.offset is None:
             return int((self.codes == self.grid.zero_point.to(self.codes.dtype)).sum())
-        real_zero = (self.codes == self.grid.zero_point) & (self.grid.offset == 0)
-        return int(real_zero.sum())
+        # A grid that starts at the smallest weight may hold 0 at any code or at none.
+        return int((dequantize(self.codes, self.grid) == 0).sum())
 
 
 def weight_parameters(model):
@@ -176,14 +177,12 @@ def _output_axis(model, name):
 
 
 def _fold(model):
-    was_training = model.training
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise ValueError("the model has no batch norm to fold")
     try:
-        folded = fuse(model.eval())
+        return fuse(copy.deepcopy(model).eval(), inplace=True)
     except torch.fx.proxy.TraceError as error:
         raise ValueError(f"batch norm cannot be folded: the model cannot be traced ({error})") from error
-    finally:
-        model.train(was_training)
-    return folded
 
 
 class HalfPrecision(nn.Module):

@@ -93,22 +93,32 @@ def _positive(scale):
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 
+def _round_(values, half_away):
+    """Round in place to whole numbers: ties away from zero (values of 0 or more only), or to the even one."""
+    if not half_away:
+        return values.round_()
+    # The largest number below one half: adding 0.5 itself would round 0.49999997 up.
+    below_half = torch.nextafter(torch.tensor(0.5, dtype=values.dtype), torch.tensor(0.0, dtype=values.dtype))
+    return values.add_(float(below_half)).floor_()
+
+
 def _banner(weight, bits, channel_axis):
     low, high = _range(weight, channel_axis)
     steps = 2**bits - 1
-    # Without a range there is one value: one step of its size reproduces it exactly.
     flat = low == high
-    scale = _positive(torch.where(flat, low.abs(), (high - low) / steps))
+    # Without a range there is one value: one step of its size reproduces it exactly.
+    scale = torch.where(flat & (low != 0), low.abs(), _positive((high - low) / steps))
     crosses_zero = ((low < 0) & (high > 0)) | flat
-    ideal = -low / scale
-    zero_point = torch.where(flat, (low < 0).to(scale.dtype), torch.floor(ideal.clamp(min=0) + 0.5))
+    # The reference's kernel for whole tensors rounds with C's roundf, its code for channels with torch's
+    # round.
+    half_away = channel_axis is None
+    ideal = _round_((-low / scale).clamp_(min=0), half_away)
+    zero_point = torch.where(flat, (low < 0).to(scale.dtype), ideal)
     offset = None
     if not bool(crosses_zero.all()):
         offset = torch.where(crosses_zero, 0.0, low)
         zero_point = torch.where(crosses_zero, zero_point, 0.0)
-    # The reference's kernel for whole tensors rounds with C's roundf, its code for channels with torch's
-    # round.
-    return QParams(scale, zero_point, offset, 0, steps, half_away=channel_axis is None)
+    return QParams(scale, zero_point, offset, 0, steps, half_away)
 
 
 def _signed(scale, bits):
@@ -212,14 +222,7 @@ def _quantize(weight, grid):
             codes.add_(grid.zero_point)
     else:
         codes = (weight - grid.offset).div_(grid.scale).add_(grid.zero_point)
-    codes.clamp_(grid.low, grid.high)
-    if grid.half_away:
-        # The largest number below one half: adding 0.5 itself would round 0.49999997 up.
-        below_half = torch.nextafter(
-            torch.tensor(0.5, dtype=codes.dtype), torch.tensor(0.0, dtype=codes.dtype)
-        )
-        return codes.add_(float(below_half)).floor_()
-    return codes.round_()
+    return _round_(codes.clamp_(grid.low, grid.high), grid.half_away)
 
 
 def _dequantize_(codes, grid):

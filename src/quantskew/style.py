@@ -15,12 +15,12 @@ _STYLE = {
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10.5,
     "grid.color": "#dddddd",
-    "font.size": 9.5,
+    "font.size": 10,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.5,
     "svg.hashsalt": "quantskew",
 }
 
@@ -81,7 +81,7 @@ def compare(draw, audits, height=3.2, legend=True):
         figure, grid = plt.subplots(
             len(rows),
             len(audits),
-            figsize=(8.6 if len(audits) > 1 else 5.2, height * len(rows) + (0.7 if legend else 0)),
+            figsize=(7.4 if len(audits) > 1 else 4.6, height * len(rows) + (0.9 if legend else 0)),
             squeeze=False,
             layout="constrained",
         )
@@ -107,11 +107,12 @@ def group_legend(audit, axes):
         handles,
         labels,
         title="group (images in training)",
-        title_fontsize=8.5,
+        title_fontsize=9.5,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.2),
-        ncols=3 if len(labels) < 6 else 5,
-        columnspacing=1.0,
-        handlelength=1.6,
+        bbox_to_anchor=(0.5, -0.22),
+        ncols=2 if len(labels) < 6 else 4,
+        columnspacing=0.8,
+        handlelength=1.2,
+        handletextpad=0.4,
     )
     return axes

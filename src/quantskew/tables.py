@@ -66,6 +66,17 @@ def long_table(audit, **columns):
     )
 
 
+def number(value, digits):
+    """A number as text, without the sign of a zero.
+
+    Examples
+    --------
+    >>> number(-0.004, 2), number(0.125, 3)
+    ('0.00', '0.125')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
 def wide(table, value="value", digits=3):
     """A table for reading: groups down, precisions across, each cell a value with its interval.
 
@@ -76,7 +87,7 @@ def wide(table, value="value", digits=3):
     '0.50 [0.40, 0.61]'
     """
     cells = [
-        f"{v:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(v) else "not defined"
+        f"{number(v, digits)} [{number(low, digits)}, {number(high, digits)}]" if np.isfinite(v) else "not defined"
         for v, low, high in zip(table[value], table["low"], table["high"], strict=True)
     ]
     index = table["group"] if "group" in table else pd.Series([OVERALL] * len(table), name="group")

@@ -7,7 +7,6 @@ everything random in an epoch is drawn from the recipe's seed and the epoch's nu
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -157,14 +156,16 @@ def fit(model, data, recipe, checkpoint=None, title="training"):
     optimizer = _optimizer(model, recipe)
     steps = len(batches_of_epoch(recipe, len(data.train), 0)[0])
     scheduler = _scheduler(optimizer, recipe, steps * recipe.epochs)
-    run = digest([dataclasses.asdict(recipe), data.digest])
-    history = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        history = _restore(checkpoint, run, model, optimizer, scheduler)
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    run = digest([dataclasses.asdict(recipe), data.digest, shapes])
+    device = next(model.parameters()).device
+    history = [] if checkpoint is None else _restore(checkpoint, run, model, optimizer, scheduler)
     # Shown as epochs, counted in steps, so that the bar moves within an epoch.
     with tqdm(total=steps * recipe.epochs, initial=steps * len(history), desc=title, unit=" steps") as bar:
         for epoch in range(len(history), recipe.epochs):
-            trained = _train_epoch(model, data.train, recipe, epoch, optimizer, scheduler, bar)
+            # Dropout draws from torch's own random state, which is the caller's.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                trained = _train_epoch(model, data.train, recipe, epoch, optimizer, scheduler, bar)
             validated = evaluate(model, data.validation, recipe.compute)
             history.append({"epoch": epoch, "train": trained, "validation": validated})
             accuracy = np.nanmean(validated["accuracy"]) if len(data.validation) else np.nan
@@ -199,6 +200,7 @@ def _train_epoch(model, split, recipe, epoch, optimizer, scheduler, bar):
     model.train()
     outcomes = []
     batches, generator = batches_of_epoch(recipe, len(split), epoch)
+    torch.manual_seed(generator.initial_seed())
     for batch in batches:
         inputs = normalise(augment(split.images[batch], recipe, generator).to(device))
         labels = split.labels[batch].to(device)
@@ -278,10 +280,14 @@ def _restore(path, run, model, optimizer, scheduler):
         with safe_open(path, framework="pt") as file:
             resume = json.loads((file.metadata() or {}).get("quantskew.checkpoint", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        return []
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to train anew") from error
     if resume is None or resume["run"] != run:
-        raise ValueError(f"{path} belongs to another recipe or data set; delete it or name another file")
+        raise ValueError(
+            f"{path} belongs to another recipe, data set or model; delete it or name another file"
+        )
     moments = {}
     for name, value in tensors.items():
         if name.startswith("optimizer/"):

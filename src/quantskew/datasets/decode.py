@@ -1,6 +1,7 @@
 """Image files decoded once, in parallel, into an array of bytes that later runs map into memory."""
 
 import concurrent.futures
+import gzip
 import io
 import json
 import os
@@ -39,15 +40,24 @@ def archive_members(archive):
         If the archive is corrupt or cut short.
     """
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with _uncompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 if member.isfile():
                     yield member.name, tar.extractfile(member).read()
+            # The checksum of a compressed archive is at its very end, behind the last member.
+            while stream.read(2**20):
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{archive} is not a whole tar archive ({error}); download it again or compare its size with "
             "the source's"
         ) from error
+
+
+def _uncompressed(archive):
+    with open(archive, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive) if compressed else open(archive, "rb")
 
 
 def source_key(source):

@@ -52,12 +52,12 @@ class Split:
         if self.images.shape[1] not in _NORMALISATION:
             raise ValueError(f"images must have 1 or 3 channels; got {self.images.shape[1]}")
         for ids, names, what in (
-            (self.labels, self.class_names, "labels"),
-            (self.groups, self.group_names, "groups"),
+            (self.labels, self.class_names, "label"),
+            (self.groups, self.group_names, "group"),
         ):
             if len(ids) != len(self.images):
-                raise ValueError(f"{len(self.images)} images but {len(ids)} {what}")
-            check_group_ids(ids.numpy(), len(names))
+                raise ValueError(f"{len(self.images)} images but {len(ids)} {what}s")
+            check_group_ids(ids.numpy(), len(names), what)
 
     def __len__(self):
         return len(self.images)
@@ -70,6 +70,9 @@ class Split:
     def subset(self, index):
         """The images at `index` (array of int), in that order."""
         index = torch.as_tensor(index)
+        if index.numel() == 0:
+            # An empty list has no type, and torch takes it for floating point.
+            index = index.long()
         return Split(
             self.images[index], self.labels[index], self.groups[index], self.class_names, self.group_names
         )

@@ -1,0 +1,52 @@
+# Every target does its own set-up: a fresh clone needs Python 3.11 to 3.13 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help book test bench lint lock record clean
+
+help:  ## show this list
+	@echo "quantskew: an executable book on how quantization disparately skews a model"
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "quantskew needs Python 3.11 to 3.13: name one, as in make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing requirements.txt into $(VENV) (one to three minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+book: $(READY)  ## execute the chapters and build the book: _build/html/index.html
+	@$(BIN)/quantskew book
+	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@echo "the book: $(CURDIR)/_build/html/index.html"
+
+test: $(READY)  ## run all tests
+	@$(BIN)/python -m pytest
+	@echo "all tests passed (their settings: pyproject.toml)"
+
+bench: $(READY)  ## run the benchmarks: ratios to a floor or a peer, in one process
+	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+lint: $(READY)  ## check style and formatting
+	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests
+
+lock: $(READY)  ## pin requirements.txt anew from the ranges in pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 --quiet \
+		--custom-compile-command "make lock" --output-file requirements.txt --upgrade
+	@echo "pinned: requirements.txt"
+
+record: $(READY)  ## make book/records/utkface.safetensors from DATA=path/to/UTKFace.tar.gz
+	@test -n "$(DATA)" || { echo "name the images: make record DATA=path/to/UTKFace.tar.gz"; exit 1; }
+	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --output runs/utkface
+	@cp runs/utkface/audit.safetensors book/records/utkface.safetensors
+	@echo "the record: book/records/utkface.safetensors"
+
+clean:  ## remove what was built here (not .venv, not the cache of models)
+	@rm -rf _build book/chapters .cache runs .pytest_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""Quantizing every weight of ResNet18 into a new model, against copying the weights and against peers."""
+
+import torch
+from ratios import interleaved, show
+
+from quantskew import models
+from quantskew.ptq import quantize_model, weight_parameters
+from quantskew.quantizers import fake_quantize
+
+model = models.build("resnet18", num_classes=5).eval()
+weights = [weight.detach() for weight in weight_parameters(model).values()]
+
+
+def brevitas_ways():
+    """Brevitas's plain int4 weight quantizer, where it is installed."""
+    try:
+        from brevitas.nn import QuantConv2d
+        from brevitas.quant import Int8WeightPerTensorFloat
+    except ImportError:
+        return {}
+    layers = []
+    for weight in weights:
+        kernel = weight if weight.ndim == 4 else weight[:, :, None, None]
+        layer = QuantConv2d(
+            kernel.shape[1], kernel.shape[0], kernel.shape[2:], bias=False,
+            weight_quant=Int8WeightPerTensorFloat, weight_bit_width=4,
+        ).eval()  # fmt: skip
+        layer.weight.data = kernel.clone()
+        layers.append(layer)
+    return {"Brevitas, int4 per tensor": lambda: [layer.quant_weight() for layer in layers]}
+
+
+with torch.no_grad():
+    seconds = interleaved(
+        {
+            "copying the weights": lambda: [weight.clone() for weight in weights],
+            "quantize_model, banner int4": lambda: quantize_model(model, "int4"),
+            "quantize_model, banner int4 per channel": lambda: quantize_model(
+                model, "int4", per_channel=True
+            ),
+            "quantize_model, symmetric int4": lambda: quantize_model(model, "int4", "symmetric"),
+            "fake_quantize, banner int4": lambda: [fake_quantize(weight, "int4") for weight in weights],
+            "torch.fake_quantize_per_tensor_affine": lambda: [
+                torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -8, 7) for weight in weights
+            ],
+            **brevitas_ways(),
+        }
+    )
+    # Alone: a hundred candidates would only slow the rounds of the others.
+    seconds["quantize_model, mse int4"] = interleaved({"": lambda: quantize_model(model, "int4", "mse")}, 3)[
+        ""
+    ]
+show(
+    f"quantizing {sum(weight.numel() for weight in weights):,} weights",
+    seconds,
+    "copying the weights",
+    "quantize_model at most 6",
+)

@@ -1,0 +1,54 @@
+"""Fixtures that several test files share."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import samples
+from quantskew import datasets, experiments
+
+# The same examples on every run: a suite that fails now and then is not trusted.
+settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache folder for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("QUANTSKEW_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits):
+    """The book's live model, trained once for all tests; nobody may change it."""
+    return experiments.trained(experiments.get("digits"), digits, "cpu")[0]
+
+
+@pytest.fixture
+def model():
+    return samples.small_resnet()
+
+
+@pytest.fixture
+def killed():
+    """Run a script that ends by kill -9; the process is real, and so is what it leaves behind."""
+
+    def run(script, *arguments):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+
+    return run

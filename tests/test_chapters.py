@@ -1,0 +1,218 @@
+"""Chapters: parameters refused, outputs kept by content, every chapter run by papermill, the book built."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from quantskew import chapters, text_notebooks
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
+
+TEXT = """---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A title
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+bits: int = 4  # of the weights
+share: float = 0.5
+names: list = ["a"]
+path: str = None
+```
+
+```{code-cell} ipython3
+print(bits * share, names)
+```
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    path = folder / "00_small.md"
+    path.write_text(TEXT)
+    return path
+
+
+def outputs(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+
+
+def test_parameters_reach_the_cells(chapter, tmp_path):
+    chapters.execute(chapter, tmp_path / "out.ipynb", {"bits": 8, "names": ["x", "y"]}, progress=False)
+    assert "4.0 ['x', 'y']" in outputs(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"bit": 4}, "no parameter 'bit'; it declares bits=4"),
+        ({"bits": "4"}, "must be of type int, not str"),
+        ({"bits": True}, "must be of type int, not bool"),
+        ({"names": "a"}, "must be of type list"),
+        ({"path": 3}, "must be of type str"),
+    ],
+)
+def test_parameters_are_refused_before_anything_runs(parameters, message, chapter, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        chapters.execute(chapter, tmp_path / "out.ipynb", parameters, progress=False)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_whole_numbers_serve_for_floats_and_none_for_an_empty_path(chapter):
+    notebook = text_notebooks.read_text_notebook(chapter)
+    chapters.check_parameters(notebook, {"share": 1, "path": None}, "small")
+
+
+def test_a_failing_cell_leaves_no_output_and_says_why(chapter, tmp_path):
+    chapter.write_text(TEXT.replace("print(bits", "raise KeyError('gone')\nprint(bits"))
+    with pytest.raises(RuntimeError, match="00_small.md failed in cell 2: KeyError: 'gone'"):
+        chapters.execute(chapter, tmp_path / "out.ipynb", progress=False)
+    assert list(tmp_path.glob("*.ipynb")) == []
+
+
+def test_a_stalled_cell_ends_at_its_timeout(chapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "CELL_TIMEOUT", 3)
+    chapter.write_text(TEXT.replace("print(bits", "import time; time.sleep(60)\nprint(bits"))
+    with pytest.raises(RuntimeError, match="did not end within 3 s"):
+        chapters.execute(chapter, tmp_path / "out.ipynb", progress=False)
+    assert list(tmp_path.glob("*.ipynb")) == []
+
+
+def test_prose_reuses_outputs_and_code_does_not(chapter, tmp_path, capsys):
+    def states():
+        chapters.build(tmp_path)
+        return re.findall(r": (\w+)$", capsys.readouterr().out, re.MULTILINE)
+
+    assert states() == ["executing"]
+    chapter.write_text(TEXT.replace("A title", "A better title"))
+    assert states() == ["unchanged"]
+    built = (tmp_path / "book" / "chapters" / "00_small.ipynb").read_text()
+    assert "A better title" in built
+    assert "2.0 ['a']" in built
+    chapter.write_text(TEXT.replace("bits: int = 4", "bits: int = 6"))
+    assert states() == ["executing"]
+    (tmp_path / "book" / "records").mkdir()
+    (tmp_path / "book" / "records" / "new.safetensors").write_bytes(b"new")
+    assert states() == ["executing"]
+
+
+def test_rebuilding_is_byte_identical(chapter, tmp_path):
+    built = tmp_path / "book" / "chapters" / "00_small.ipynb"
+    chapters.build(tmp_path)
+    first = built.read_bytes()
+    shutil.rmtree(tmp_path / "book")
+    chapters.build(tmp_path)
+    assert built.read_bytes() == first
+
+
+def test_injected_parameters_do_not_show_in_the_page(chapter, tmp_path):
+    (built,) = chapters.build(tmp_path, {"bits": 2})
+    cells = nbformat.read(built, as_version=4).cells
+    (injected,) = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert "remove-cell" in injected.metadata["tags"]
+    with pytest.raises(ValueError, match="known: bits, names, path, share"):
+        chapters.build(tmp_path, {"bitz": 2})
+
+
+def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
+    command = [sys.executable, "-m", "papermill", "notebooks/00_small.md", "out.ipynb", "-p", "bits", "2"]
+    subprocess.run([*command, "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True)
+    assert "1.0 ['a']" in outputs(tmp_path / "out.ipynb")
+    helped = subprocess.run([*command[:4], "--help-notebook"], cwd=tmp_path, capture_output=True, text=True)
+    assert "of the weights" in helped.stdout
+
+
+def test_a_source_is_never_overwritten(chapter):
+    with pytest.raises(ValueError, match="is a chapter's source"):
+        text_notebooks.TextNotebookHandler.write("{}", str(chapter))
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_chapter_runs_at_other_precisions(source, tmp_path):
+    other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric"}
+    chapters.execute(source, tmp_path / "out.ipynb", other, cwd=ROOT, progress=False)
+    assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_chapter_keeps_to_its_anatomy(source):
+    notebook = text_notebooks.read_text_notebook(source)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(code) <= 20
+    assert max(len(cell.source.splitlines()) for cell in code) <= 14
+    assert 900 <= len(re.sub(r"\$[^$]*\$", "", prose).split()) <= 1900
+    assert list(chapters.declared_parameters(notebook))[:2] == ["experiment", "record"]
+    for cell in code:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            assert figure["name"].startswith("fig-")
+            assert figure["caption"].strip()
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def test_the_table_of_contents_has_every_chapter():
+    listed = re.findall(r"book/chapters/(\w+)", (ROOT / "_toc.yml").read_text())
+    assert listed == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.fixture(scope="module")
+def built_book(tmp_path_factory):
+    """The whole book, executed and rendered strictly in a copy of the repository."""
+    root = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, root)
+    ignored = shutil.ignore_patterns("chapters")
+    for folder in ("notebooks", "book"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
+    chapters.build(root)
+    strict = ["build", str(root), "-W", "-n", "--keep-going", "--quiet"]
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    result = subprocess.run(
+        [Path(sys.executable).parent / "jupyter-book", *strict],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return root / "_build" / "html"
+
+
+def test_the_book_is_built_without_warnings(built_book):
+    for source in NOTEBOOKS:
+        assert (built_book / "book" / "chapters" / f"{source.stem}.html").exists()
+
+
+def test_pages_need_no_network(built_book):
+    for page in (built_book / "book").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text())
+        assert [address for address in loaded if "canonical" not in address] == [], page.name
+
+
+def test_every_picture_has_words(built_book):
+    for page in (built_book / "book" / "chapters").glob("*.html"):
+        alts = re.findall(r'<img[^>]+alt="([^"]*)"[^>]+src="\.\./\.\./_images', page.read_text())
+        pictures = len(re.findall(r'src="\.\./\.\./_images', page.read_text()))
+        assert len(alts) == pictures, page.name
+        assert all(len(alt) > 40 and "_images" not in alt for alt in alts), page.name
+
+
+def test_no_glued_number_is_undefined(built_book):
+    for page in (built_book / "book").rglob("*.html"):
+        assert "nan [" not in page.read_text(), page.name

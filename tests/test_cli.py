@@ -1,0 +1,121 @@
+"""The command line, in process; every refusal is one line that says what to do."""
+
+import numpy as np
+import pytest
+
+from quantskew.audit import Audit
+from quantskew.cli import main
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Four .npy files: logits of two runtimes, labels and group names."""
+    rng = np.random.default_rng(0)
+    content = {
+        "a": rng.normal(size=(30, 3)),
+        "b": rng.normal(size=(30, 3)),
+        "y": rng.integers(0, 3, 30),
+        "g": np.array(["north", "south", "west"])[rng.integers(0, 3, 30)],
+    }
+    for name, array in content.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return tmp_path
+
+
+def logits_command(folder, *more):
+    return [
+        "audit", "--logits", f"fp32={folder}/a.npy", "--logits", f"int8={folder}/b.npy",
+        "--labels", f"{folder}/y.npy", "--groups", f"{folder}/g.npy", "--output", f"{folder}/out", *more,
+    ]  # fmt: skip
+
+
+def test_experiments_are_listed(capsys):
+    assert main(["experiments"]) == 0
+    listed = capsys.readouterr().out
+    assert "digits" in listed
+    assert "resnet18 on utkface" in listed
+
+
+def test_logits_of_any_two_runtimes_are_audited(arrays, capsys):
+    assert main(logits_command(arrays)) == 0
+    assert "30 test samples in 3 groups: north" in capsys.readouterr().out
+    audit = Audit.load(arrays / "out" / "audit.safetensors")
+    assert audit.precisions == ("fp32", "int8")
+    assert audit.logits[1] == pytest.approx(np.load(arrays / "b.npy").astype(np.float32))
+    assert (arrays / "out" / "figures" / "fvo.png").exists()
+
+
+def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, capsys):
+    command = [
+        "audit",
+        "digits",
+        "--epochs",
+        "2",
+        "--precisions",
+        "fp32,int3",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    stamps = {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")}
+    assert len(stamps) == 2
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")} == stamps
+
+
+def test_training_prints_where_the_model_is(fresh_cache, capsys):
+    assert main(["train", "digits", "--epochs", "1", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    (model,) = (fresh_cache / "models").glob("digits-*.safetensors")
+    assert str(model) in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digit"], "known: digits, utkface"),
+        (["audit"], "give an experiment or --logits"),
+        (["audit", "digits", "--precisions", "fp32,int99"], "known: fp32, fp16"),
+        (["audit", "digits", "--epochs", "1", "--scheme", "banana"], "known: banner, symmetric, mse"),
+        (["train", "digits", "--model", "resnet17"], "known: small_resnet"),
+        (["train", "digits", "--label", "age"], "known: digit"),
+        (["train", "digits", "--device", "tpu"], "cannot be used here"),
+        (["train", "utkface", "--data-dir", "nowhere"], "nowhere does not exist"),
+        (["train", "digits", "--epochs", "0"], "epochs must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_remedy(arguments, message, fresh_cache, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("quantskew: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--logits", "int4"], "takes NAME=FILE.npy"),
+        (["--logits", "int8=again.npy"], "names int8 twice"),
+        (["--logits", "int4=missing.npy"], "missing.npy does not exist"),
+        (["digits"], "not both"),
+    ],
+)
+def test_bad_logits_are_refused(change, message, arrays, capsys):
+    assert main(logits_command(arrays, *change)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_pickled_array_is_never_loaded(arrays, capsys):
+    np.save(arrays / "g.npy", np.array([{"north": 1}] * 30, dtype=object), allow_pickle=True)
+    assert main(logits_command(arrays)) == 2
+    assert "without pickling" in capsys.readouterr().err
+
+
+def test_non_finite_logits_name_the_sample(arrays, capsys):
+    broken = np.load(arrays / "b.npy")
+    broken[7, 1] = np.nan
+    np.save(arrays / "b.npy", broken)
+    assert main(logits_command(arrays)) == 2
+    assert "sample 7 at int8" in capsys.readouterr().err

@@ -1,0 +1,159 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import samples
+from quantskew import experiments
+from quantskew.models import known_models
+
+QUICK = {"epochs": 1, "batch_size": 128}
+AUDIT_AND_PRINT = """
+import hashlib
+from quantskew import experiments
+audit = experiments.audit(experiments.get("digits", epochs=6), ["fp32", "int2"])
+print(hashlib.sha256(audit.logits.tobytes()).hexdigest())
+"""
+
+
+def entries(cache):
+    """Modification times of every cached model and Audit."""
+    return {path: path.stat().st_mtime_ns for path in sorted(cache.rglob("*.safetensors"))}
+
+
+def quick_audit(precisions=("fp32", "int2"), options=(), **changes):
+    return experiments.audit(experiments.get("digits", **{**QUICK, **changes}), precisions, **dict(options))
+
+
+def test_a_second_audit_comes_from_the_cache(fresh_cache):
+    first = quick_audit()
+    before = entries(fresh_cache)
+    assert {path.parent.name for path in before} == {"models", "audits"}
+    second = quick_audit()
+    assert entries(fresh_cache) == before
+    np.testing.assert_array_equal(first.logits, second.logits)
+    assert first.provenance == second.provenance
+    assert [path for path in fresh_cache.rglob("*") if path.is_file() and path not in before] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "new_model"),
+    [
+        ({"seed": 1}, True),
+        ({"epochs": 2}, True),
+        ({"learning_rate": 0.05}, True),
+        ({"size": 9}, True),
+        ({"precisions": ("fp32", "int3")}, False),
+        ({"precisions": ("int2", "fp32")}, False),
+        ({"options": {"scheme": "symmetric"}}, False),
+        ({"options": {"per_channel": True}}, False),
+        ({"options": {"fold_batchnorm": True}}, False),
+        ({"options": {"boundary_precision": "int8"}}, False),
+    ],
+)
+def test_a_change_makes_a_new_entry(fresh_cache, change, new_model):
+    first = quick_audit()
+    before = entries(fresh_cache)
+    second = quick_audit(**change)
+    added = sorted(path.parent.name for path in entries(fresh_cache).keys() - before.keys())
+    assert added == (["audits", "models"] if new_model else ["audits"])
+    assert entries(fresh_cache).items() >= before.items()
+    assert not np.array_equal(first.logits, second.logits)
+
+
+@pytest.mark.parametrize(
+    ("module", "added"), [("quantskew.training", ["audits", "models"]), ("quantskew.measure", ["audits"])]
+)
+def test_changed_code_makes_a_new_entry(fresh_cache, monkeypatch, module, added):
+    quick_audit()
+    before, digest = entries(fresh_cache), experiments.source_digest
+    monkeypatch.setattr(
+        experiments, "source_digest", lambda *names: "changed" if module in names else digest(*names)
+    )
+    quick_audit()
+    assert sorted(path.parent.name for path in entries(fresh_cache).keys() - before.keys()) == added
+
+
+def test_a_cached_model_is_the_trained_one(fresh_cache):
+    experiment = experiments.get("digits", **QUICK)
+    data = experiments.load_data(experiment)
+    once, again = (experiments.trained(experiment, data, "cpu") for _ in range(2))
+    assert once[1] == again[1]
+    assert len(once[1]["history"]) == 1
+    for value, expected in zip(once[0].state_dict().values(), again[0].state_dict().values(), strict=True):
+        assert torch.equal(value, expected)
+    assert not again[0].training
+
+
+def test_two_processes_at_once_give_the_same_result(fresh_cache):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", AUDIT_AND_PRINT],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert sorted(path.parent.name for path in fresh_cache.rglob("*") if path.is_file()) == [
+        "audits",
+        "models",
+    ]
+
+
+def test_provenance_says_what_was_done(fresh_cache):
+    provenance = quick_audit().provenance
+    assert provenance["experiment"]["recipe"]["epochs"] == 1
+    assert provenance["quantization"]["scheme"] == "banner"
+    assert {"data_digest", "versions", "command", "training_seconds", "left_out", "device"} <= set(provenance)
+
+
+def test_changes_go_to_the_recipe_or_the_experiment():
+    experiment = experiments.get("utkface", seed=4, label="age", model="resnet34", epochs=None)
+    assert experiment.recipe.seed == 4
+    assert (experiment.label, experiment.model) == ("age", "resnet34")
+    assert experiment.recipe.epochs == experiments.EXPERIMENTS["utkface"].recipe.epochs
+    assert experiments.EXPERIMENTS["utkface"].recipe.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "known"),
+    [
+        (lambda: experiments.get("mnist"), experiments.EXPERIMENTS),
+        (lambda: experiments.get("digits", bits=3), ["batch_size", "epochs", "model", "seed"]),
+        (lambda: experiments.get("digits", model="resnet19"), known_models()),
+        (lambda: experiments.get("digits", optimizer="adam"), ["sgd", "adamw"]),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(call, known):
+    with pytest.raises(ValueError, match=r"unknown|has no") as error:
+        call()
+    assert all(name in str(error.value) for name in known)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_refused(name):
+    with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
+        experiments.choose_device(name)
+    assert experiments.choose_device("cpu").type == "cpu"
+
+
+def test_records_are_found_from_within_the_repository(tmp_path, monkeypatch):
+    folder = tmp_path / "book" / "records"
+    folder.mkdir(parents=True)
+    samples.random_audit().save(folder / "first.safetensors")
+    (tmp_path / "book" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "book" / "deep")
+    assert experiments.record("first").precisions == ("fp32", "int8", "int2")
+    assert experiments.record(str(folder / "first.safetensors")).group_names[0] == "group 0"
+    with pytest.raises(FileNotFoundError, match="no record 'second'; known: first"):
+        experiments.record("second")
+    with pytest.raises(FileNotFoundError, match="no Audit at"):
+        experiments.record(str(folder / "second.safetensors"))

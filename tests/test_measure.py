@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+
+import samples
+from quantskew.audit import Audit
+from quantskew.datasets import normalise
+from quantskew.measure import audit_model
+from quantskew.ptq import quantize_model
+
+PRECISIONS = ("fp32", "fp16", "int4", "int2")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scheme": "mse", "per_channel": True}, {"fold_batchnorm": True, "boundary_precision": "int8"}],
+)
+def test_logits_are_those_of_the_quantized_models(digits, digits_model, options):
+    audit = audit_model(digits_model, digits.test.subset(range(50)), PRECISIONS, **options)
+    for row, precision in enumerate(PRECISIONS):
+        with torch.no_grad():
+            expected = quantize_model(digits_model, precision, **options)(normalise(digits.test.images[:50]))
+        np.testing.assert_allclose(audit.logits[row], expected, rtol=1e-5, atol=1e-5)
+    assert audit.logits.dtype == np.float32
+    assert audit.provenance["quantization"].items() >= options.items()
+
+
+def test_permuting_the_images_permutes_the_logits(digits, digits_model):
+    order = torch.randperm(len(digits.test), generator=torch.Generator().manual_seed(0))
+    audit = audit_model(digits_model, digits.test, ["fp32", "int3"])
+    shuffled = audit_model(digits_model, digits.test.subset(order), ["fp32", "int3"])
+    np.testing.assert_allclose(shuffled.logits, audit.logits[:, order], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(shuffled.labels, audit.labels[order])
+    np.testing.assert_array_equal(shuffled.groups, audit.groups[order])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_the_batch_size_is_irrelevant(batch_size):
+    model, data = samples.tiny_model(), samples.tiny_data()
+    expected = audit_model(model, data, PRECISIONS).logits
+    measured = audit_model(model, data, PRECISIONS, batch_size=batch_size).logits
+    np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_data_set_gives_its_test_split_and_training_counts():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    whole, split = (audit_model(model, part, ["fp32"]) for part in (data, data.test))
+    np.testing.assert_array_equal(whole.logits, split.logits)
+    assert whole.train_counts.tolist() == data.train.group_counts.tolist()
+    assert split.train_counts.tolist() == data.test.group_counts.tolist()
+    assert whole.class_names == ("dark", "bright")
+    assert whole.group_names == ("even", "absent", "odd")
+
+
+def test_the_model_is_left_as_it_was():
+    model = samples.tiny_model(dropout=0.5).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    audit_model(model, samples.tiny_data(), PRECISIONS)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_facts_are_kept_through_the_file(tmp_path):
+    audit = audit_model(samples.tiny_model(), samples.tiny_data(), ["fp32"], facts={"seed": 5})
+    audit.save(tmp_path / "a.safetensors")
+    assert Audit.load(tmp_path / "a.safetensors").provenance["seed"] == 5
+
+
+def test_nothing_to_measure():
+    data = samples.tiny_data()
+    assert audit_model(samples.tiny_model(), data.test.subset([]), PRECISIONS).logits.shape == (4, 0, 2)
+    with pytest.raises(ValueError, match="no precisions"):
+        audit_model(samples.tiny_model(), data, [])
+
+
+def test_logits_that_are_not_finite_name_sample_and_precision():
+    model, data = samples.tiny_model().eval(), samples.tiny_data()
+    # Small enough for fp16 itself, too large once multiplied by an image.
+    model[5].weight.data[:] = 6e4
+    model[1].bias.data[:] = 1.0
+    with pytest.raises(ValueError, match="not finite; the first is sample 0 at fp16"):
+        audit_model(model, data, ["fp32", "fp16"])
+    model[5].bias.data[0] = float("nan")
+    with pytest.raises(ValueError, match="sample 0 at fp32"):
+        audit_model(model, data, ["fp32"])
