@@ -46,6 +46,7 @@ record: $(READY)  ## make book/records/utkface.safetensors from DATA=path/to/UTK
 	@test -n "$(DATA)" || { echo "name the images: make record DATA=path/to/UTKFace.tar.gz"; exit 1; }
 	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --output runs/utkface
 	@cp runs/utkface/audit.safetensors book/records/utkface.safetensors
+	@cp runs/utkface/figures/group_accuracy.png book/images/utkface_accuracy.png
 	@echo "the record: book/records/utkface.safetensors"
 
 clean:  ## remove what was built here (not .venv, not the cache of models)

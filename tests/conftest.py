@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 import samples
-from quantskew import datasets, experiments
+from quantskew import datasets, experiments, measure
 
 # The same examples on every run: a suite that fails now and then is not trusted.
 settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True, database=None)
@@ -34,6 +34,18 @@ def digits():
 def digits_model(digits):
     """The book's live model, trained once for all tests; nobody may change it."""
     return experiments.trained(experiments.get("digits"), digits, "cpu")[0]
+
+
+@pytest.fixture(scope="session")
+def digits_audit(digits_model, digits):
+    """The live model at the book's precisions."""
+    return measure.audit_model(digits_model, digits)
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The root of the checkout."""
+    return Path(__file__).parents[1]
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ def test_false_alarms_are_rare_where_nothing_happens():
     claim = CLAIMS["minority_loses_accuracy"]
     verdicts = [
         judge(claim, audit_of_accuracies((0.8, 0.7), (0.8, 0.7), seed=seed), "int2")["verdict"]
-        for seed in range(60)
+        for seed in range(200)
     ]
-    # 5 % are expected; 7 or more of 60 have a probability of 2 %.
-    assert sum(v != "undecided" for v in verdicts) < 7
+    # 10 of 200 are expected; 20 or more have a probability of 0.3 %.
+    assert sum(v != "undecided" for v in verdicts) < 20
 
 
 def test_roles_go_by_training_counts_not_by_test_counts():

@@ -64,7 +64,12 @@ def test_the_seed_decides_the_draws():
     once, again, other = (bootstrap_group_means(values, groups, 2, 20, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(once, again)
     assert (once != other).all()
-    assert (once[:, 0, 0] != once[:, 0, 1]).all()
+
+
+def test_groups_are_drawn_independently():
+    values = np.repeat(np.random.default_rng(0).normal(size=30), 2)[None]
+    means = bootstrap_group_means(values, np.arange(60) % 2, 2, draws=500)[:, 0]
+    assert abs(np.corrcoef(means.T)[0, 1]) < 0.2
 
 
 def test_samples_that_are_not_defined_are_left_out():

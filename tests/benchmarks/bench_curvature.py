@@ -41,7 +41,8 @@ def main():
     images = torch.randn(1280, 3, 64, 64).to(memory_format=torch.channels_last)
     labels = torch.randint(5, (1280,))
     gradient_norms(random_model, images, labels, "ResNet18, 1,280 images of 64 x 64")
-    products(random_model, images[:IMAGES_PER_GROUP], labels[:IMAGES_PER_GROUP], "ResNet18, 256 images")
+    few = slice(IMAGES_PER_GROUP)
+    products(random_model, images[few], labels[few], "ResNet18, 256 images")
     problems = {"digits": load("digits", None)}
     if options.data_dir:
         problems["utkface"] = load("utkface", options.data_dir)
@@ -79,7 +80,7 @@ def gradient_norms(model, images, labels, title, groups=None):
     ways = {"forward and backward, batches of 128": lambda: forward_backward(model, images, labels)}
     for name, ids in many.items():
         ways[name] = lambda ids=ids: group_gradient_norms(model, images, labels, ids)
-    seconds = interleaved(ways, runs=5)
+    seconds = interleaved(ways, runs=5 if len(images[0, 0]) < 32 else 3)
     show(f"group gradient norms, {title}", seconds, "forward and backward, batches of 128", "at most 1.10")
 
 
@@ -145,9 +146,8 @@ def eigenvalues(name, model, images, labels, groups):
             cells.append(f"{pair.value:8.2f} ({pair.matvecs}, {pair.residual * 100:.1f})")
         seconds += time.perf_counter() - start
         print(f"  {precision:5}", *cells)
-    print(
-        f"  {total} products for {len(vectors) * len(DEFAULT_PRECISIONS)} values, largest residual {worst:.2%}"
-    )
+    count = len(vectors) * len(DEFAULT_PRECISIONS)
+    print(f"  {total} products for {count} values, largest residual {worst:.2%}")
     start = time.perf_counter()
     if name == "digits":
         traces(model, images, labels, groups)
