@@ -1,4 +1,6 @@
 # Every target does its own set-up: a fresh clone needs Python 3.11 to 3.13 and make, nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,8 @@ $(READY): requirements.txt pyproject.toml
 		|| { echo "quantskew needs Python 3.11 to 3.13: name one, as in make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing requirements.txt into $(VENV) (one to three minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --requirement requirements.txt \
+		| awk '/^Collecting/ {printf "  found %d packages\r", ++n} /^Installing/ {print "\n  installing them"}; fflush()'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 

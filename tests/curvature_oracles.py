@@ -57,6 +57,7 @@ def networks(classes=3):
             nn.Conv2d(1, 2, 3), nn.Conv2d(2, 4, 3, groups=2, dilation=1), nn.Tanh(), _head(4, classes)
         ),
         "untraceable": _Untraceable(classes),
+        "twins": _Twins(classes),
     }
     for model in made.values():
         for module in model.modules():
@@ -99,3 +100,19 @@ class _Untraceable(nn.Module):
         if float(x.sum()) > 1e9:  # depends on values: torch.fx cannot follow
             return self.head(x)
         return self.head(torch.tanh(self.bn(self.conv(x))))
+
+
+class _Twins(nn.Module):
+    """Two parameters with the same gradient, one that is not used, and one that two layers share."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(classes)) for _ in range(2))
+        self.unused = nn.Parameter(torch.randn(2))
+        self.layer, self.again = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.again.weight = self.layer.weight
+        self.head = nn.Linear(36, classes)
+
+    def forward(self, x):
+        x = self.again(torch.tanh(self.layer(x)))
+        return self.head(x.flatten(1)) + self.first + self.second

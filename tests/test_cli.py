@@ -113,6 +113,18 @@ def test_a_pickled_array_is_never_loaded(arrays, capsys):
     assert "without pickling" in capsys.readouterr().err
 
 
+def test_the_book_refuses_parameters_that_no_chapter_has(repository, capsys):
+    assert main(["book", "--root", str(repository), "-p", "precison", "[int4]"]) == 2
+    assert "known: data_dir, device, experiment" in capsys.readouterr().err
+    assert main(["book", "--root", str(repository), "-p", "seed", "one"]) == 2
+    assert "seed must be of type int, not str ('one')" in capsys.readouterr().err
+
+
+def test_the_book_needs_chapters(tmp_path, capsys):
+    assert main(["book", "--root", str(tmp_path)]) == 2
+    assert "has no chapters in notebooks/" in capsys.readouterr().err
+
+
 def test_non_finite_logits_name_the_sample(arrays, capsys):
     broken = np.load(arrays / "b.npy")
     broken[7, 1] = np.nan

@@ -48,6 +48,15 @@ def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_keeps_the_content_that_it_opened(tmp_path):
+    path = tmp_path / "answer.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        write_bytes(path, b"new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_two_writers_at_once_do_not_mix(tmp_path):
     path = tmp_path / "deep" / "answer.txt"
     both_opened = threading.Barrier(2)

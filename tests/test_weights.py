@@ -26,6 +26,8 @@ def test_absolute_difference_is_eq_5(parts):
     np.testing.assert_allclose(per_layer["value"], np.ravel(sums), rtol=1e-5)
     np.testing.assert_allclose(total["value"], np.sum(sums, axis=1), rtol=1e-5)
     sizes = [w.size for w in original]
+    overall = weights.absolute_difference(audit, mean=True)
+    np.testing.assert_allclose(overall["value"], np.sum(sums, axis=1) / sum(sizes), rtol=1e-5)
     mean = weights.absolute_difference(audit, per_layer=True, mean=True)
     np.testing.assert_allclose(mean["value"], np.ravel(np.array(sums) / sizes), rtol=1e-5)
     assert per_layer["layer"].tolist() == ["0.weight", "5.weight"] * 4

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from quantskew.files import digest, replacing, write_bytes
@@ -107,22 +108,27 @@ def execute(source, output, parameters=None, cwd=".", progress=True):
             raise RuntimeError(
                 f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
             ) from error
+        except CellTimeoutError as error:
+            raise RuntimeError(f"{source}: a cell did not end within {CELL_TIMEOUT} s") from error
+        except DeadKernelError as error:
+            raise RuntimeError(f"{source}: its kernel died; was it out of memory?") from error
         partial.write_bytes(executed.read_bytes())
 
 
-def chapter_key(source, parameters, package, records):
-    """Digest of everything that a chapter's outputs depend on: its code, not its prose."""
-    notebook = read_text_notebook(source)
-    cells = [
-        [cell.source, sorted(cell.metadata.get("tags", []))]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+def surroundings(root):
+    """Digest of what every chapter depends on beside its own text: the package and the records."""
     content = hashlib.sha256()
-    files = sorted(Path(package).rglob("*.py")) + sorted(Path(records).glob("*.safetensors"))
-    for path in files:
+    package = sorted(Path(__file__).parent.rglob("*.py"))
+    for path in package + sorted((Path(root) / "book" / "records").glob("*.safetensors")):
         content.update(path.name.encode() + path.read_bytes())
-    return digest([cells, parameters, content.hexdigest()])
+    return content.hexdigest()
+
+
+def chapter_key(text, parameters, surrounding):
+    """Digest of everything that a chapter's outputs depend on: its code and tags, not its prose."""
+    code = [cell for cell in text.cells if cell.cell_type == "code"]
+    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code]
+    return digest([cells, parameters, surrounding])
 
 
 def with_outputs(text, executed):
@@ -166,24 +172,18 @@ def build(root, parameters=None):
     list of Path
         The chapters, in order.
     """
-    root, parameters = Path(root), parameters or {}
-    sources = sorted((root / "notebooks").glob("*.md"))
-    if not sources:
+    root = Path(root)
+    texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
+    if not texts:
         raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
-    known = set().union(*(declared_parameters(read_text_notebook(source)) for source in sources))
-    unknown = sorted(parameters.keys() - known)
-    if unknown:
-        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    package = Path(__file__).parent
+    own_parameters = _share_out(parameters or {}, texts)
+    surrounding = surroundings(root)
     chapters = []
-    for number, source in enumerate(sources, 1):
-        text = read_text_notebook(source)
-        declared = declared_parameters(text)
-        own = {key: value for key, value in parameters.items() if key in declared}
-        key = chapter_key(source, own, package, root / "book" / "records")
-        store = root / ".cache" / "chapters" / f"{source.stem}-{key}.ipynb"
+    for number, (source, text) in enumerate(texts.items(), 1):
+        own = own_parameters[source]
+        store = root / ".cache" / "chapters" / f"{source.stem}-{chapter_key(text, own, surrounding)}.ipynb"
         state = "unchanged" if store.exists() else "executing"
-        print(f"[{number}/{len(sources)}] {source.stem}: {state}", flush=True)
+        print(f"[{number}/{len(texts)}] {source.stem}: {state}", flush=True)
         if not store.exists():
             execute(source, store, own, cwd=root)
         merged = with_outputs(text, nbformat.read(store, as_version=4))
@@ -194,3 +194,17 @@ def build(root, parameters=None):
             write_bytes(chapter, content)
         chapters.append(chapter)
     return chapters
+
+
+def _share_out(parameters, texts):
+    """The parameters that each chapter declares, all checked before the first chapter runs."""
+    shares = {}
+    for source, text in texts.items():
+        declared = declared_parameters(text)
+        shares[source] = {key: value for key, value in parameters.items() if key in declared}
+        check_parameters(text, shares[source], source.name)
+    unknown = sorted(parameters.keys() - set().union(*shares.values()))
+    if unknown:
+        known = sorted(set().union(*map(declared_parameters, texts.values())))
+        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(known)}")
+    return shares

@@ -78,6 +78,15 @@ def _parser():
     book.add_argument(
         "--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)"
     )
+    book.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="of the chapters, its value in YAML, such as -p scheme mse; repeat",
+    )
     book.set_defaults(run=_book)
     return parser
 
@@ -189,7 +198,10 @@ def _load_array(path):
 
 def _book(options):
     # Only this command needs the book's own packages.
+    import yaml
+
     from quantskew import chapters
 
-    for chapter in chapters.build(options.root):
+    parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
+    for chapter in chapters.build(options.root, parameters):
         print(chapter)

@@ -197,9 +197,7 @@ def dtdb_distribution(audit, axes):
             axes.stairs(row + heights, edges, baseline=row, fill=True, color=colors[group], alpha=0.25)
             axes.stairs(row + heights, edges, baseline=row, color=colors[group], linewidth=1.5, **options)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return _ridge_axis(
-        axes, audit.precisions, "distance to the decision boundary"
-    )
+    return _ridge_axis(axes, audit.precisions, "distance to the decision boundary")
 
 
 def group_loss(audit, axes):

@@ -29,6 +29,8 @@ class DifferentiableModel:
         What the graphs are built on: folded weights and biases, and the parameters that were not folded.
     folded : bool
         Whether any batch norm was folded; otherwise the leaves are the parameters.
+    graph_bytes : dict
+        What `quantskew.hessian_operator` has found a graph to keep, by shape of the image.
 
     Parameters
     ----------
@@ -41,6 +43,7 @@ class DifferentiableModel:
 
     def __init__(self, model, example):
         self.parameters = trainable_parameters(model)
+        self.graph_bytes = {}
         self._call, pairs = _rewrite(model, example)
         self.folded = bool(pairs)
         if not self.folded:
@@ -59,43 +62,43 @@ class DifferentiableModel:
         return self._call(images)
 
     def pull_back(self, cotangents):
-        """J^T c, with J the derivative of the leaves in the parameters and c in the leaves.
-
-        The result is differentiable in the parameters and in `cotangents`.
-        """
+        """J^T c, with J the derivative of the leaves in the parameters and c a cotangent of the leaves."""
         if not self.folded:
             return cotangents
         return torch.autograd.grad(
-            self._functions, self.parameters, cotangents, create_graph=True, materialize_grads=True
+            self._functions, self.parameters, cotangents, retain_graph=True, materialize_grads=True
         )
 
     def differential(self, gradient):
-        """The fold's share of Hessian-vector products at a given gradient g in the leaves.
+        """The fold's share of gradient and Hessian-vector products, at the gradient g in the leaves.
 
         Returns
         -------
-        callable
+        pulled : sequence of Tensor
+            J^T g, the gradient in the parameters.
+        along : callable
             Maps a change v of the parameters to J v, the change of the leaves, and to
-            sum_i g_i (Hessian of leaf i) v, the curvature of the fold itself, or None where that is 0.
+            sum_i g_i (Hessian of leaf i) v, the curvature of the fold itself (None where nothing is folded).
         """
         if not self.folded:
-            return lambda tangents: (tangents, None)
+            return gradient, lambda tangents: (tangents, None)
         gradient = [g.detach().requires_grad_() for g in gradient]
-        pulled = self.pull_back(gradient)
-        curved = [p.requires_grad for p in pulled]
-        outputs = [p for p, c in zip(pulled, curved, strict=True) if c]
+        pulled = torch.autograd.grad(
+            self._functions, self.parameters, gradient, create_graph=True, materialize_grads=True
+        )
+        curved = [index for index, p in enumerate(pulled) if p.requires_grad]
 
         def along(tangents):
             moved = torch.autograd.grad(
-                outputs,
+                [pulled[index] for index in curved],
                 [*gradient, *self.parameters],
-                [t for t, c in zip(tangents, curved, strict=True) if c],
+                [tangents[index] for index in curved],
                 retain_graph=True,
                 materialize_grads=True,
             )
             return moved[: len(gradient)], moved[len(gradient) :]
 
-        return along
+        return [p.detach() for p in pulled], along
 
 
 def _rewrite(model, example):

@@ -214,7 +214,9 @@ def _gradients(problem, batch_size):
                 )
             if total is None:
                 # Sums over batches are kept in float64; a single batch needs none.
-                total = gradients if len(batches) == 1 else [g.double() for g in gradients]
+                total = (
+                    gradients if len(batches) == 1 else [g.to(torch.float64, copy=True) for g in gradients]
+                )
             else:
                 total = [t.add_(g) for t, g in zip(total, gradients, strict=True)]
         yield group, [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]

@@ -63,17 +63,16 @@ class HessianOperator:
         count = -(-len(images) // chunk_size)
         self._chunks = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
         self._share = 1 / len(images)
-        largest = self._bytes_per_image(*self._chunks[0]) * len(self._chunks[0][0])
-        self._kept = [None] * min(count, int(memory_budget // largest))
-        total = [torch.zeros_like(leaf) for leaf in model.leaves]
+        self._kept = [None] * min(count, int(memory_budget // self._largest_graph()))
+        total = None
         for index in range(count):
             gradient, graph = self._differentiate(*self._chunks[index])
             if index < len(self._kept):
                 self._kept[index] = graph
-            _add(total, gradient)
+            total = _sum(total, gradient)
         with full_precision(images.device):
-            self._differential = model.differential(total)
-            self.gradient = flatten([g.detach() for g in model.pull_back(total)])
+            pulled, self._differential = model.differential(total)
+        self.gradient = flatten(pulled)
         if not bool(torch.isfinite(self.gradient).all()):
             raise ValueError("the gradient of the loss is not finite; check the weights and images")
 
@@ -92,15 +91,13 @@ class HessianOperator:
         self.products += 1
         with full_precision(vector.device):
             moved, own = self._differential(self._unflatten(vector))
-            total = [torch.zeros_like(leaf) for leaf in self.model.leaves]
+            total = None
             for index, chunk in enumerate(self._chunks):
                 kept = index < len(self._kept)
                 graph = self._kept[index] if kept else self._differentiate(*chunk)[1]
-                _add(total, self._product(graph, moved, kept))
-            result = flatten([r.detach() for r in self.model.pull_back(total)])
-            if own is not None:
-                result += flatten(own)
-        return result
+                total = _sum(total, self._product(graph, moved, kept))
+            result = flatten(self.model.pull_back(total))
+            return result if own is None else result.add_(flatten(own))
 
     def _product(self, graph, moved, kept):
         edges = [edge for edge in graph if edge is not None]
@@ -129,19 +126,23 @@ class HessianOperator:
             [get_gradient_edge(g) if g.requires_grad else None for g in gradient],
         )
 
-    def _bytes_per_image(self, images, labels):
-        """What the graph of one image keeps, other than the parameters."""
-        storages = {}
+    def _largest_graph(self):
+        """Bytes that the graph of a chunk keeps, other than the parameters, from the graph of one image."""
+        images, labels = self._chunks[0]
+        known = self.model.graph_bytes
+        if images.shape[1:] not in known:
+            storages = {}
 
-        def count(tensor):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor.detach()
+            def count(tensor):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor.detach()
 
-        with saved_tensors_hooks(count, lambda tensor: tensor):
-            self._differentiate(images[:1].clone(), labels[:1])
-        for leaf in self.model.leaves:
-            storages.pop(leaf.untyped_storage().data_ptr(), None)
-        return max(1, sum(storages.values()))
+            with saved_tensors_hooks(count, lambda tensor: tensor):
+                self._differentiate(images[:1].clone(), labels[:1])
+            for leaf in self.model.leaves:
+                storages.pop(leaf.untyped_storage().data_ptr(), None)
+            known[images.shape[1:]] = max(1, sum(storages.values()))
+        return known[images.shape[1:]] * len(images)
 
     def _unflatten(self, vector):
         pieces = vector.split([p.numel() for p in self.model.parameters])
@@ -190,6 +191,6 @@ def _operators(problem, present, options):
         yield group, HessianOperator(rewritten, images, problem.labels[members], **options)
 
 
-def _add(total, terms):
-    for t, term in zip(total, terms, strict=True):
-        t += term
+def _sum(total, terms):
+    # Not in place: autograd may hand out one tensor as the gradient of two leaves.
+    return terms if total is None else [t + term for t, term in zip(total, terms, strict=True)]

@@ -87,7 +87,9 @@ def wide(table, value="value", digits=3):
     '0.50 [0.40, 0.61]'
     """
     cells = [
-        f"{number(v, digits)} [{number(low, digits)}, {number(high, digits)}]" if np.isfinite(v) else "not defined"
+        f"{number(v, digits)} [{number(low, digits)}, {number(high, digits)}]"
+        if np.isfinite(v)
+        else "not defined"
         for v, low, high in zip(table[value], table["low"], table["high"], strict=True)
     ]
     index = table["group"] if "group" in table else pd.Series([OVERALL] * len(table), name="group")
