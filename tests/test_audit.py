@@ -6,8 +6,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import samples
-from quantskew.audit import Audit, WeightStatistics
+from quantskew.audit import Audit
 from quantskew.measure import audit_model
+from quantskew.statistics import WeightStatistics
 
 KILLED_WHILE_SAVING = """
 import os, pathlib, signal, sys
@@ -166,19 +167,19 @@ def _numpy(path):
 
 
 def _foreign_version(path):
-    save_file({"logits": np.zeros(2)}, path, {"format": "quantskew.audit/99"})
+    save_file({"logits": np.zeros(2)}, path, {"quantskew.audit": '{"format": 99}'})
 
 
 def _array_missing(path):
     save_file(
         {"logits": np.zeros((1, 0, 0))},
         path,
-        {"format": "quantskew.audit/1", "names": "{}", "provenance": "{}"},
+        {"quantskew.audit": '{"format": 1, "names": {}, "provenance": {}}'},
     )
 
 
 def _names_missing(path):
-    save_file({"logits": np.zeros(2)}, path, {"format": "quantskew.audit/1"})
+    save_file({"logits": np.zeros(2)}, path, {"quantskew.audit": '{"format": 1}'})
 
 
 WRONG_FILES = {

@@ -8,7 +8,7 @@ from quantskew.provenance import imported_modules
 
 # A module imports only from layers strictly below its own: nothing flows back.
 LAYERS = (
-    ("", "files", "groups", "quantizers", "models", "lanczos", "hutchinson"),
+    ("", "statistics", "files", "groups", "quantizers", "models", "lanczos", "hutchinson"),
     ("intervals", "provenance", "audit", "ptq", "datasets.split", "datasets.decode"),
     ("tables", "gradients", "datasets.digits", "datasets.utkface", "datasets.folder", "datasets.benchmarks"),
     ("datasets", "weights", "logits", "softmax", "losses", "fairness", "folding", "loss_surface"),

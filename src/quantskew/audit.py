@@ -12,42 +12,10 @@ from safetensors.numpy import save
 
 from quantskew.files import write_bytes
 from quantskew.groups import check_group_ids, group_counts
+from quantskew.statistics import WeightStatistics, arrays_of, at_precisions
 
-_FORMAT = "quantskew.audit/1"
-
-
-@dataclass(frozen=True, eq=False)
-class WeightStatistics:
-    """What quantization did to the weights, layer by layer (L layers, P precisions).
-
-    Attributes
-    ----------
-    layers : tuple of str
-    sizes : ndarray of int64, shape (L,)
-        Number of weights of each layer.
-    absolute_difference : ndarray of float64, shape (P, L)
-        Sum over the weights of |W~ - W| (Eq. 5), in units of the weights.
-    zeros : ndarray of int64, shape (P, L)
-        Weights that are exactly 0, counted on the integer codes.
-    magnitude : ndarray of float64, shape (P, L)
-        Sum over the weights of |W~|.
-    edges : ndarray of float64, shape (B + 1,)
-        Bins of the histograms, in standard deviations of the layer's original weights.
-    histogram : ndarray of int64, shape (P, B)
-        Number of dequantized weights of all layers in each bin; weights beyond the edges are in the
-        outermost bins.
-    """
-
-    layers: tuple
-    sizes: np.ndarray
-    absolute_difference: np.ndarray
-    zeros: np.ndarray
-    magnitude: np.ndarray
-    edges: np.ndarray
-    histogram: np.ndarray
-
-
-_WEIGHT_ARRAYS = ("sizes", "absolute_difference", "zeros", "magnitude", "edges", "histogram")
+_KEY = "quantskew.audit"
+_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +111,7 @@ class Audit:
         rows = [self.index(precision) for precision in precisions]
         weights = self.weights
         if weights is not None:
-            arrays = {name: getattr(weights, name) for name in _WEIGHT_ARRAYS}
-            per_precision = ("absolute_difference", "zeros", "magnitude", "histogram")
-            arrays |= {name: arrays[name][rows] for name in per_precision}
-            weights = WeightStatistics(weights.layers, **arrays)
+            weights = at_precisions(weights, rows)
         return Audit(
             self.logits[rows],
             self.labels,
@@ -233,15 +198,12 @@ class Audit:
             "group_names": self.group_names,
         }
         if self.weights is not None:
-            arrays |= {f"weights/{name}": getattr(self.weights, name) for name in _WEIGHT_ARRAYS}
+            arrays |= {f"weights/{name}": array for name, array in arrays_of(self.weights).items()}
             names["layers"] = self.weights.layers
-        metadata = {
-            "format": _FORMAT,
-            "names": json.dumps(names),
-            "provenance": json.dumps(self.provenance, sort_keys=True),
-        }
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_bytes(path, save(arrays, metadata))
+        # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
+        described = {"format": _FORMAT, "names": names, "provenance": self.provenance}
+        write_bytes(path, save(arrays, {_KEY: json.dumps(described, sort_keys=True)}))
 
     @classmethod
     def load(cls, path):
@@ -256,20 +218,20 @@ class Audit:
         """
         try:
             with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                described = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+                if described.get("format") != _FORMAT:
                     raise ValueError(
-                        f"{path} has the format {metadata.get('format')!r}, not {_FORMAT!r}; make it again "
+                        f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
                         "with `quantskew audit`"
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-            names = {name: tuple(values) for name, values in json.loads(metadata["names"]).items()}
-            provenance = json.loads(metadata["provenance"])
+            names = {name: tuple(values) for name, values in described["names"].items()}
             weights = None
             if "layers" in names:
-                own = {name: arrays.pop(f"weights/{name}") for name in _WEIGHT_ARRAYS}
-                weights = WeightStatistics(names.pop("layers"), **own)
-            return cls(**arrays, **names, weights=weights, provenance=provenance)
+                own = [name for name in arrays if name.startswith("weights/")]
+                statistics = {name.removeprefix("weights/"): arrays.pop(name) for name in own}
+                weights = WeightStatistics(names.pop("layers"), **statistics)
+            return cls(**arrays, **names, weights=weights, provenance=described["provenance"])
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from quantskew.audit import WeightStatistics
 from quantskew.ptq import weight_parameters
+from quantskew.statistics import WeightStatistics
 from quantskew.tables import OVERALL
 
 _BINS = 61
