@@ -12,6 +12,9 @@ from hypothesis import settings
 import samples
 from quantskew import datasets, experiments, measure
 
+# Benchmarks are scripts; collecting doctests would run them.
+collect_ignore = ["benchmarks"]
+
 # The same examples on every run: a suite that fails now and then is not trusted.
 settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("suite")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,16 @@ def test_a_neighbours_eigenvectors_are_a_start(digits, digits_model):
     assert (again.residuals <= 1e-2).all()
     assert again.matvecs.sum() < first.matvecs.sum()
     np.testing.assert_allclose(again.values, top_eigenvalues(fp16, images, labels, groups).values, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv-bn-softplus", "residual"])
+def test_a_neighbours_eigenvector_does_not_hide_one_that_has_overtaken_it(name):
+    model, (images, labels, groups) = oracles.networks()[name], oracles.problem(20)
+    values, vectors = torch.linalg.eigh(oracles.hessian(model, images, labels))
+    top = top_eigenvalues(model, images, labels, groups * 0)
+    start = dataclasses.replace(top, vectors=(vectors[:, -2],))
+    found = top_eigenvalues(model, images, labels, groups * 0, start=start)
+    assert found.values[0] == pytest.approx(values[-1].item(), rel=1e-2)
 
 
 def test_a_run_goes_on_at_the_next_group():

@@ -20,6 +20,7 @@ from quantskew.audit import Audit
 from quantskew.files import cache_dir, digest, replacing
 from quantskew.measure import audit_model
 from quantskew.provenance import source_digest
+from quantskew.ptq import check_options
 from quantskew.quantizers import DEFAULT_PRECISIONS
 from quantskew.training import Recipe
 
@@ -224,6 +225,7 @@ def audit(
         "fold_batchnorm": fold_batchnorm,
         "boundary_precision": boundary_precision,
     }
+    check_options(precisions, scheme, boundary_precision)
     data = load_data(experiment, data_dir, download)
     model, record = trained(experiment, data, device)
     key = digest([record["key"], list(precisions), options, source_digest("quantskew.measure")])

@@ -11,9 +11,9 @@ Two rewritings make a Hessian-vector product cheap, and both are exact:
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
-from quantskew.gradients import full_precision, trainable_parameters
+from quantskew.differentiation import full_precision, trainable_parameters, without_rounding
+from quantskew.lean_convolution import LeanConvolution
 
 _CHECK_TOLERANCE = 1e-3
 
@@ -42,6 +42,7 @@ class DifferentiableModel:
     """
 
     def __init__(self, model, example):
+        model = without_rounding(model)
         self.parameters = trainable_parameters(model)
         self.graph_bytes = {}
         self._call, pairs = _rewrite(model, example)
@@ -118,7 +119,7 @@ def _rewrite(model, example):
             continue
         norm_node = _batch_norm_after(traced, node, calls)
         if norm_node is None:
-            traced.set_submodule(node.target, _LeanConvolution(conv, conv.weight, conv.bias))
+            traced.set_submodule(node.target, LeanConvolution(conv, conv.weight, conv.bias))
             continue
         pair = _FoldedConvolution(conv, traced.get_submodule(norm_node.target))
         traced.set_submodule(node.target, pair)
@@ -146,17 +147,7 @@ def _batch_norm_after(traced, node, calls):
     return users[0] if fits and len(calls[id(norm)]) == 1 else None
 
 
-class _LeanConvolution(nn.Module):
-    def __init__(self, conv, weight, bias):
-        super().__init__()
-        self.weight, self.bias = weight, bias
-        self.options = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
-
-    def forward(self, x):
-        return _Convolution.apply(x, self.weight, self.bias, self.options)
-
-
-class _FoldedConvolution(_LeanConvolution):
+class _FoldedConvolution(LeanConvolution):
     def __init__(self, conv, norm):
         with torch.enable_grad():
             kernels = _folded_kernels(conv, norm)
@@ -169,53 +160,3 @@ def _folded_kernels(conv, norm):
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
     return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, options):
-        ctx.save_for_backward(x, weight)
-        ctx.options, ctx.has_bias = options, bias is not None
-        return torch.ops.aten.convolution(x, weight, bias, *options)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        mask = (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2])
-        return *_ConvolutionBackward.apply(grad, x, weight, mask, ctx.options), None
-
-
-class _ConvolutionBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, grad, x, weight, mask, options):
-        ctx.save_for_backward(grad, x, weight)
-        ctx.options = options
-        ctx.set_materialize_grads(False)
-        return _transposed(grad, x, weight, mask, options)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, x_dot, weight_dot, bias_dot):
-        # x_dot is the change of the input along the direction, weight_dot that of the weight: this is the
-        # R-operator's forward step, and its two terms of the backward step that need no later layer.
-        grad, x, weight = ctx.saved_tensors
-        needs_grad, needs_x, needs_weight = ctx.needs_input_grad[:3]
-        grad_out = x_out = weight_out = None
-        if needs_grad:
-            if x_dot is not None:
-                grad_out = torch.ops.aten.convolution(x_dot, weight, bias_dot, *ctx.options)
-                bias_dot = None
-            if weight_dot is not None:
-                term = torch.ops.aten.convolution(x, weight_dot, bias_dot, *ctx.options)
-                grad_out = term if grad_out is None else grad_out.add_(term)
-            elif grad_out is None and bias_dot is not None:
-                grad_out = bias_dot.view(1, -1, 1, 1).expand_as(grad)
-        if needs_x and weight_dot is not None:
-            x_out = _transposed(grad, x, weight_dot, (True, False, False), ctx.options)[0]
-        if needs_weight and x_dot is not None:
-            weight_out = _transposed(grad, x_dot, weight, (False, True, False), ctx.options)[1]
-        return grad_out, x_out, weight_out, None, None
-
-
-def _transposed(grad, x, weight, mask, options):
-    return torch.ops.aten.convolution_backward(grad, x, weight, [weight.shape[0]], *options, mask)

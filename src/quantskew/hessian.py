@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from quantskew.gradients import check_problem
+from quantskew.differentiation import check_problem
 from quantskew.hessian_operator import group_operators
 from quantskew.hutchinson import trace_samples
 from quantskew.lanczos import top_eigenvalue
@@ -96,6 +96,7 @@ def top_eigenvalues(
             pair = top_eigenvalue(operator, starting_vector(operator, before), rtol, max_matvecs)
             values[group], residuals[group], matvecs[group] = pair.value, pair.residual, pair.matvecs
             vectors[group] = pair.vector
+            del operator  # before the next one is built
             bar.update()
     return TopEigenvalues(values, residuals, matvecs, tuple(vectors), norms)
 
@@ -194,5 +195,6 @@ def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflat
             drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
             values[group] = drawn.mean()
             errors[group] = drawn.std(ddof=1) / np.sqrt(samples)
+            del operator
             bar.update()
     return Traces(values, errors, samples)

@@ -4,8 +4,8 @@ import torch
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.nn import functional
 
+from quantskew.differentiation import check_problem, flatten, full_precision
 from quantskew.folding import DifferentiableModel
-from quantskew.gradients import check_problem, flatten, full_precision
 
 MEMORY_BUDGET = 2**30
 _PIXELS_PER_CHUNK = 64 * 64 * 64

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from quantskew.gradients import check_problem, full_precision, trainable_parameters
+from quantskew.differentiation import check_problem, full_precision, trainable_parameters
 
 
 def excess_loss_bound(gradient_norm, lambda_max, change_norm):

@@ -25,6 +25,8 @@ _WEIGHTED = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+# What these give is fp16 where what they get is.
+_EXACT = (nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Flatten, nn.Dropout)
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -85,6 +87,16 @@ def weight_parameters(model):
     return found
 
 
+def check_options(precisions, scheme, boundary_precision):
+    """Refuse names that are not known, with the known ones, before any work is done."""
+    for precision in precisions:
+        integer_bits(precision)
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+    if boundary_precision is not None and integer_bits(boundary_precision) is None:
+        raise ValueError(f"boundary_precision must be an integer precision; got {boundary_precision!r}")
+
+
 @torch.no_grad()
 def quantize_model(
     model, precision, scheme="banner", per_channel=False, fold_batchnorm=False, boundary_precision=None
@@ -129,11 +141,8 @@ def quantize_model(
     >>> quantize_model(model, "int2").quantized["weight"].codes
     tensor([[1, 1]], dtype=torch.uint8)
     """
+    check_options([precision], scheme, boundary_precision)
     bits = integer_bits(precision)
-    if scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
-    if boundary_precision is not None and integer_bits(boundary_precision) is None:
-        raise ValueError(f"boundary_precision must be an integer precision; got {boundary_precision!r}")
     if fold_batchnorm:
         model = _fold(model)
     weights = weight_parameters(model)
@@ -212,7 +221,7 @@ class HalfPrecision(nn.Module):
                 if not bool(torch.isfinite(tensor).all()):
                     raise ValueError(f"{name} is not finite in half precision (the largest is 65504)")
         for module in model.modules():
-            if next(module.children(), None) is None:
+            if next(module.children(), None) is None and not isinstance(module, _EXACT):
                 module.register_forward_hook(_round_output)
 
     def forward(self, images):

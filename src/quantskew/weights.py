@@ -46,10 +46,12 @@ def collect_statistics(original, quantized, precisions):
 
 
 def _count_bins(values, spread):
-    scaled = values / max(spread, torch.finfo(torch.float32).tiny)
+    scaled = (values / max(spread, torch.finfo(torch.float32).tiny)).clamp_(-_REACH, _REACH)
     # The number of bins is odd, so that exact zeros fall into the middle of one and not on an edge.
-    bins = scaled.clamp_(-_REACH, _REACH).add_(_REACH).mul_(_BINS / (2 * _REACH)).to(torch.int64)
-    return torch.bincount(bins.clamp_(max=_BINS - 1).flatten(), minlength=_BINS).cpu().numpy()
+    # In pieces, since histc counts in fp32, which is exact up to 2^24.
+    pieces = scaled.flatten().split(2**23)
+    counted = sum(torch.histc(piece, _BINS, -_REACH, _REACH).to(torch.int64) for piece in pieces)
+    return counted.cpu().numpy()
 
 
 def _statistics(audit):

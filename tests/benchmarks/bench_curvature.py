@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from quantskew import experiments, models
 from quantskew.datasets import normalise
+from quantskew.differentiation import flatten, without_rounding
 from quantskew.folding import DifferentiableModel
-from quantskew.gradients import flatten, group_gradient_norms
+from quantskew.gradients import group_gradient_norms
 from quantskew.hessian import starting_vector, traces
 from quantskew.hessian_operator import HessianOperator, group_operators
 from quantskew.lanczos import top_eigenvalue
@@ -135,10 +136,14 @@ def _peak(count):
 def eigenvalues(name, model, images, labels, groups):
     """lambda_max of each group and precision, as `ours` finds them."""
     print(f"\nlambda_max of {name}: value (products, residual %) by group")
-    pairs = ours(model, images, labels, groups, DEFAULT_PRECISIONS)
+    pairs, vectors = {}, {}
     for precision in DEFAULT_PRECISIONS:
-        row = [pair for (other, _), (_, pair) in pairs.items() if other == precision]
-        print(f"  {precision:5}", *(f"{p.value:8.2f} ({p.matvecs}, {p.residual * 100:.1f})" for p in row))
+        row = ours(model, images, labels, groups, precision, vectors)
+        print(f"  {precision:5}", end="")
+        for _, pair in row.values():
+            print(f" {pair.value:8.2f} ({pair.matvecs}, {pair.residual * 100:.1f})", end="")
+        print(flush=True)
+        pairs |= row
     total = sum(pair.matvecs for _, pair in pairs.values())
     worst = max(pair.residual for _, pair in pairs.values())
     print(f"  {total} products for {len(pairs)} values, largest residual {worst:.2%} (asked for: 150 for 30)")
@@ -152,17 +157,17 @@ def eigenvalues(name, model, images, labels, groups):
     print()
 
 
-def ours(model, images, labels, groups, precisions):
-    """Seconds and eigenpair of each precision and group; each precision starts from the one before."""
-    found, vectors = {}, {}
-    for precision in precisions:
-        quantized = quantize_model(model, precision)
+def ours(model, images, labels, groups, precision, vectors):
+    """Seconds and eigenpair of each (precision, group); starts from `vectors` and leaves its own there."""
+    found = {}
+    quantized = quantize_model(model, precision)
+    start = time.perf_counter()
+    for group, operator in group_operators(quantized, images, labels, groups):
+        pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)))
+        del operator
+        vectors[group] = pair.vector
+        found[precision, group] = (time.perf_counter() - start, pair)
         start = time.perf_counter()
-        for group, operator in group_operators(quantized, images, labels, groups):
-            pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)))
-            vectors[group] = pair.vector
-            found[precision, group] = (time.perf_counter() - start, pair)
-            start = time.perf_counter()
     return found
 
 
@@ -174,10 +179,14 @@ def peers(name, model, images, labels, groups, chosen, precisions=("fp32", "int4
     print(f"\n{name}: median seconds of {runs}, products, error against a value of residual 1e-4")
     print(f"  {'':13}{'ours':>25} {'curvlinops, eigsh 1e-2':>25} {'power iteration, 1e-3':>25}", end="")
     print(f" {'until within 1 %':>25} {'until as exact as ours':>25}")
-    timed = [ours(model, images, labels, groups, precisions) for _ in range(runs)]
+    timed = [{} for _ in range(runs)]
+    for run in timed:
+        vectors = {}
+        for precision in precisions:
+            run |= ours(model, images, labels, groups, precision, vectors)
     totals = []
     for (precision, group), (_, pair) in timed[0].items():
-        quantized = quantize_model(model, precision)
+        quantized = without_rounding(quantize_model(model, precision))
         x, y = images[groups == group], labels[groups == group]
         operator = HessianOperator(DifferentiableModel(quantized, x[:2]), x, y)
         exact = top_eigenvalue(operator, pair.vector, 1e-4).value

@@ -9,49 +9,53 @@ from quantskew.measure import audit_model
 from quantskew.quantizers import DEFAULT_PRECISIONS
 
 BATCH = 256
-generator = torch.Generator().manual_seed(0)
-images = torch.randint(0, 256, (4 * BATCH, 3, 64, 64), dtype=torch.uint8, generator=generator)
-labels = torch.randint(0, 5, (len(images),), generator=generator)
-names = ("a", "b", "c", "d", "e")
-split = Split(images, labels, labels, names, names)
-model = models.build("resnet18", num_classes=5).eval()
-inputs = normalise(images)
 
 
-def bare():
-    """Six times the same fp32 model: nothing quantized, nothing kept."""
-    with torch.inference_mode():
-        for _ in DEFAULT_PRECISIONS:
-            for batch in inputs.split(BATCH):
-                model(batch)
+def main():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4 * BATCH, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 5, (len(images),), generator=generator)
+    names = ("a", "b", "c", "d", "e")
+    split = Split(images, labels, labels, names, names)
+    model = models.build("resnet18", num_classes=5).eval()
+    inputs = normalise(images)
+
+    def bare():
+        """Six times the same fp32 model: nothing quantized, nothing kept."""
+        with torch.inference_mode():
+            for _ in DEFAULT_PRECISIONS:
+                for batch in inputs.split(BATCH):
+                    model(batch)
+
+    def chain():
+        """Quantize, infer and measure everything the forward chapters show."""
+        audit = audit_model(model, split, batch_size=BATCH)
+        for measure in (
+            fairness.group_accuracy,
+            fairness.fvo,
+            logits.cosine_distance,
+            logits.l1_distance,
+            logits.l2_distance,
+            logits.logit_variance,
+            softmax.softmax_variance,
+            softmax.dtdb,
+            softmax.top_probability,
+            losses.group_loss,
+        ):
+            measure(audit)
+
+    ways = {
+        "six bare inference passes (fp32)": bare,
+        "audit_model alone": lambda: audit_model(model, split, batch_size=BATCH),
+        "audit_model and every forward measure": chain,
+    }
+    show(
+        f"forward chain, ResNet18, {len(images):,} images of 64 x 64, six precisions",
+        interleaved(ways, runs=3),
+        "six bare inference passes (fp32)",
+        "at most 1.15 (UTKFace has 4,741 test images, over which the fixed costs thin out)",
+    )
 
 
-def chain():
-    """Quantize, infer and measure everything the forward chapters show."""
-    audit = audit_model(model, split, batch_size=BATCH)
-    for measure in (
-        fairness.group_accuracy,
-        fairness.fvo,
-        logits.cosine_distance,
-        logits.l1_distance,
-        logits.l2_distance,
-        logits.logit_variance,
-        softmax.softmax_variance,
-        softmax.dtdb,
-        softmax.top_probability,
-        losses.group_loss,
-    ):
-        measure(audit)
-
-
-ways = {
-    "six bare inference passes (fp32)": bare,
-    "audit_model alone": lambda: audit_model(model, split, batch_size=BATCH),
-    "audit_model and every forward measure": chain,
-}
-show(
-    f"forward chain, ResNet18, {len(images):,} images of 64 x 64, six precisions",
-    interleaved(ways, runs=5),
-    "six bare inference passes (fp32)",
-    "at most 1.15 (UTKFace has 4,741 test images, over which the fixed costs thin out)",
-)
+if __name__ == "__main__":
+    main()

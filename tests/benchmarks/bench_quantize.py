@@ -7,11 +7,8 @@ from quantskew import models
 from quantskew.ptq import quantize_model, weight_parameters
 from quantskew.quantizers import fake_quantize
 
-model = models.build("resnet18", num_classes=5).eval()
-weights = [weight.detach() for weight in weight_parameters(model).values()]
 
-
-def brevitas_ways():
+def brevitas_ways(weights):
     """Brevitas's plain int4 weight quantizer, where it is installed."""
     try:
         from brevitas.nn import QuantConv2d
@@ -30,29 +27,36 @@ def brevitas_ways():
     return {"Brevitas, int4 per tensor": lambda: [layer.quant_weight() for layer in layers]}
 
 
-with torch.no_grad():
-    seconds = interleaved(
-        {
-            "copying the weights": lambda: [weight.clone() for weight in weights],
-            "quantize_model, banner int4": lambda: quantize_model(model, "int4"),
-            "quantize_model, banner int4 per channel": lambda: quantize_model(
-                model, "int4", per_channel=True
-            ),
-            "quantize_model, symmetric int4": lambda: quantize_model(model, "int4", "symmetric"),
-            "fake_quantize, banner int4": lambda: [fake_quantize(weight, "int4") for weight in weights],
-            "torch.fake_quantize_per_tensor_affine": lambda: [
-                torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -8, 7) for weight in weights
-            ],
-            **brevitas_ways(),
-        }
+def main():
+    model = models.build("resnet18", num_classes=5).eval()
+    weights = [weight.detach() for weight in weight_parameters(model).values()]
+    with torch.no_grad():
+        seconds = interleaved(
+            {
+                "copying the weights": lambda: [weight.clone() for weight in weights],
+                "quantize_model, banner int4": lambda: quantize_model(model, "int4"),
+                "quantize_model, banner int4 per channel": lambda: quantize_model(
+                    model, "int4", per_channel=True
+                ),
+                "quantize_model, symmetric int4": lambda: quantize_model(model, "int4", "symmetric"),
+                "fake_quantize, banner int4": lambda: [fake_quantize(weight, "int4") for weight in weights],
+                "torch.fake_quantize_per_tensor_affine": lambda: [
+                    torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -8, 7) for weight in weights
+                ],
+                **brevitas_ways(weights),
+            }
+        )
+        # Alone: a hundred candidates would only slow the rounds of the others.
+        seconds["quantize_model, mse int4"] = interleaved(
+            {"": lambda: quantize_model(model, "int4", "mse")}, 3
+        )[""]
+    show(
+        f"quantizing {sum(weight.numel() for weight in weights):,} weights",
+        seconds,
+        "copying the weights",
+        "quantize_model at most 6",
     )
-    # Alone: a hundred candidates would only slow the rounds of the others.
-    seconds["quantize_model, mse int4"] = interleaved({"": lambda: quantize_model(model, "int4", "mse")}, 3)[
-        ""
-    ]
-show(
-    f"quantizing {sum(weight.numel() for weight in weights):,} weights",
-    seconds,
-    "copying the weights",
-    "quantize_model at most 6",
-)
+
+
+if __name__ == "__main__":
+    main()
