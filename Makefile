@@ -47,7 +47,7 @@ lock: $(READY)  ## pin requirements.txt anew from the ranges in pyproject.toml
 
 record: $(READY)  ## make book/records/utkface.safetensors from DATA=path/to/UTKFace.tar.gz
 	@test -n "$(DATA)" || { echo "name the images: make record DATA=path/to/UTKFace.tar.gz"; exit 1; }
-	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --output runs/utkface
+	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --curvature --curvature-images 256 --output runs/utkface
 	@cp runs/utkface/audit.safetensors book/records/utkface.safetensors
 	@cp runs/utkface/figures/group_accuracy.png book/images/utkface_accuracy.png
 	@echo "the record: book/records/utkface.safetensors"

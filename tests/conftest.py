@@ -46,6 +46,15 @@ def digits_audit(digits_model, digits):
 
 
 @pytest.fixture(scope="session")
+def curved_audit(digits_model, digits):
+    """The live model with gradients and Hessians of a few images a group."""
+    options = {"curvature": True, "curvature_images": 5}
+    return measure.audit_model(
+        digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], **options
+    )
+
+
+@pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 import samples
 from quantskew.audit import Audit
 from quantskew.measure import audit_model
-from quantskew.statistics import WeightStatistics
+from quantskew.statistics import WeightStatistics, arrays_of
 
 KILLED_WHILE_SAVING = """
 import os, pathlib, signal, sys
@@ -208,3 +208,11 @@ def test_a_file_that_is_no_whole_audit_is_refused_by_name(tmp_path, kind):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no Audit at .*nothing\.safetensors"):
         Audit.load(tmp_path / "nothing.safetensors")
+
+
+def test_curvature_survives_the_file(curved_audit, tmp_path):
+    curved_audit.save(tmp_path / "a")
+    loaded = Audit.load(tmp_path / "a").curvature
+    assert loaded.profile_precision == curved_audit.curvature.profile_precision
+    for name, array in arrays_of(curved_audit.curvature).items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)

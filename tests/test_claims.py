@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from quantskew.audit import Audit
-from quantskew.claims import CLAIMS, judge, scorecard, verdict
+from quantskew.claims import CLAIMS, _ranks, judge, scorecard, verdict
 
 
 def audit_of_accuracies(before, after, count=400, seed=0):
@@ -75,11 +76,29 @@ def test_claims_about_weights_are_undecided_without_weights():
     assert np.isnan(result["effect"])
 
 
-def test_every_claim_is_judged_on_a_real_audit(digits_audit):
+def test_every_claim_is_judged_on_a_real_audit(curved_audit):
     for key, claim in CLAIMS.items():
-        result = judge(claim, digits_audit, "int2")
+        result = judge(claim, curved_audit, "int2")
         assert result["verdict"] in ("holds", "fails", "undecided"), key
         assert np.isfinite(result["effect"]), key
+
+
+def test_claims_about_curvature_are_undecided_without_it(digits_audit):
+    assert judge(CLAIMS["lambda_grows"], digits_audit, "int2")["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("norms", "expected"),
+    [([1, 2, 3, 4, 5], "holds"), ([5, 4, 3, 2, 1], "fails"), ([2, 1, 5, 3, 4], "undecided")],
+)
+def test_orders_of_five_groups_are_held_against_chance(norms, expected):
+    effect, low, high = _ranks(np.array(norms, float), np.arange(5))
+    assert verdict(low, high) == expected
+    assert effect == pytest.approx(spearmanr(norms, np.arange(5)).statistic)
+
+
+def test_orders_of_two_groups_say_nothing():
+    assert np.isnan(_ranks(np.array([1.0, 2.0, np.nan]), np.array([1, 2, 3]))).all()
 
 
 def test_scorecard_has_a_row_a_claim_and_precision(digits_audit):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from quantskew import fairness, figures, losses, weights
+from quantskew import fairness, figures, losses, steepness, surface_figures, weights
 from quantskew.style import compare
 
 ALL = [
@@ -84,3 +84,31 @@ def test_figures_of_an_empty_group_do_not_fail(digits_audit):
     )
     for draw in ALL:
         assert compare(draw, {"digits": audit}).axes
+
+
+SURFACE = [
+    surface_figures.gradient_against_size,
+    surface_figures.gradient_against_accuracy,
+    surface_figures.gradient_norm,
+    surface_figures.lambda_against_accuracy,
+    surface_figures.lambda_against_confidence,
+    surface_figures.gradient_against_lambda,
+    surface_figures.lambda_max,
+    surface_figures.trace,
+    surface_figures.loss_profile,
+    surface_figures.excess_loss,
+]
+
+
+@pytest.mark.parametrize("draw", SURFACE, ids=lambda draw: draw.__name__)
+def test_every_figure_of_the_loss_surface_labels_its_axes(draw, curved_audit, axes):
+    assert draw(curved_audit, axes) is axes
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()
+
+
+def test_markers_are_the_values_at_the_lowest_precision(curved_audit, axes):
+    surface_figures.gradient_against_size(curved_audit, axes)
+    table = steepness.gradient_norm(curved_audit).query("precision == 'int2'")["value"]
+    drawn = [line.get_ydata()[0] for line in axes.lines]
+    assert sorted(drawn) == pytest.approx(sorted(table))

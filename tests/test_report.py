@@ -24,6 +24,13 @@ def test_an_audit_of_logits_has_no_weight_tables(tmp_path):
     assert "sparsity.csv" not in names
 
 
+def test_curvature_adds_its_tables_and_figures(curved_audit, tmp_path):
+    names = {path.name for path in write_report(curved_audit, tmp_path)}
+    assert {"lambda_max.csv", "lambda_max.png", "excess_loss.csv", "loss_profile.png"} <= names
+    table = pd.read_csv(tmp_path / "tables" / "lambda_max.csv")
+    assert table["value"].to_numpy() == pytest.approx(curved_audit.curvature.lambda_max.ravel())
+
+
 def test_one_precision_alone_has_tables_and_no_figures(tmp_path):
     audit = Audit.from_logits({"fp32": [[1.0, 0.0]] * 4}, [0] * 4, [0, 0, 1, 1])
     assert {path.suffix for path in write_report(audit, tmp_path)} == {".safetensors", ".csv"}

@@ -4,7 +4,7 @@ Everything the book shows of the forward pass is a pure function of the logits, 
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from quantskew.files import write_bytes
 from quantskew.groups import check_group_ids, group_counts
-from quantskew.statistics import WeightStatistics, arrays_of, at_precisions
+from quantskew.statistics import Curvature, WeightStatistics, arrays_of, at_precisions
 
 _KEY = "quantskew.audit"
 _FORMAT = 1
@@ -35,6 +35,8 @@ class Audit:
         Training images of each group: which group is the majority.  By default the test counts.
     weights : WeightStatistics or None
         None where the model's weights were not at hand.
+    curvature : Curvature or None
+        None where the loss was not differentiated.
     provenance : dict
         How it came about, JSON-able.
 
@@ -52,6 +54,7 @@ class Audit:
     group_names: tuple
     train_counts: np.ndarray | None = None
     weights: WeightStatistics | None = None
+    curvature: Curvature | None = None
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -109,20 +112,9 @@ class Audit:
     def select(self, precisions):
         """An Audit with only these precisions, in this order."""
         rows = [self.index(precision) for precision in precisions]
-        weights = self.weights
-        if weights is not None:
-            weights = at_precisions(weights, rows)
-        return Audit(
-            self.logits[rows],
-            self.labels,
-            self.groups,
-            tuple(precisions),
-            self.class_names,
-            self.group_names,
-            self.train_counts,
-            weights,
-            self.provenance,
-        )
+        kept = {"weights": self.weights, "curvature": self.curvature}
+        kept = {name: None if own is None else at_precisions(own, rows) for name, own in kept.items()}
+        return replace(self, logits=self.logits[rows], precisions=tuple(precisions), **kept)
 
     @classmethod
     def from_logits(
@@ -200,6 +192,9 @@ class Audit:
         if self.weights is not None:
             arrays |= {f"weights/{name}": array for name, array in arrays_of(self.weights).items()}
             names["layers"] = self.weights.layers
+        if self.curvature is not None:
+            arrays |= {f"curvature/{name}": array for name, array in arrays_of(self.curvature).items()}
+            names["profile_precision"] = [self.curvature.profile_precision]
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
         described = {"format": _FORMAT, "names": names, "provenance": self.provenance}
@@ -226,13 +221,21 @@ class Audit:
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
             names = {name: tuple(values) for name, values in described["names"].items()}
-            weights = None
+            weights = curvature = None
             if "layers" in names:
-                own = [name for name in arrays if name.startswith("weights/")]
-                statistics = {name.removeprefix("weights/"): arrays.pop(name) for name in own}
-                weights = WeightStatistics(names.pop("layers"), **statistics)
-            return cls(**arrays, **names, weights=weights, provenance=described["provenance"])
+                weights = WeightStatistics(names.pop("layers"), **_take(arrays, "weights/"))
+            if "profile_precision" in names:
+                (profiled,) = names.pop("profile_precision")
+                curvature = Curvature(profile_precision=profiled, **_take(arrays, "curvature/"))
+            return cls(
+                **arrays, **names, weights=weights, curvature=curvature, provenance=described["provenance"]
+            )
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+
+
+def _take(arrays, prefix):
+    """Remove the arrays whose names begin so, and return them by the rest of their names."""
+    return {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means, largest_gap
@@ -32,8 +33,10 @@ class Claim:
     samples : callable or None
         Audit -> per-sample measures (..., P, N); None where the effect is a property of the weights.
     measure : callable
-        (group means (..., P, G), position of the precision, majority, minority) -> effects; for weights
-        (Audit, position) -> effect.
+        (group means (..., P, G), position of the precision, majority, minority) -> effects; without
+        samples (Audit, position) -> effect with its lower and upper bound.
+    needs : str
+        Part of the Audit that `measure` reads where there are no samples: ``weights`` or ``curvature``.
     """
 
     key: str
@@ -42,6 +45,7 @@ class Claim:
     effect: str
     samples: Callable | None
     measure: Callable
+    needs: str = "weights"
 
 
 def _fall(means, position):
@@ -64,6 +68,46 @@ def _separation(values, majority, minority):
 def _all_distances(audit):
     difference = audit.logits.astype(np.float64) - audit.logits[:1]
     return np.stack([logits.cosine_distance_of_samples(audit), np.abs(difference).sum(axis=2)])
+
+
+def _exact(value):
+    """An effect without sampling: its bounds are itself."""
+    return float(value), float(value), float(value)
+
+
+def _ranks(first, second):
+    """Rank correlation over the groups, less and plus what 95 % of random orders stay below."""
+    present = ~(np.isnan(first) | np.isnan(second))
+    first, second = rankdata(first[present]), rankdata(second[present])
+    if len(first) < 3:
+        return np.nan, np.nan, np.nan
+    rng = np.random.default_rng(0)
+    orders = rng.permuted(np.tile(second, (5000, 1)), axis=1)
+    first = (first - first.mean()) / first.std()
+    spread = second.std() * len(first)
+    chance = np.quantile((orders - second.mean()) @ first / spread, 0.95)
+    effect = (second - second.mean()) @ first / spread
+    return float(effect), float(effect - chance), float(effect + chance)
+
+
+def _accuracy(audit):
+    return group_means(fairness.correct_of_samples(audit), audit.groups, len(audit.group_names))
+
+
+def _confidence(audit):
+    top = softmax.probabilities(audit).max(axis=2)
+    return group_means(top, audit.groups, len(audit.group_names))
+
+
+def _growth(audit, position):
+    """Logarithm of each group's lambda_max over that at the reference; NaN where one is not positive."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.log(audit.curvature.lambda_max[position] / audit.curvature.lambda_max[0])
+
+
+def _shrinking(values, position):
+    """How much smaller the value is than at the reference, as a share of it."""
+    return 1 - values[position] / values[0]
 
 
 def _step(values, position):
@@ -94,7 +138,7 @@ _FORWARD = (
         "Each lower precision moves the weights further.",
         "mean absolute difference less that at the precision before",
         None,
-        lambda audit, p: _step(weights.absolute_difference(audit, mean=True)["value"], p),
+        lambda audit, p: _exact(_step(weights.absolute_difference(audit, mean=True)["value"], p)),
     ),
     Claim(
         "sparsity_grows",
@@ -102,7 +146,7 @@ _FORWARD = (
         "Each lower precision turns more weights to zero.",
         "sparsity less that at the precision before",
         None,
-        lambda audit, p: _step(weights.sparsity(audit)["value"], p),
+        lambda audit, p: _exact(_step(weights.sparsity(audit)["value"], p)),
     ),
     Claim(
         "weights_centre",
@@ -110,9 +154,7 @@ _FORWARD = (
         "The distribution of the weights moves to the centre.",
         "fall of the mean magnitude, as a share of the reference's",
         None,
-        lambda audit, p: (
-            1 - weights.mean_magnitude(audit)["value"][p] / weights.mean_magnitude(audit)["value"][0]
-        ),
+        lambda audit, p: _exact(_shrinking(weights.mean_magnitude(audit)["value"], p)),
     ),
     Claim(
         "cosine_order",
@@ -191,7 +233,72 @@ _FORWARD = (
         lambda m, p, major, minor: _fall(m, p)[..., major] - _fall(m, p)[..., minor],
     ),
 )
-CLAIMS = {claim.key: claim for claim in _FORWARD}
+_BACKWARD = (
+    Claim(
+        "gradient_size",
+        "section 4.4, Fig. 8a",
+        "The gradient norm is larger for groups with fewer images.",
+        "rank correlation of norm and group size, negated",
+        None,
+        lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -audit.train_counts),
+        "curvature",
+    ),
+    Claim(
+        "gradient_accuracy",
+        "section 4.4, Fig. 8b",
+        "The gradient norm is larger for groups with lower accuracy.",
+        "rank correlation of norm and accuracy, negated",
+        None,
+        lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -_accuracy(audit)[p]),
+        "curvature",
+    ),
+    Claim(
+        "lambda_accuracy",
+        "section 4.5, Fig. 9a",
+        "lambda_max is larger for groups with lower accuracy.",
+        "rank correlation of lambda_max and accuracy, negated",
+        None,
+        lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_accuracy(audit)[p]),
+        "curvature",
+    ),
+    Claim(
+        "lambda_confidence",
+        "section 4.5, Fig. 9a",
+        "lambda_max is larger for groups with a lower average prediction probability.",
+        "rank correlation of lambda_max and Eq. 11, negated",
+        None,
+        lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_confidence(audit)[p]),
+        "curvature",
+    ),
+    Claim(
+        "lambda_gradient",
+        "section 4.5, Fig. 9b",
+        "Gradient norm and lambda_max move together.",
+        "rank correlation of the two",
+        None,
+        lambda audit, p: _ranks(audit.curvature.lambda_max[p], audit.curvature.gradient_norms[p]),
+        "curvature",
+    ),
+    Claim(
+        "lambda_half",
+        "section 4.5.1, Fig. 10",
+        "lambda_max is almost equal to that of the reference (claimed for fp16).",
+        "0.05 less the largest relative change of a group",
+        None,
+        lambda audit, p: _exact(0.05 - np.nanmax(np.abs(np.expm1(_growth(audit, p))))),
+        "curvature",
+    ),
+    Claim(
+        "lambda_grows",
+        "section 4.5.1, Fig. 10",
+        "lambda_max grows with fewer bits.",
+        "growth from the reference, in the mean over groups of the logarithm",
+        None,
+        lambda audit, p: _exact(np.nanmean(_growth(audit, p))),
+        "curvature",
+    ),
+)
+CLAIMS = {claim.key: claim for claim in _FORWARD + _BACKWARD}
 
 
 def verdict(low, high):
@@ -229,9 +336,9 @@ def judge(claim, audit, precision):
     if position == 0:
         raise ValueError(f"{precision} is the reference; name another of {', '.join(audit.precisions[1:])}")
     if claim.samples is None:
-        if audit.weights is None:
+        if getattr(audit, claim.needs) is None:
             return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
-        effect = low = high = float(claim.measure(audit, position))
+        effect, low, high = claim.measure(audit, position)
     else:
         counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
         roles = int(counts.argmax()), int(np.where(counts < 0, counts.max() + 1, counts).argmin())

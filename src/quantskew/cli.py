@@ -59,6 +59,12 @@ def _parser():
     )
     audit.add_argument("--boundary-precision", metavar="P", help="of the first and last layer, such as int8")
     audit.add_argument(
+        "--curvature", action="store_true", help="gradient norms, Hessian eigenvalues and traces too (slow)"
+    )
+    audit.add_argument(
+        "--curvature-images", type=int, metavar="N", help="test images of each group for the Hessian (all)"
+    )
+    audit.add_argument(
         "--logits",
         action="append",
         metavar="NAME=FILE.npy",
@@ -154,6 +160,8 @@ def _audit(options):
                 data_dir=options.data_dir,
                 device=options.device,
                 download=options.download,
+                curvature=options.curvature,
+                curvature_images=options.curvature_images,
             ),
             options.experiment,
         )

@@ -25,6 +25,8 @@ from quantskew.quantizers import DEFAULT_PRECISIONS
 from quantskew.training import Recipe
 
 _RECORDS = Path("book") / "records"
+# Test images a group for the Hessian, where there are thousands.
+_RECORD_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,15 @@ def audit(
     data_dir=None,
     device="auto",
     download=False,
+    curvature=False,
+    curvature_images=None,
 ):
     """The Audit of an experiment, from the cache or made now (the model is trained where it has to be).
 
     Parameters
     ----------
     experiment : Experiment or str
-    precisions, scheme, per_channel, fold_batchnorm, boundary_precision
+    precisions, scheme, per_channel, fold_batchnorm, boundary_precision, curvature, curvature_images
         See `quantskew.measure.audit_model`.
     data_dir, download
         See `quantskew.datasets.load`.
@@ -228,7 +232,8 @@ def audit(
     check_options(precisions, scheme, boundary_precision)
     data = load_data(experiment, data_dir, download)
     model, record = trained(experiment, data, device)
-    key = digest([record["key"], list(precisions), options, source_digest("quantskew.measure")])
+    extent = [curvature, curvature_images]
+    key = digest([record["key"], list(precisions), options, extent, source_digest("quantskew.measure")])
     path = cache_dir() / "audits" / f"{experiment.name}-{key}.safetensors"
     if not path.exists():
         facts = {
@@ -238,7 +243,16 @@ def audit(
             "training_seconds": record["seconds"],
             "device": _device_name(choose_device(device)),
         }
-        audit_model(model, data, precisions, **options, facts=facts).save(path)
+        audit_model(
+            model,
+            data,
+            precisions,
+            **options,
+            facts=facts,
+            curvature=curvature,
+            curvature_images=curvature_images,
+            checkpoint=path.with_suffix(".curvature"),
+        ).save(path)
     return Audit.load(path)
 
 
@@ -248,7 +262,14 @@ def _device_name(device):
 
 
 def live_and_record(
-    experiment, record_name, precisions, scheme="banner", seed=0, data_dir=None, device="auto"
+    experiment,
+    record_name,
+    precisions,
+    scheme="banner",
+    seed=0,
+    data_dir=None,
+    device="auto",
+    curvature=False,
 ):
     """The two Audits that every chapter shows: one made here and now, and one of record.
 
@@ -260,7 +281,7 @@ def live_and_record(
         See `record`.  Where `data_dir` is given, the experiment of that name is run on it instead.
     precisions : sequence of str
         A record is shown at those of them that it has.
-    scheme, seed, data_dir, device
+    scheme, seed, data_dir, device, curvature
         See `audit`.
 
     Returns
@@ -268,10 +289,16 @@ def live_and_record(
     dict of str to Audit
         By the title of its column in the figures.
     """
-    live = audit(get(experiment, seed=seed), precisions, scheme=scheme, device=device)
+    live = audit(get(experiment, seed=seed), precisions, scheme=scheme, device=device, curvature=curvature)
     if data_dir:
         second = audit(
-            get(record_name, seed=seed), precisions, scheme=scheme, data_dir=data_dir, device=device
+            get(record_name, seed=seed),
+            precisions,
+            scheme=scheme,
+            data_dir=data_dir,
+            device=device,
+            curvature=curvature,
+            curvature_images=_RECORD_IMAGES,
         )
         return {f"live: {experiment}": live, f"live: {record_name}": second}
     kept = record(record_name)

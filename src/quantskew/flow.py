@@ -26,8 +26,8 @@ FORWARD = (
     Stage("loss", "rises, accuracy falls", "4.3", "04_loss"),
 )
 BACKWARD = (
-    Stage("gradients", "grow for small groups", "4.4", None),
-    Stage("Hessian", "shows steeper loss", "4.5", None),
+    Stage("gradients", "grow for small groups", "4.4", "05_gradients"),
+    Stage("Hessian", "shows steeper loss", "4.5", "06_hessian"),
 )
 
 

@@ -1,10 +1,13 @@
 """Run a model through the precisions and fill an Audit."""
 
+import copy
+
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from quantskew.audit import Audit
+from quantskew.curvature import measure_curvature
 from quantskew.datasets import Dataset, normalise
 from quantskew.provenance import provenance
 from quantskew.ptq import quantize_model
@@ -24,6 +27,9 @@ def audit_model(
     device=None,
     batch_size=256,
     facts=None,
+    curvature=False,
+    curvature_images=None,
+    checkpoint=None,
 ):
     """Audit a classifier: its logits on every test image at every precision, and its weights.
 
@@ -44,6 +50,10 @@ def audit_model(
     batch_size : int
     facts : dict, optional
         Added to the provenance.
+    curvature : bool
+        Whether to measure gradient norms, Hessian eigenvalues and traces as well: far more work.
+    curvature_images, checkpoint
+        ``images`` and ``checkpoint`` of `quantskew.curvature.measure_curvature`.
 
     Returns
     -------
@@ -69,6 +79,16 @@ def audit_model(
     weights = collect_statistics(original, quantized, precisions)
     device = torch.device(device or next(model.parameters()).device)
     logits = _logits(quantized, split, device, batch_size)
+    surface = None
+    if curvature:
+        surface = measure_curvature(
+            copy.deepcopy(model).to(device),
+            split,
+            precisions,
+            images=curvature_images,
+            checkpoint=checkpoint,
+            **options,
+        )
     return Audit(
         logits,
         split.labels.numpy(),
@@ -78,6 +98,7 @@ def audit_model(
         split.group_names,
         data.train.group_counts if isinstance(data, Dataset) else None,
         weights,
+        surface,
         provenance(quantization=options, **(facts or {})),
     )
 

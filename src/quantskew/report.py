@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quantskew import fairness, figures, logits, losses, softmax, weights
+from quantskew import fairness, figures, logits, losses, softmax, steepness, surface_figures, weights
 from quantskew.files import replacing, write_bytes
 from quantskew.style import compare
 from quantskew.tables import OVERALL, wide
@@ -31,6 +31,13 @@ _WEIGHT_TABLES = (
     weights.mean_magnitude,
     weights.weight_histogram,
 )
+_SURFACE_TABLES = (
+    steepness.gradient_norm,
+    steepness.lambda_max,
+    steepness.trace,
+    steepness.excess_loss,
+    steepness.loss_profile,
+)
 _FIGURES = (
     figures.group_accuracy,
     figures.fvo,
@@ -41,6 +48,30 @@ _FIGURES = (
     figures.softmax_variance,
     figures.dtdb_distribution,
     figures.group_loss,
+)
+# These name their groups themselves, or show none.
+_WITHOUT_GROUPS = (
+    figures.fvo,
+    figures.cosine_distance,
+    figures.l1_distance,
+    figures.l2_distance,
+    figures.dtdb_distribution,
+    figures.absolute_difference,
+    figures.sparsity,
+    figures.weight_distribution,
+    surface_figures.loss_profile,
+)
+_SURFACE_FIGURES = (
+    surface_figures.gradient_against_size,
+    surface_figures.gradient_against_accuracy,
+    surface_figures.gradient_norm,
+    surface_figures.lambda_against_accuracy,
+    surface_figures.lambda_against_confidence,
+    surface_figures.gradient_against_lambda,
+    surface_figures.lambda_max,
+    surface_figures.trace,
+    surface_figures.loss_profile,
+    surface_figures.excess_loss,
 )
 _WEIGHT_FIGURES = (figures.absolute_difference, figures.sparsity, figures.weight_distribution)
 
@@ -62,24 +93,21 @@ def write_report(audit, folder):
     folder = Path(folder)
     written = [folder / "audit.safetensors"]
     audit.save(written[0])
-    has_weights = audit.weights is not None
-    for function in _TABLES + (_WEIGHT_TABLES if has_weights else ()):
+    tables, drawn = _TABLES, _FIGURES
+    if audit.weights is not None:
+        tables, drawn = tables + _WEIGHT_TABLES, drawn + _WEIGHT_FIGURES
+    if audit.curvature is not None:
+        tables, drawn = tables + _SURFACE_TABLES, drawn + _SURFACE_FIGURES
+    for function in tables:
         written.append(folder / "tables" / f"{function.__name__}.csv")
         write_bytes(written[-1], function(audit).to_csv(index=False).encode())
     # A comparison with the reference needs something to compare.
-    for function in (
-        (_FIGURES + (_WEIGHT_FIGURES if has_weights else ())) if len(audit.precisions) > 1 else ()
-    ):
+    for function in drawn if len(audit.precisions) > 1 else ():
         written.append(folder / "figures" / f"{function.__name__}.png")
-        by_group = function in (
-            figures.group_accuracy,
-            figures.logit_variance,
-            figures.softmax_variance,
-            figures.group_loss,
-        )
         title = audit.provenance.get("experiment", {}).get("name", "audit")
         with replacing(written[-1]) as partial:
-            compare(function, {title: audit}, legend=by_group).savefig(partial, format="png", dpi=150)
+            figure = compare(function, {title: audit}, legend=function not in _WITHOUT_GROUPS)
+            figure.savefig(partial, format="png", dpi=150)
     return written
 
 

@@ -1,4 +1,4 @@
-"""What an Audit keeps beside the logits."""
+"""What an Audit keeps beside the logits: statistics of the weights, and the curvature of the loss."""
 
 from dataclasses import dataclass, fields
 
@@ -36,6 +36,64 @@ class WeightStatistics:
     histogram: np.ndarray
 
     PER_PRECISION = ("absolute_difference", "zeros", "magnitude", "histogram")
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """The loss surface of each group at each precision (P precisions, G groups).
+
+    Attributes
+    ----------
+    images : ndarray of int64, shape (G,)
+        Test images of each group that were used.
+    gradient_norms : ndarray of float64, shape (P, G)
+        Eq. 10, over all test images of a group.
+    lambda_max : ndarray of float64, shape (P, G)
+        Largest algebraic eigenvalue of the Hessian; NaN for a group without images.
+    residuals : ndarray of float64, shape (P, G)
+        Relative residual of lambda_max.
+    matvecs : ndarray of int64, shape (P, G)
+        Hessian-vector products that lambda_max took.
+    traces, trace_errors : ndarray of float64, shape (P, G)
+        Hutchinson's estimate of the trace and its standard error.
+    change_norms : ndarray of float64, shape (P,)
+        ||d||, the l2 norm of the change of all parameters.
+    profile_groups : ndarray of int64, shape (2,)
+        The best- and the worst-served group at the reference.
+    profile_steps : ndarray of float64, shape (S,)
+        Steps from the original weights.
+    profile_lengths : ndarray of float64, shape (2,)
+        Length of one step: along the top eigenvector, one that adds one nat to second order for the steeper
+        group; along the quantization direction, the change that `profile_precision` makes.
+    profile_losses : ndarray of float64, shape (2, 2, S)
+        Loss of those groups along the top eigenvector and along the quantization direction.
+    profile_precision : str
+        The one that gives the quantization direction.
+    """
+
+    images: np.ndarray
+    gradient_norms: np.ndarray
+    lambda_max: np.ndarray
+    residuals: np.ndarray
+    matvecs: np.ndarray
+    traces: np.ndarray
+    trace_errors: np.ndarray
+    change_norms: np.ndarray
+    profile_groups: np.ndarray
+    profile_steps: np.ndarray
+    profile_lengths: np.ndarray
+    profile_losses: np.ndarray
+    profile_precision: str
+
+    PER_PRECISION = (
+        "gradient_norms",
+        "lambda_max",
+        "residuals",
+        "matvecs",
+        "traces",
+        "trace_errors",
+        "change_norms",
+    )
 
 
 def arrays_of(statistics):

@@ -1,4 +1,7 @@
-"""torchvision's FashionMNIST, CIFAR10 and SVHN: the group of an image is its class."""
+"""torchvision's FashionMNIST, CIFAR10 and SVHN: the group of an image is its class.
+
+CIFAR10's files are pickles; torchvision opens them only where their checksums are those it knows.
+"""
 
 import numpy as np
 import torch
