@@ -7,7 +7,7 @@ import numpy as np
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means
-from quantskew.style import group_colors, group_markers, group_order
+from quantskew.style import group_colors, group_markers, group_order, log_scale
 
 
 def by_precision(audit, axes, table, label, log=False):
@@ -42,7 +42,7 @@ def by_precision(audit, axes, table, label, log=False):
             elinewidth=1,
         )
     if log:
-        axes.set_yscale("log")
+        log_scale(axes, "y")
     return _precision_axis(axes, shown, label)
 
 
@@ -226,7 +226,7 @@ def loss_against_softmax_variance(audit, axes):
             textcoords="offset points",
             xytext=(4, 2),
         )
-    axes.set_yscale("log")
+    log_scale(axes, "y")
     axes.set_xlabel("mean variance of the probabilities")
     axes.set_ylabel("cross-entropy (nats)")
     return axes

@@ -42,6 +42,6 @@ def of_role(audit, table, role):
     return table[table["group"] == audit.group_names[group]].drop(columns="group")
 
 
-def show(table):
+def show(table, digits=4):
     """A table as a page shows it: every word of every cell, no row numbers."""
-    return table.style.hide(axis="index")
+    return table.style.hide(axis="index").format(precision=digits).set_table_attributes('class="dataframe"')

@@ -5,6 +5,7 @@ import contextlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 _MARKERS = "osD^vPXph*"
 _STYLE = {
@@ -93,6 +94,15 @@ def compare(draw, audits, height=3.2, legend=True):
                 group_legend(audit, grid[-1, column])
         plt.close(figure)
     return figure
+
+
+def log_scale(axes, name):
+    """Make the ``x`` or ``y`` axis logarithmic, with ticks in plain numbers that do not overlap."""
+    getattr(axes, f"set_{name}scale")("log")
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def group_legend(audit, axes):

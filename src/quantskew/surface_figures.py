@@ -4,7 +4,7 @@ import numpy as np
 
 from quantskew import fairness, softmax, steepness
 from quantskew.figures import by_precision
-from quantskew.style import group_colors, group_markers, group_order
+from quantskew.style import group_colors, group_markers, group_order, log_scale
 
 _AT = "int4"
 
@@ -22,8 +22,8 @@ def _scatter(audit, axes, across, up, labels, log):
         axes.plot(
             across[group], up[group], linestyle="", color=colors[group], marker=markers[group], markersize=7
         )
-    for axis, scale in zip((axes.set_xscale, axes.set_yscale), log, strict=True):
-        axis("log" if scale else "linear")
+    for name in log:
+        log_scale(axes, name)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     return axes
@@ -33,7 +33,7 @@ def gradient_against_size(audit, axes):
     """Fig. 8a: gradient norm of each group against its number of training images."""
     norms, precision = _values(audit, steepness.gradient_norm(audit))
     labels = "images in training", f"gradient norm at {precision}"
-    return _scatter(audit, axes, audit.train_counts, norms, labels, (True, True))
+    return _scatter(audit, axes, audit.train_counts, norms, labels, "xy")
 
 
 def gradient_against_accuracy(audit, axes):
@@ -41,7 +41,7 @@ def gradient_against_accuracy(audit, axes):
     norms, precision = _values(audit, steepness.gradient_norm(audit))
     accuracy, _ = _values(audit, fairness.group_accuracy(audit))
     labels = f"accuracy at {precision}", f"gradient norm at {precision}"
-    return _scatter(audit, axes, accuracy, norms, labels, (False, True))
+    return _scatter(audit, axes, accuracy, norms, labels, "y")
 
 
 def gradient_norm(audit, axes):
@@ -54,7 +54,7 @@ def lambda_against_accuracy(audit, axes):
     top, precision = _values(audit, steepness.lambda_max(audit))
     accuracy, _ = _values(audit, fairness.group_accuracy(audit))
     labels = f"accuracy at {precision}", f"lambda_max at {precision}"
-    return _scatter(audit, axes, accuracy, top, labels, (False, True))
+    return _scatter(audit, axes, accuracy, top, labels, "y")
 
 
 def lambda_against_confidence(audit, axes):
@@ -62,7 +62,7 @@ def lambda_against_confidence(audit, axes):
     top, precision = _values(audit, steepness.lambda_max(audit))
     confidence, _ = _values(audit, softmax.top_probability(audit))
     labels = f"avg. prediction prob. at {precision}", f"lambda_max at {precision}"
-    return _scatter(audit, axes, confidence, top, labels, (False, True))
+    return _scatter(audit, axes, confidence, top, labels, "y")
 
 
 def gradient_against_lambda(audit, axes):
@@ -70,7 +70,7 @@ def gradient_against_lambda(audit, axes):
     top, precision = _values(audit, steepness.lambda_max(audit))
     norms, _ = _values(audit, steepness.gradient_norm(audit))
     labels = f"lambda_max at {precision}", f"gradient norm at {precision}"
-    return _scatter(audit, axes, top, norms, labels, (True, True))
+    return _scatter(audit, axes, top, norms, labels, "xy")
 
 
 def lambda_max(audit, axes):
@@ -93,7 +93,7 @@ def loss_profile(audit, axes):
             axes.plot(
                 own["step"], own["value"], color=colors[group], linestyle=style, label=f"{name}, {direction}"
             )
-    axes.set_yscale("log")
+    log_scale(axes, "y")
     steep, change = audit.curvature.profile_lengths
     precision = audit.curvature.profile_precision
     axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g}, to {precision})")
