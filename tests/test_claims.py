@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from quantskew.audit import Audit
-from quantskew.claims import CLAIMS, _ranks, judge, scorecard, verdict
+from quantskew.claims import CLAIMS, _ranks, scorecard
+from quantskew.verdicts import judge, verdict
 
 
 def audit_of_accuracies(before, after, count=400, seed=0):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import samples
 from quantskew import experiments
 from quantskew.models import known_models
 
@@ -143,17 +142,3 @@ def test_a_device_that_cannot_be_used_is_refused(name):
     with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
         experiments.choose_device(name)
     assert experiments.choose_device("cpu").type == "cpu"
-
-
-def test_records_are_found_from_within_the_repository(tmp_path, monkeypatch):
-    folder = tmp_path / "book" / "records"
-    folder.mkdir(parents=True)
-    samples.random_audit().save(folder / "first.safetensors")
-    (tmp_path / "book" / "deep").mkdir()
-    monkeypatch.chdir(tmp_path / "book" / "deep")
-    assert experiments.record("first").precisions == ("fp32", "int8", "int2")
-    assert experiments.record(str(folder / "first.safetensors")).group_names[0] == "group 0"
-    with pytest.raises(FileNotFoundError, match="no record 'second'; known: first"):
-        experiments.record("second")
-    with pytest.raises(FileNotFoundError, match="no Audit at"):
-        experiments.record(str(folder / "second.safetensors"))

@@ -23,12 +23,12 @@ LAYERS = (
     ("differentiation",),
     ("tables", "gradients", "datasets.digits", "datasets.utkface", "datasets.folder", "datasets.benchmarks"),
     ("datasets", "weights", "logits", "softmax", "losses", "fairness", "folding", "loss_surface"),
-    ("training", "hessian_operator", "claims", "style"),
-    ("hessian", "steepness", "figures", "flow", "prose", "text_notebooks"),
+    ("training", "hessian_operator", "verdicts", "style"),
+    ("hessian", "claims", "steepness", "figures", "flow", "prose", "text_notebooks"),
     ("curvature", "surface_figures"),
     ("measure",),
     ("experiments",),
-    ("report", "chapters"),
+    ("report", "records", "chapters"),
     ("cli",),
 )
 LAYER_OF = {f"quantskew.{name}".rstrip("."): layer for layer, names in enumerate(LAYERS) for name in names}

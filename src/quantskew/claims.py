@@ -1,12 +1,4 @@
-"""The paper's claims as predicates on an Audit: effect, interval, verdict.
-
-An effect is a number that is positive where the claim is right.  Its interval comes from the paired
-bootstrap over test images; a claim "holds" where the whole interval is positive, "fails" where it is
-negative, and is "undecided" otherwise.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""The register of the paper's claims, each a predicate on an Audit (see `quantskew.verdicts`)."""
 
 import numpy as np
 import pandas as pd
@@ -14,38 +6,7 @@ from scipy.stats import rankdata
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means, largest_gap
-from quantskew.intervals import bootstrap_group_means, percentile_interval
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper.
-
-    Attributes
-    ----------
-    key : str
-    source : str
-        Section and figure.
-    statement : str
-        In our words.
-    effect : str
-        What is measured, in words; positive is as claimed.
-    samples : callable or None
-        Audit -> per-sample measures (..., P, N); None where the effect is a property of the weights.
-    measure : callable
-        (group means (..., P, G), position of the precision, majority, minority) -> effects; without
-        samples (Audit, position) -> effect with its lower and upper bound.
-    needs : str
-        Part of the Audit that `measure` reads where there are no samples: ``weights`` or ``curvature``.
-    """
-
-    key: str
-    source: str
-    statement: str
-    effect: str
-    samples: Callable | None
-    measure: Callable
-    needs: str = "weights"
+from quantskew.verdicts import Claim, judge
 
 
 def _fall(means, position):
@@ -299,58 +260,6 @@ _BACKWARD = (
     ),
 )
 CLAIMS = {claim.key: claim for claim in _FORWARD + _BACKWARD}
-
-
-def verdict(low, high):
-    """Verdict of an effect by its interval.
-
-    Examples
-    --------
-    >>> verdict(0.1, 0.3), verdict(-0.2, 0.1), verdict(-0.2, -0.1)
-    ('holds', 'undecided', 'fails')
-    """
-    if low > 0:
-        return "holds"
-    return "fails" if high < 0 else "undecided"
-
-
-def judge(claim, audit, precision):
-    """Effect of a claim at one precision, with its interval and verdict.
-
-    The majority and the minority are the groups with most and fewest images in training.
-
-    Parameters
-    ----------
-    claim : Claim
-    audit : Audit
-        With at least two groups present.
-    precision : str
-        Not the reference.
-
-    Returns
-    -------
-    dict
-        ``effect``, ``low``, ``high`` and ``verdict``; an effect that is not defined is undecided.
-    """
-    position = audit.index(precision)
-    if position == 0:
-        raise ValueError(f"{precision} is the reference; name another of {', '.join(audit.precisions[1:])}")
-    if claim.samples is None:
-        if getattr(audit, claim.needs) is None:
-            return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
-        effect, low, high = claim.measure(audit, position)
-    else:
-        counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
-        roles = int(counts.argmax()), int(np.where(counts < 0, counts.max() + 1, counts).argmin())
-        samples, num_groups = claim.samples(audit), len(audit.group_names)
-        flat = samples.reshape(-1, samples.shape[-1])
-        resampled = bootstrap_group_means(flat, audit.groups, num_groups)
-        shape = (*samples.shape[:-1], num_groups)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            effect = claim.measure(group_means(samples, audit.groups, num_groups), position, *roles)
-            draws = claim.measure(resampled.reshape(len(resampled), *shape), position, *roles)
-        low, high = percentile_interval(draws)
-    return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
 
 
 def scorecard(audits, keys, precisions=("int4", "int2")):

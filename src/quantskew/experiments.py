@@ -9,7 +9,6 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -23,10 +22,6 @@ from quantskew.provenance import source_digest
 from quantskew.ptq import check_options
 from quantskew.quantizers import DEFAULT_PRECISIONS
 from quantskew.training import Recipe
-
-_RECORDS = Path("book") / "records"
-# Test images a group for the Hessian, where there are thousands.
-_RECORD_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -259,77 +254,3 @@ def audit(
 def _device_name(device):
     # The number of threads decides the order in which a processor adds, and with it the last digits.
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
-
-
-def live_and_record(
-    experiment,
-    record_name,
-    precisions,
-    scheme="banner",
-    seed=0,
-    data_dir=None,
-    device="auto",
-    curvature=False,
-):
-    """The two Audits that every chapter shows: one made here and now, and one of record.
-
-    Parameters
-    ----------
-    experiment : str
-        Trained and audited by this call, or taken from the cache.
-    record_name : str
-        See `record`.  Where `data_dir` is given, the experiment of that name is run on it instead.
-    precisions : sequence of str
-        A record is shown at those of them that it has.
-    scheme, seed, data_dir, device, curvature
-        See `audit`.
-
-    Returns
-    -------
-    dict of str to Audit
-        By the title of its column in the figures.
-    """
-    live = audit(get(experiment, seed=seed), precisions, scheme=scheme, device=device, curvature=curvature)
-    if data_dir:
-        second = audit(
-            get(record_name, seed=seed),
-            precisions,
-            scheme=scheme,
-            data_dir=data_dir,
-            device=device,
-            curvature=curvature,
-            curvature_images=_RECORD_IMAGES,
-        )
-        return {f"live: {experiment}": live, f"live: {record_name}": second}
-    kept = record(record_name)
-    shared = [precision for precision in precisions if precision in kept.precisions]
-    if len(shared) < len(precisions):
-        print(f"the record {record_name} has no {', '.join(sorted(set(precisions) - set(shared)))}")
-    return {f"live: {experiment}": live, f"record: {record_name}": kept.select(shared)}
-
-
-def record(name):
-    """An Audit of record, by name or by path.
-
-    Parameters
-    ----------
-    name : str
-        Name of a file in ``book/records`` of the working directory or of a folder above it, without its
-        suffix; or the path of an Audit.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none; the message lists the records that there are.
-    """
-    if Path(name).suffix == ".safetensors":
-        return Audit.load(name)
-    here = Path.cwd()
-    folders = [folder / _RECORDS for folder in (here, *here.parents)]
-    for folder in folders:
-        if (folder / f"{name}.safetensors").exists():
-            return Audit.load(folder / f"{name}.safetensors")
-    known = sorted(path.stem for folder in folders for path in folder.glob("*.safetensors"))
-    raise FileNotFoundError(
-        f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
-    )
