@@ -27,8 +27,7 @@ def _separation(values, majority, minority):
 
 
 def _all_distances(audit):
-    difference = audit.logits.astype(np.float64) - audit.logits[:1]
-    return np.stack([logits.cosine_distance_of_samples(audit), np.abs(difference).sum(axis=2)])
+    return np.stack([logits.cosine_distance_of_samples(audit), logits.l1_distance_of_samples(audit)])
 
 
 def _exact(value):
@@ -56,7 +55,7 @@ def _accuracy(audit):
 
 
 def _confidence(audit):
-    top = softmax.probabilities(audit).max(axis=2)
+    top = softmax.top_probability_of_samples(audit)
     return group_means(top, audit.groups, len(audit.group_names))
 
 

@@ -1,6 +1,5 @@
 """Measure the loss surface of each group at each precision, and go on where an interrupted run stood."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +172,7 @@ class _State:
             with safe_open(self.path, framework="np") as file:
                 run = (file.metadata() or {}).get(_KEY)
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{self.path} is not a whole checkpoint ({error}); delete it to begin anew"
             ) from error

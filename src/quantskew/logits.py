@@ -45,9 +45,14 @@ def cosine_distance(audit):
     return group_table(audit, cosine_distance_of_samples(audit))
 
 
+def l1_distance_of_samples(audit):
+    """L1 distance of each sample's logits from the reference's, ndarray of float64, shape (P, N)."""
+    return np.abs(_difference(audit)).sum(axis=2)
+
+
 def l1_distance(audit):
     """Mean L1 distance of each group's logits from the reference's, as `cosine_distance` (Fig. 5b)."""
-    return group_table(audit, np.abs(_difference(audit)).sum(axis=2))
+    return group_table(audit, l1_distance_of_samples(audit))
 
 
 def l2_distance(audit):

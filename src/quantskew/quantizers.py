@@ -80,11 +80,15 @@ def integer_bits(precision):
     return int(precision[3:]) if precision.startswith("int") else None
 
 
+def _other_axes(weight, channel_axis):
+    return [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+
+
 def _range(weight, channel_axis):
     """Smallest and largest weight, of the tensor or of each channel (shape broadcastable to it)."""
     if channel_axis is None:
         return torch.aminmax(weight)
-    others = [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+    others = _other_axes(weight, channel_axis)
     return weight.amin(others, keepdim=True), weight.amax(others, keepdim=True)
 
 
@@ -151,8 +155,7 @@ def _mse(weight, bits, channel_axis):
         if channel_axis is None:
             error = error.sum()
         else:
-            others = [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
-            error = error.sum(others, keepdim=True)
+            error = error.sum(_other_axes(weight, channel_axis), keepdim=True)
         better = error < best_error
         best_scale = torch.where(better, grid.scale, best_scale)
         best_error = torch.where(better, error, best_error)

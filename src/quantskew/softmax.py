@@ -89,6 +89,11 @@ def dtdb_histogram(audit, bins=20):
     return pd.concat(tables, ignore_index=True)
 
 
+def top_probability_of_samples(audit):
+    """Largest probability of each sample, ndarray of float64, shape (P, N)."""
+    return probabilities(audit).max(axis=2)
+
+
 def top_probability(audit):
     """Average prediction probability of each group, Eq. 11: the mean of the largest probability.
 
@@ -97,4 +102,4 @@ def top_probability(audit):
     pandas.DataFrame
         See `quantskew.tables.group_table`.
     """
-    return group_table(audit, probabilities(audit).max(axis=2))
+    return group_table(audit, top_probability_of_samples(audit))
