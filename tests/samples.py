@@ -12,8 +12,9 @@ from quantskew import training
 from quantskew.audit import Audit
 from quantskew.datasets import Dataset, Split
 from quantskew.models import build
+from quantskew.recipe import Recipe
 
-TINY_RECIPE = training.Recipe(epochs=3, batch_size=16, shift=1, compute="fp32", learning_rate=0.05)
+TINY_RECIPE = Recipe(epochs=3, batch_size=16, shift=1, compute="fp32", learning_rate=0.05)
 
 
 def tiny_split(count, seed=0):

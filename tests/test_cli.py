@@ -75,7 +75,7 @@ def test_training_prints_where_the_model_is(fresh_cache, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "digit"], "known: digits, utkface"),
+        (["train", "digit"], "known: digits, balanced_digits"),
         (["audit"], "give an experiment or --logits"),
         (["audit", "digits", "--precisions", "fp32,int99"], "known: fp32, fp16"),
         (["audit", "digits", "--epochs", "1", "--scheme", "banana"], "known: banner, symmetric, mse"),

@@ -11,18 +11,20 @@ from torch.nn import functional
 import oracles
 import samples
 from quantskew import training
+from quantskew.augmentation import augment
 from quantskew.datasets import Dataset, normalise
-from quantskew.training import Recipe, augment, batches_of_epoch, evaluate, fit
+from quantskew.recipe import Recipe
+from quantskew.training import batches_of_epoch, evaluate, fit
 
 KILLED = """
 import os, signal, sys
 import samples
-from quantskew import training
+from quantskew import checkpoint
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-save, write = training._save, training.save_file
+save, write = checkpoint.save, checkpoint.save_file
 def save_then_die(*arguments):
     save(*arguments)
     if len(arguments[-1]) == 2:
@@ -35,9 +37,9 @@ def write_half_then_die(tensors, path, metadata):
         die()
 
 if sys.argv[2] == "after":
-    training._save = save_then_die
+    checkpoint.save = save_then_die
 else:
-    training.save_file = write_half_then_die
+    checkpoint.save_file = write_half_then_die
 samples.fit_tiny(sys.argv[1])
 """
 

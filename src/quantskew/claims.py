@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means, largest_gap
-from quantskew.verdicts import Claim, judge
+from quantskew.verdicts import Claim, cell, judge
 
 
 def _fall(means, position):
@@ -289,15 +289,10 @@ def scorecard(audits, keys, precisions=("int4", "int2")):
     for key in keys:
         for precision in precisions:
             cells = {
-                title: _cell(judge(CLAIMS[key], audit, precision))
+                title: cell(judge(CLAIMS[key], audit, precision))
                 if precision in audit.precisions[1:]
                 else ""
                 for title, audit in audits.items()
             }
             rows.append({"claim": CLAIMS[key].statement, "at": precision, **cells})
     return pd.DataFrame(rows)
-
-
-def _cell(result):
-    interval = f" [{result['low']:.3g}, {result['high']:.3g}]" if result["low"] != result["high"] else ""
-    return f"{result['verdict']}: {result['effect']:.3g}{interval}"

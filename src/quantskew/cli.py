@@ -1,4 +1,4 @@
-"""The command line: ``quantskew experiments | train | audit | book``."""
+"""The command line: ``quantskew experiments | train | audit | mitigate | records | book``."""
 
 import argparse
 import sys
@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from quantskew import experiments
+from quantskew import experiments, methods
 from quantskew.audit import Audit
+from quantskew.methods import METHODS, RECORDED
 from quantskew.provenance import provenance
 from quantskew.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.record_sets import write_sets
 from quantskew.report import summary, write_report
+from quantskew.tradeoff_report import write_comparison
 
 
 def main(arguments=None):
@@ -80,6 +83,37 @@ def _parser():
     )
     audit.set_defaults(run=_audit)
 
+    mitigate = commands.add_parser(
+        "mitigate",
+        help="run mitigation methods on an experiment and compare them",
+        description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
+        "each method and seed, and their comparison (CSV and PNG). What is done already is not done again.",
+    )
+    _add_experiment(mitigate)
+    mitigate.add_argument(
+        "--methods",
+        type=_names,
+        default=tuple(METHODS),
+        metavar="M,M,...",
+        help=f"of {', '.join(METHODS)} (default: all)",
+    )
+    _add_seeds(mitigate)
+    mitigate.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated")
+    mitigate.set_defaults(run=_mitigate)
+
+    keep = commands.add_parser(
+        "records",
+        help="make the book's records of an experiment, or go on with them",
+        description="Write the Audits that chapters 07 and 08 read: every method of the book, the balanced "
+        "set and its rotations. What is done already is not done again.",
+    )
+    _add_experiment(keep)
+    _add_seeds(keep)
+    keep.add_argument(
+        "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
+    )
+    keep.set_defaults(run=_records)
+
     book = commands.add_parser("book", help="execute the book's chapters (run in the repository)")
     book.add_argument(
         "--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)"
@@ -112,6 +146,12 @@ def _add_experiment(parser, optional=False):
     parser.add_argument("--size", type=int, help="pixels a side")
     parser.add_argument("--label", help="attribute to predict, where the data set has several")
     parser.add_argument("--group", help="attribute that makes the groups (folder: or a CSV file)")
+
+
+def _add_seeds(parser):
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="how many, from --seed on (default: 1)"
+    )
 
 
 def _names(text):
@@ -202,6 +242,39 @@ def _load_array(path):
         raise ValueError(
             f"{path} is not an array that numpy.save wrote without pickling ({error})"
         ) from error
+
+
+def _mitigate(options):
+    folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
+    audits = {}
+    for key, audit, path in _sets(options, folder, options.methods):
+        audits.setdefault(methods.get(key).title, []).append(audit)
+        print(path)
+    table = write_comparison(audits, folder)
+    print(table.pivot(index="method", columns=["measure", "precision"], values="value").round(3).to_string())
+
+
+def _records(options):
+    for _, _, path in _sets(options, options.output, RECORDED, rotate=True):
+        print(path)
+
+
+def _sets(options, folder, chosen, rotate=False):
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
+    for key in chosen:
+        methods.get(key)
+    first = options.seed or 0
+    experiment = _chosen(options)
+    return write_sets(
+        experiment,
+        folder,
+        chosen,
+        range(first, first + options.seeds),
+        options.data_dir,
+        options.device,
+        rotate,
+    )
 
 
 def _book(options):

@@ -76,7 +76,7 @@ def measure_curvature(
     settings = [list(precisions), options, images, rtol, samples, seed, weights.sum().item(), len(split)]
     state = _State(checkpoint, digest(settings), len(precisions), len(split.group_names))
     state.arrays["images"][:] = [len(own) for own in problem.members]
-    vectors = {}
+    vectors, served = {}, problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
         for row, precision in enumerate(precisions):
             quantized = quantize_model(model, precision, **options)
@@ -84,7 +84,7 @@ def measure_curvature(
                 norms = group_gradient_norms(quantized, *problem.everything)
                 change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
                 state.put(row, gradient_norms=norms.numpy(), change_norms=float(change))
-            # The reference's eigenvectors are needed again for the profiles.
+            # Two of the reference's eigenvectors are needed again for the profiles.
             done = state.done(row) if row else []
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
@@ -103,10 +103,10 @@ def measure_curvature(
                 # Before the next group's graphs are built, this one's must be free.
                 del operator
             if row == 0:
-                reference = dict(vectors)
+                reference = {group: vectors[group] for group in served}
         profiled = _PROFILE_PRECISION if _PROFILE_PRECISION in precisions else precisions[-1]
         change = parameter_vector(quantize_model(model, profiled, **options)) - weights
-        profile = problem.profiles(base, reference, state.arrays["lambda_max"][0], change)
+        profile = problem.profiles(base, served, reference, state.arrays["lambda_max"][0], change)
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return Curvature(**state.arrays, **profile, profile_precision=profiled)
@@ -124,13 +124,17 @@ class _Problem:
         self.everything = inputs, labels, groups, self.num_groups
         self.chosen = inputs[chosen], labels[chosen], groups[chosen], self.num_groups
 
-    def profiles(self, model, vectors, top, change):
-        """Loss of the best- and the worst-served group along the top eigenvector and along `change`."""
+    def served(self, model):
+        """The best- and the worst-served group."""
         inputs, labels, groups, num_groups = self.everything
         with torch.inference_mode():
             outputs = torch.cat([model(batch).argmax(1) for batch in inputs.split(256)])
         accuracy = group_means((outputs == labels).cpu().double().numpy(), groups.numpy(), num_groups)
-        served = np.array([np.nanargmax(accuracy), np.nanargmin(accuracy)])
+        return np.array([np.nanargmax(accuracy), np.nanargmin(accuracy)])
+
+    def profiles(self, model, served, vectors, top, change):
+        """Loss of the served groups along the top eigenvector and along `change`."""
+        inputs, labels, *_ = self.everything
         # To second order a step of this length along the eigenvector adds one nat: 1/2 lambda t^2 = 1.
         lengths = np.array(
             [np.sqrt(2 / max(np.max(top[served]), 1e-6)), float(torch.linalg.vector_norm(change))]

@@ -40,6 +40,12 @@ def full_precision(device):
         yield
 
 
+def batch_of_pixels(images, pixels, largest=512):
+    """How many images make up a number of pixels: small ones need many, for a step is never free."""
+    each = images[0].numel() // images.shape[1] if images.ndim > 2 and len(images) else 1
+    return min(max(1, pixels // max(1, each)), largest)
+
+
 class Problem:
     """Checked inputs: a model that can be differentiated, images, labels, and the members of each group.
 

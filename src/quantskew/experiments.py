@@ -7,21 +7,30 @@ be deleted at any time.
 
 import dataclasses
 import json
+import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from quantskew import datasets, models, training
 from quantskew.audit import Audit
+from quantskew.datasets import normalise
 from quantskew.files import cache_dir, digest, replacing
+from quantskew.gradients import group_gradient_norms
 from quantskew.measure import audit_model
 from quantskew.provenance import source_digest
 from quantskew.ptq import check_options
 from quantskew.quantizers import DEFAULT_PRECISIONS
-from quantskew.training import Recipe
+from quantskew.recipe import Recipe
+from quantskew.sampling import resample
+
+# Training images of each group whose gradient is followed through the epochs, and how often about.
+_GRADIENT_IMAGES = 32
+_GRADIENT_EPOCHS = 13
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,11 @@ class Experiment:
     model : str
         See `quantskew.models.build`.
     recipe : Recipe
+    targets : int, tuple of int or str, optional
+        Training images that each group is sampled to, see `quantskew.sampling.target_counts`; by default
+        every image is used once.
+    whole : str, optional
+        Data set with the training images that `dataset` leaves out to be imbalanced.
     """
 
     name: str
@@ -45,12 +59,15 @@ class Experiment:
     size: int | None = None
     label: str | None = None
     group: str | None = None
+    targets: int | tuple | str | None = None
+    whole: str | None = None
 
 
 _PAPER = Recipe()
 _SMALL = Recipe(epochs=40, batch_size=32, learning_rate=0.1, flip=False, shift=1, compute="fp32")
 _EXPERIMENTS = (
-    Experiment("digits", "digits", "small_resnet", _SMALL),
+    Experiment("digits", "digits", "small_resnet", _SMALL, whole="balanced_digits"),
+    Experiment("balanced_digits", "balanced_digits", "small_resnet", _SMALL),
     Experiment("utkface", "utkface", "resnet18", _PAPER, size=64),
     Experiment("fashion_mnist", "fashion_mnist", "small_resnet", Recipe(epochs=10, shift=2)),
     Experiment("cifar10", "cifar10", "small_resnet", Recipe(epochs=15)),
@@ -111,6 +128,13 @@ def load_data(experiment, data_dir=None, download=False):
     )
 
 
+def sampled(experiment, data):
+    """The data set with the training images that the experiment's `targets` ask for."""
+    if experiment.targets is None:
+        return data
+    return resample(data, experiment.targets, experiment.recipe.seed)
+
+
 def choose_device(name="auto"):
     """The device of that name; ``auto`` is a GPU where torch sees one, else the processor.
 
@@ -144,15 +168,18 @@ def trained(experiment, data, device="auto"):
     model : torch.nn.Module
         In evaluation mode, on `device`.
     record : dict
-        ``history`` (see `quantskew.training.fit`), ``seconds`` of training and ``key``, the entry's name.
+        ``history`` (see `quantskew.training.fit`; ``measured`` are the gradient norms of the groups on a few
+        of their training images, in some of the epochs), ``seconds`` of training and ``key``, the entry's
+        name.
     """
     device = choose_device(device)
+    trained_on = sampled(experiment, data)
     key = digest(
         {
             "model": experiment.model,
             "recipe": dataclasses.asdict(experiment.recipe),
-            "data": data.digest,
-            "device": _device_name(device),
+            "data": trained_on.digest,
+            "device": device_name(device),
             "torch": torch.__version__,
             "code": source_digest("quantskew.training", "quantskew.models"),
         }
@@ -160,21 +187,63 @@ def trained(experiment, data, device="auto"):
     model = models.build(
         experiment.model, len(data.class_names), data.train.images.shape[1], experiment.recipe.seed
     ).to(device)
-    path = model_path(experiment, key)
+    title = f"training {experiment.name}, seed {experiment.recipe.seed}"
+    measure = _gradient_measure(data, experiment.recipe.epochs)
+
+    def train(checkpoint):
+        return training.fit(model, trained_on, experiment.recipe, checkpoint, title, measure=measure)
+
+    record = train_once(model, model_path(experiment, key), train)
+    return model.eval(), record | {"key": key}
+
+
+def _gradient_measure(data, epochs):
+    """Eq. 10 on the first training images of each group, in one epoch of a few; None in the others."""
+    interval = math.ceil(epochs / _GRADIENT_EPOCHS)
+    groups = data.train.groups.numpy()
+    index = np.concatenate(
+        [np.flatnonzero(groups == g)[:_GRADIENT_IMAGES] for g in range(len(data.group_names))]
+    )
+    images = data.train.subset(index)
+
+    def measure(model, epoch):
+        if (epoch + 1) % interval:
+            return None
+        inputs = normalise(images.images).to(next(model.parameters()).device)
+        norms = group_gradient_norms(model, inputs, images.labels, images.groups, len(images.group_names))
+        return [None if np.isnan(norm) else norm for norm in norms.tolist()]
+
+    return measure
+
+
+def train_once(model, path, train):
+    """Give a model the weights of a cache entry, which is made first where it is not there.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+    path : pathlib.Path
+    train : callable
+        Path of a checkpoint -> history; trains `model` in place.
+
+    Returns
+    -------
+    dict
+        ``history`` and ``seconds`` of training.
+    """
     if not path.exists():
         checkpoint = path.with_suffix(".checkpoint")
         start = time.perf_counter()
-        title = f"training {experiment.name}, seed {experiment.recipe.seed}"
-        history = training.fit(model, data, experiment.recipe, checkpoint, title)
-        record = {"history": history, "seconds": round(time.perf_counter() - start, 1), "key": key}
+        history = train(checkpoint)
+        record = {"history": history, "seconds": round(time.perf_counter() - start, 1)}
         state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
         with replacing(path) as partial:
             save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
         checkpoint.unlink(missing_ok=True)
     with safe_open(path, framework="pt") as file:
-        record = json.loads(file.metadata()["quantskew.record"])
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-    return model.eval(), record
+        return json.loads(file.metadata()["quantskew.record"])
 
 
 def model_path(experiment, key):
@@ -236,7 +305,8 @@ def audit(
             "data_digest": data.digest,
             "left_out": len(data.skipped),
             "training_seconds": record["seconds"],
-            "device": _device_name(choose_device(device)),
+            "history": record["history"],
+            "device": device_name(choose_device(device)),
         }
         audit_model(
             model,
@@ -251,6 +321,7 @@ def audit(
     return Audit.load(path)
 
 
-def _device_name(device):
+def device_name(device):
+    """Name of what computes, as far as its results differ from another's."""
     # The number of threads decides the order in which a processor adds, and with it the last digits.
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
+    return torch.cuda.getdevice_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"

@@ -7,7 +7,7 @@ import numpy as np
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means
-from quantskew.style import group_colors, group_markers, group_order, log_scale
+from quantskew.style import group_colors, group_markers, group_order, log_scale, precision_axis
 
 
 def by_precision(audit, axes, table, label, log=False):
@@ -43,15 +43,7 @@ def by_precision(audit, axes, table, label, log=False):
         )
     if log:
         log_scale(axes, "y")
-    return _precision_axis(axes, shown, label)
-
-
-def _precision_axis(axes, precisions, label):
-    axes.set_xticks(np.arange(len(precisions)), precisions)
-    axes.set_xlabel("precision of the weights")
-    axes.set_ylabel(label)
-    axes.grid(axis="x", visible=False)
-    return axes
+    return precision_axis(axes, shown, label)
 
 
 def group_accuracy(audit, axes):
@@ -86,14 +78,14 @@ def fvo(audit, axes):
     axes.plot(positions, overall["value"], color="#777777", linestyle="--", label="overall accuracy")
     axes.set_ylim(-0.03, 1.03)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return _precision_axis(axes, audit.precisions, "FVO, accuracy")
+    return precision_axis(axes, audit.precisions, "FVO, accuracy")
 
 
 def absolute_difference(audit, axes):
     """Fig. 3, left: mean absolute difference of the weights (Eq. 5 over the number of weights)."""
     table = weights.absolute_difference(audit, mean=True)
     axes.plot(np.arange(len(table)), table["value"], color="black", marker="o", markersize=4)
-    return _precision_axis(axes, audit.precisions, "mean |W~ − W|\n(units of the weights)")
+    return precision_axis(axes, audit.precisions, "mean |W~ − W|\n(units of the weights)")
 
 
 def sparsity(audit, axes):
@@ -107,7 +99,7 @@ def sparsity(audit, axes):
     )
     axes.set_ylim(-0.03, 1.03)
     axes.legend(loc="upper left")
-    return _precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
+    return precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
 
 
 def weight_distribution(audit, axes):

@@ -54,7 +54,7 @@ class DifferentiableModel:
         own = [leaf for pair in pairs for leaf in (pair.weight, pair.bias) if leaf.requires_grad]
         self.leaves = own + kept
         with full_precision(example.device):
-            kernels = [kernel for pair in pairs for kernel in _folded_kernels(*pair.sources)]
+            kernels = [kernel for pair in pairs for kernel in pair.kernels]
             # As views, since a leaf is no function of itself to autograd.
             self._functions = [k for k in kernels if k.requires_grad] + [p.view_as(p) for p in kept]
 
@@ -152,8 +152,8 @@ class _FoldedConvolution(LeanConvolution):
         with torch.enable_grad():
             kernels = _folded_kernels(conv, norm)
         super().__init__(conv, *(k.detach().requires_grad_(k.requires_grad) for k in kernels))
-        # In a tuple, so that they are no submodules: their parameters are not leaves any more.
-        self.sources = (conv, norm)
+        # As functions of the parameters; the leaves share their memory.
+        self.kernels = kernels
 
 
 def _folded_kernels(conv, norm):

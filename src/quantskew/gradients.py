@@ -8,10 +8,18 @@ is computed in full fp32 and evaluation mode; nothing about the model changes, i
 import torch
 from torch.nn import functional
 
-from quantskew.differentiation import check_problem, flatten, full_precision, trainable_parameters
+from quantskew.differentiation import (
+    batch_of_pixels,
+    check_problem,
+    flatten,
+    full_precision,
+    trainable_parameters,
+)
+
+_PIXELS_PER_BATCH = 128 * 64 * 64
 
 
-def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_size=128):
+def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_size=None):
     """Gradient norm of each group's loss, Eq. 10, for all groups in one pass over the images.
 
     G(theta; D_g) = || grad of the mean cross-entropy of group g at theta ||_2, over all K parameters.
@@ -29,8 +37,9 @@ def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_s
         Group id of each image.
     num_groups : int, optional
         Number of groups G; by default the largest id plus one.
-    batch_size : int
-        Images that are differentiated together, about: a group is cut into batches of equal size.
+    batch_size : int, optional
+        Images that are differentiated together, about: a group is cut into batches of equal size.  By
+        default 128 of 64x64 pixels, and as many pixels of other sizes.
 
     Returns
     -------
@@ -64,7 +73,7 @@ def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_s
     return norms
 
 
-def group_gradients(model, images, labels, groups, num_groups=None, batch_size=128):
+def group_gradients(model, images, labels, groups, num_groups=None, batch_size=None):
     """Gradient of each group's loss, for one group after another.
 
     Parameters
@@ -115,6 +124,8 @@ def parameter_vector(model):
 def _gradients(problem, batch_size):
     """Yield each group that has images and its gradient, a list of tensors."""
     parameters = trainable_parameters(problem.model)
+    if batch_size is None:
+        batch_size = batch_of_pixels(problem.images, _PIXELS_PER_BATCH)
     for group, members in enumerate(problem.members):
         if not len(members):
             continue

@@ -4,12 +4,11 @@ import torch
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.nn import functional
 
-from quantskew.differentiation import check_problem, flatten, full_precision
+from quantskew.differentiation import batch_of_pixels, check_problem, flatten, full_precision
 from quantskew.folding import DifferentiableModel
 
 MEMORY_BUDGET = 2**30
 _PIXELS_PER_CHUNK = 64 * 64 * 64
-_LARGEST_CHUNK = 512
 
 
 class HessianOperator:
@@ -58,8 +57,7 @@ class HessianOperator:
         self.size = sum(p.numel() for p in model.parameters)
         self.products = 0
         if chunk_size is None:
-            pixels = images[0].numel() // images.shape[1] if images.ndim > 2 else 1
-            chunk_size = min(max(1, _PIXELS_PER_CHUNK // pixels), _LARGEST_CHUNK)
+            chunk_size = batch_of_pixels(images, _PIXELS_PER_CHUNK)
         count = -(-len(images) // chunk_size)
         self._chunks = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
         self._share = 1 / len(images)

@@ -83,6 +83,7 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     restart = 0  # step from which on the basis comes from a random vector
     while True:
         basis.append(vector / _norm(vector))
+        vector = product = None  # not kept while the operator needs memory
         steps = len(basis)
         product = operator(basis[-1])
         if not bool(torch.isfinite(product).all()):

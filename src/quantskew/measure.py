@@ -1,6 +1,7 @@
 """Run a model through the precisions and fill an Audit."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,30 +68,65 @@ def audit_model(
     precisions = tuple(precisions)
     if not precisions:
         raise ValueError("no precisions were given; the first one is the reference")
-    split = data.test if isinstance(data, Dataset) else data
     options = {
         "scheme": scheme,
         "per_channel": per_channel,
         "fold_batchnorm": fold_batchnorm,
         "boundary_precision": boundary_precision,
     }
-    quantized = [quantize_model(model, precision, **options) for precision in precisions]
+    quantized = {precision: quantize_model(model, precision, **options) for precision in precisions}
+    if len(quantized) < len(precisions):
+        raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
     original = quantize_model(model, "fp32", fold_batchnorm=fold_batchnorm)
-    weights = collect_statistics(original, quantized, precisions)
     device = torch.device(device or next(model.parameters()).device)
-    logits = _logits(quantized, split, device, batch_size)
-    surface = None
-    if curvature:
-        surface = measure_curvature(
-            copy.deepcopy(model).to(device),
-            split,
-            precisions,
-            images=curvature_images,
-            checkpoint=checkpoint,
-            **options,
-        )
+    facts = {"quantization": options, **(facts or {})}
+    audit = audit_models(original, quantized, data, device=device, batch_size=batch_size, facts=facts)
+    if not curvature:
+        return audit
+    surface = measure_curvature(
+        copy.deepcopy(model).to(device),
+        data.test if isinstance(data, Dataset) else data,
+        precisions,
+        images=curvature_images,
+        checkpoint=checkpoint,
+        **options,
+    )
+    return replace(audit, curvature=surface)
+
+
+def audit_models(original, quantized, data, *, device=None, batch_size=256, facts=None):
+    """Audit models that are quantized already, however they came about.
+
+    Parameters
+    ----------
+    original : torch.nn.Module
+        The float model whose weights the others' are compared with, layer by layer.
+    quantized : dict of str to torch.nn.Module
+        One model a precision, as `quantskew.ptq.quantize_model` or `quantskew.qat.convert` gives it; the
+        first one is the reference.
+    data : Dataset or Split
+        See `audit_model`; likewise `batch_size` and `facts`.
+    device : str or torch.device, optional
+        Where to compute; by default where `original` is.
+
+    Returns
+    -------
+    Audit
+
+    Examples
+    --------
+    >>> from quantskew import datasets, models
+    >>> model = models.build("small_resnet", 10, channels=1)
+    >>> pair = {name: quantize_model(model, name) for name in ("fp32", "int4")}
+    >>> audit_models(model, pair, datasets.load("digits")).logits.shape
+    (2, 719, 10)
+    """
+    split = data.test if isinstance(data, Dataset) else data
+    precisions = tuple(quantized)
+    device = torch.device(device or next(original.parameters()).device)
+    weights = collect_statistics(original, list(quantized.values()), precisions)
     return Audit(
-        logits,
+        _logits(list(quantized.values()), split, device, batch_size),
         split.labels.numpy(),
         split.groups.numpy(),
         precisions,
@@ -98,8 +134,7 @@ def audit_model(
         split.group_names,
         data.train.group_counts if isinstance(data, Dataset) else None,
         weights,
-        surface,
-        provenance(quantization=options, **(facts or {})),
+        provenance=provenance(**(facts or {})),
     )
 
 

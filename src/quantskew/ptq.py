@@ -1,7 +1,7 @@
 """Post-training quantization: a quantized copy of a model, layer by layer, with its integer codes."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -99,7 +99,13 @@ def check_options(precisions, scheme, boundary_precision):
 
 @torch.no_grad()
 def quantize_model(
-    model, precision, scheme="banner", per_channel=False, fold_batchnorm=False, boundary_precision=None
+    model,
+    precision,
+    scheme="banner",
+    per_channel=False,
+    fold_batchnorm=False,
+    boundary_precision=None,
+    bias_correction=False,
 ):
     """A copy of a model whose weights are quantized; the model itself is not changed.
 
@@ -121,6 +127,9 @@ def quantize_model(
     boundary_precision : str, optional
         An integer precision of the first and the last layer, such as ``int8``; by default they have
         `precision`.  It is ignored by ``fp32`` and ``fp16``.
+    bias_correction : bool
+        Whether each output channel of a dequantized weight is shifted to its mean before quantization
+        (Banner et al. 2019); the shift is part of the grid's offset.
 
     Returns
     -------
@@ -156,8 +165,12 @@ def quantize_model(
         boundary = (next(iter(weights)), next(reversed(weights)))
         for name, weight in weights.items():
             chosen = boundary_precision if boundary_precision and name in boundary else precision
-            axis = _output_axis(model, name) if per_channel else None
-            quantized[name], values = _quantize_weight(name, weight, chosen, scheme, axis)
+            axis = _output_axis(model, name)
+            quantized[name], values = _quantize_weight(
+                name, weight, chosen, scheme, axis if per_channel else None
+            )
+            if bias_correction:
+                quantized[name], values = _correct_bias(weight, quantized[name], values, axis)
             # Handing the new weight to deepcopy saves copying the old one first.
             replacements[id(weight)] = nn.Parameter(values, weight.requires_grad)
     result = copy.deepcopy(model, replacements).eval()
@@ -177,6 +190,14 @@ def _quantize_weight(name, weight, precision, scheme, axis):
         raise ValueError(f"{name}: {error}") from error
     codes, values = quantize_dequantize(working, grid)
     return QuantizedWeight(codes, grid, precision), values.to(weight.dtype)
+
+
+def _correct_bias(weight, quantized, values, axis):
+    others = [other for other in range(weight.ndim) if other != axis]
+    shift = (weight - values).mean(others, keepdim=True)
+    offset = shift if quantized.grid.offset is None else quantized.grid.offset + shift
+    corrected = replace(quantized, grid=replace(quantized.grid, offset=offset))
+    return corrected, dequantize(corrected.codes, corrected.grid).to(weight.dtype)
 
 
 def _output_axis(model, name):

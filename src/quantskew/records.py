@@ -66,8 +66,7 @@ def record(name):
     """
     if Path(name).suffix == ".safetensors":
         return Audit.load(name)
-    here = Path.cwd()
-    folders = [folder / _RECORDS for folder in (here, *here.parents)]
+    folders = record_folders()
     for folder in folders:
         if (folder / f"{name}.safetensors").exists():
             return Audit.load(folder / f"{name}.safetensors")
@@ -75,3 +74,9 @@ def record(name):
     raise FileNotFoundError(
         f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
     )
+
+
+def record_folders():
+    """Folders that may hold records: ``book/records`` of the working directory and of each folder above."""
+    here = Path.cwd()
+    return [folder / _RECORDS for folder in (here, *here.parents)]

@@ -59,7 +59,7 @@ def book_style():
 
 
 def compare(draw, audits, height=3.2, legend=True):
-    """Draw the same figure of several Audits side by side.
+    """Draw the same figure of several Audits, or of whatever it is drawn from, side by side.
 
     Parameters
     ----------
@@ -69,8 +69,9 @@ def compare(draw, audits, height=3.2, legend=True):
         One column each, by its title.
     height : float
         Of a row, in inches.
-    legend : bool
-        Whether each column gets a legend of its groups below.
+    legend : bool or callable
+        Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
+        the axes.
 
     Returns
     -------
@@ -91,7 +92,7 @@ def compare(draw, audits, height=3.2, legend=True):
                 function(audit, grid[row, column])
             grid[0, column].set_title(title, loc="left", fontweight="bold")
             if legend:
-                group_legend(audit, grid[-1, column])
+                (group_legend if legend is True else legend)(audit, grid[-1, column])
         plt.close(figure)
     return figure
 
@@ -103,6 +104,15 @@ def log_scale(axes, name):
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def precision_axis(axes, precisions, label):
+    """A horizontal axis with one place a precision."""
+    axes.set_xticks(np.arange(len(precisions)), precisions)
+    axes.set_xlabel("precision of the weights")
+    axes.set_ylabel(label)
+    axes.grid(axis="x", visible=False)
+    return axes
 
 
 def group_legend(audit, axes):

@@ -5,108 +5,44 @@ everything random in an epoch is drawn from the recipe's seed and the epoch's nu
 """
 
 import dataclasses
-import json
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from quantskew import checkpoint as checkpoints
+from quantskew.augmentation import augment
 from quantskew.datasets import normalise
-from quantskew.files import digest, replacing
+from quantskew.files import digest
 from quantskew.groups import group_means
+from quantskew.weighted_loss import check_class_weights, weighted_cross_entropy
 
-_OPTIMIZERS = ("sgd", "adamw")
-_SCHEDULES = ("one-cycle", "cosine", "constant")
 _COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
+class Hooks:
+    """What a kind of training adds to the plain loop at its marked places; by default nothing.
 
-    Attributes
-    ----------
-    epochs : int
-    batch_size : int
-        Images a step.
-    optimizer : {"sgd", "adamw"}
-        SGD has Nesterov momentum.
-    learning_rate : float
-        The largest of the schedule.
-    momentum : float
-        Of SGD.
-    weight_decay : float
-    schedule : {"one-cycle", "cosine", "constant"}
-        Of the learning rate, over the steps of the whole run.
-    flip : bool
-        Whether each image is mirrored left to right with probability one half.
-    shift : int
-        Each image is moved by up to so many pixels in each direction, its border filled with its edge.
-    compute : {"fp32", "bf16"}
-        bf16 trains in autocast, about three times as fast where the processor has it; weights, optimizer and
-        whatever is measured later stay in fp32.
-    seed : int
-        Of the initial weights, the order of the images and the augmentation.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range or a name is not known.
+    `progress` is the share of all steps that are done, from 0 to 1.
     """
 
-    epochs: int = 13
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "one-cycle"
-    flip: bool = True
-    shift: int = 4
-    compute: str = "bf16"
-    seed: int = 0
+    def identity(self):
+        """JSON-able facts that decide the run besides its recipe and data."""
+        return []
 
-    def __post_init__(self):
-        for name, known in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES), ("compute", _COMPUTE)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be larger than 0; got {self.learning_rate}")
+    def own_optimizers(self):
+        """Optimizers of parameters that the recipe's optimizer leaves alone."""
+        return []
 
+    def after_backward(self, progress):
+        """Called when the gradients of the loss are there, before the step."""
 
-def augment(images, recipe, generator):
-    """Mirror and shift a batch at random.
+    def after_step(self, progress):
+        """Called when the weights have moved."""
 
-    Parameters
-    ----------
-    images : Tensor of uint8, shape (B, C, H, W)
-    recipe : Recipe
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of uint8, same shape
-    """
-    batch, _, height, width = images.shape
-    rows = torch.arange(height).expand(batch, height)
-    columns = torch.arange(width).expand(batch, width)
-    if recipe.shift:
-        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, batch, 1), generator=generator)
-        rows = (rows + moves[0]).clamp(0, height - 1)
-        columns = (columns + moves[1]).clamp(0, width - 1)
-    if recipe.flip:
-        mirrored = torch.rand((batch, 1), generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    pixels = images.permute(0, 2, 3, 1)
-    pixels = pixels[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return pixels.permute(0, 3, 1, 2)
+    def before_evaluation(self, split, recipe):
+        """Called at the end of each epoch with the training split, before the validation images are seen."""
 
 
 def batches_of_epoch(recipe, num_images, epoch):
@@ -114,6 +50,7 @@ def batches_of_epoch(recipe, num_images, epoch):
 
     Examples
     --------
+    >>> from quantskew.recipe import Recipe
     >>> batches, _ = batches_of_epoch(Recipe(batch_size=4), 10, epoch=0)
     >>> [len(batch) for batch in batches]
     [4, 4, 2]
@@ -127,7 +64,7 @@ def batches_of_epoch(recipe, num_images, epoch):
     return batches, generator
 
 
-def fit(model, data, recipe, checkpoint=None, title="training"):
+def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, measure=None):
     """Train a model in place and return its history.
 
     Parameters
@@ -141,37 +78,53 @@ def fit(model, data, recipe, checkpoint=None, title="training"):
         recipe and data set, training goes on from it.
     title : str
         What the progress bar says.
+    hooks : Hooks, optional
+    measure : callable, optional
+        (Model in evaluation mode, epoch) -> JSON-able value, asked for after each epoch; None is not kept.
+        It must not change the model.
 
     Returns
     -------
     list of dict
         One entry an epoch: ``epoch``, and for ``train`` (as seen while training, augmented) and
-        ``validation`` the ``loss`` and ``accuracy`` of each group, NaN for a group without images.
+        ``validation`` the ``loss`` and ``accuracy`` of each group, NaN for a group without images; and
+        ``measured`` where something was.
 
     Raises
     ------
     ValueError
-        If the checkpoint is corrupt or belongs to another run, or the loss stops being finite.
+        If the checkpoint is corrupt or belongs to another run, the class weights are not one a class, or the
+        loss stops being finite.
     """
-    optimizer = _optimizer(model, recipe)
+    hooks = hooks or Hooks()
+    criterion = _criterion(recipe, data.train, next(model.parameters()).device)
+    own = hooks.own_optimizers()
+    optimizer = _optimizer(_parameters_left(model, own), recipe)
     steps = len(batches_of_epoch(recipe, len(data.train), 0)[0])
     scheduler = _scheduler(optimizer, recipe, steps * recipe.epochs)
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    run = digest([dataclasses.asdict(recipe), data.digest, shapes])
+    run = digest([dataclasses.asdict(recipe), data.digest, shapes, *hooks.identity()])
     device = next(model.parameters()).device
-    history = [] if checkpoint is None else _restore(checkpoint, run, model, optimizer, scheduler)
+    state = (run, model, [optimizer, *own], scheduler)
+    history = [] if checkpoint is None else checkpoints.restore(checkpoint, *state)
     # Shown as epochs, counted in steps, so that the bar moves within an epoch.
     with tqdm(total=steps * recipe.epochs, initial=steps * len(history), desc=title, unit=" steps") as bar:
         for epoch in range(len(history), recipe.epochs):
             # Dropout draws from torch's own random state, which is the caller's.
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                trained = _train_epoch(model, data.train, recipe, epoch, optimizer, scheduler, bar)
+                trained = _train_epoch(
+                    model, data.train, recipe, epoch, criterion, [optimizer, *own], scheduler, hooks, bar
+                )
+            hooks.before_evaluation(data.train, recipe)
             validated = evaluate(model, data.validation, recipe.compute)
             history.append({"epoch": epoch, "train": trained, "validation": validated})
+            measured = measure(model, epoch) if measure else None
+            if measured is not None:
+                history[-1]["measured"] = measured
             accuracy = np.nanmean(validated["accuracy"]) if len(data.validation) else np.nan
             bar.set_postfix_str(f"mean group accuracy {accuracy:.3f}")
             if checkpoint is not None:
-                _save(checkpoint, run, model, optimizer, scheduler, history)
+                checkpoints.save(checkpoint, *state, history)
     model.eval()
     return history
 
@@ -195,7 +148,7 @@ def evaluate(model, split, compute="fp32", batch_size=512):
     return _by_group(outcomes, split, torch.arange(len(split)))
 
 
-def _train_epoch(model, split, recipe, epoch, optimizer, scheduler, bar):
+def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, hooks, bar):
     device = next(model.parameters()).device
     model.train()
     outcomes = []
@@ -206,15 +159,19 @@ def _train_epoch(model, split, recipe, epoch, optimizer, scheduler, bar):
         labels = split.labels[batch].to(device)
         with _autocast(device, recipe.compute):
             logits = model(inputs)
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = criterion(logits.float(), labels)
         if not torch.isfinite(loss):
             raise ValueError(
                 f"the training loss became {loss.item()} in epoch {epoch}; a lower learning_rate than "
                 f"{recipe.learning_rate} may help"
             )
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        hooks.after_backward(bar.n / bar.total)
+        for optimizer in optimizers:
+            optimizer.step()
+        hooks.after_step(bar.n / bar.total)
         scheduler.step()
         outcomes.append(_outcomes(logits.detach(), labels))
         bar.update()
@@ -237,11 +194,26 @@ def _autocast(device, compute):
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-def _optimizer(model, recipe):
+def _criterion(recipe, split, device):
+    """The loss of a batch."""
+    if recipe.class_weights is None:
+        return functional.cross_entropy
+    check_class_weights(recipe.class_weights, len(split.class_names))
+    weights = torch.tensor(recipe.class_weights, dtype=torch.float64)
+    scaled = (weights / weights[split.labels].mean()).to(device, torch.float32)
+    return lambda logits, labels: weighted_cross_entropy(logits, labels, scaled)
+
+
+def _parameters_left(model, optimizers):
+    taken = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    return [parameter for parameter in model.parameters() if id(parameter) not in taken]
+
+
+def _optimizer(parameters, recipe):
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -258,42 +230,3 @@ def _scheduler(optimizer, recipe, steps):
     if recipe.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
     return schedulers.ConstantLR(optimizer, factor=1.0)
-
-
-def _save(path, run, model, optimizer, scheduler, history):
-    tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
-    state = optimizer.state_dict()
-    for index, values in state["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value.contiguous() for name, value in values.items()}
-    resume = {
-        "run": run,
-        "history": history,
-        "param_groups": state["param_groups"],
-        "scheduler": {k: v for k, v in scheduler.state_dict().items() if not callable(v)},
-    }
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"quantskew.checkpoint": json.dumps(resume)})
-
-
-def _restore(path, run, model, optimizer, scheduler):
-    try:
-        with safe_open(path, framework="pt") as file:
-            resume = json.loads((file.metadata() or {}).get("quantskew.checkpoint", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError:
-        return []
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to train anew") from error
-    if resume is None or resume["run"] != run:
-        raise ValueError(
-            f"{path} belongs to another recipe, data set or model; delete it or name another file"
-        )
-    moments = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, moment = name.split("/")
-            moments.setdefault(int(index), {})[moment] = value
-    model.load_state_dict({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
-    optimizer.load_state_dict({"state": moments, "param_groups": resume["param_groups"]})
-    scheduler.load_state_dict(resume["scheduler"])
-    return resume["history"]

@@ -95,3 +95,10 @@ def judge(claim, audit, precision):
             draws = claim.measure(resampled.reshape(len(resampled), *shape), position, *roles)
         low, high = percentile_interval(draws)
     return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
+
+
+def cell(result):
+    """A judgement as a table shows it: verdict, effect and interval."""
+    known = result["low"] != result["high"] and not np.isnan(result["low"])
+    interval = f" [{result['low']:.3g}, {result['high']:.3g}]" if known else ""
+    return f"{result['verdict']}: {result['effect']:.3g}{interval}"

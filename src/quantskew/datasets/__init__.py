@@ -5,7 +5,7 @@ from quantskew.datasets.split import Dataset, Split, normalise
 
 __all__ = ["NAMES", "Dataset", "Split", "load", "normalise"]
 
-NAMES = ("digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder")
+NAMES = ("digits", "balanced_digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder")
 
 
 def load(name, data_dir=None, size=None, label=None, group=None, seed=0, download=False):
@@ -13,7 +13,8 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
 
     Parameters
     ----------
-    name : {"digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder"}
+    name : {"digits", "balanced_digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder"}
+        ``digits`` are made imbalanced (see `quantskew.datasets.digits`), ``balanced_digits`` are not;
         ``folder`` is a data set of your own: one folder of images per class.
     data_dir : path, optional
         Where its files are; `digits` needs none.
@@ -52,13 +53,16 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel; got {size}")
-    attributes = {"digits": digits, "utkface": utkface, "folder": folder}.get(name, benchmarks).ATTRIBUTES
+    own = {"digits": digits, "balanced_digits": digits, "utkface": utkface, "folder": folder}
+    attributes = own.get(name, benchmarks).ATTRIBUTES
     for role, attribute in (("label", label), ("group", group)):
         is_table = name == "folder" and role == "group"
         if attribute is not None and attribute not in attributes and not is_table:
             raise ValueError(f"unknown {role} {attribute!r} of {name}; known: {', '.join(attributes)}")
     if name == "digits":
         return digits.load(size, seed)
+    if name == "balanced_digits":
+        return digits.load(size, seed, dict.fromkeys(digits.TRAINING_SHARE, 1.0))
     if name == "utkface":
         return utkface.load(data_dir, size, label, group, seed)
     if name == "folder":

@@ -1,0 +1,178 @@
+"""Runs the methods of `quantskew.methods`: from an experiment to the Audit of its mitigated models.
+
+Every model that is trained on the way is kept in the cache, so that methods share what they have in common
+and a killed run goes on where it stood.
+"""
+
+import copy
+import dataclasses
+
+import numpy as np
+
+from quantskew import batchnorm, experiments, methods, models, qat, training
+from quantskew.audit import Audit
+from quantskew.files import cache_dir, digest
+from quantskew.measure import audit_models
+from quantskew.provenance import source_digest
+from quantskew.ptq import quantize_model
+from quantskew.qat import QATOptions
+from quantskew.quantizers import integer_bits
+from quantskew.weighted_loss import difficulty_weights, paper_weights
+
+PRECISIONS = ("fp32", "int8", "int4", "int3", "int2")
+
+
+def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None):
+    """The Audit of an experiment under a method, from the cache or made now.
+
+    Parameters
+    ----------
+    experiment : Experiment or str
+        Without sampling or class weights of its own: these are the method's.
+    method : str
+        Key of `quantskew.methods.METHODS`.
+    precisions : sequence of str
+        ``fp32``, which is the float model, and then integer precisions.
+    data_dir, device
+        See `quantskew.experiments.audit`.
+    options : QATOptions, optional
+        Of training with quantized weights; its precision is replaced by each of `precisions`.
+
+    Returns
+    -------
+    Audit
+        Its training counts are those before any sampling.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, the experiment has sampling or weights already, or a precision cannot be
+        trained; before any training starts.
+    """
+    method, precisions = methods.get(method), tuple(precisions)
+    if isinstance(experiment, str):
+        experiment = experiments.get(experiment)
+    options = options or QATOptions()
+    if experiment.targets is not None or experiment.recipe.class_weights is not None:
+        raise ValueError("the experiment has sampling or class weights of its own; methods bring theirs")
+    if precisions[:1] != ("fp32",) or None in [integer_bits(p) for p in precisions[1:]]:
+        raise ValueError(f"give fp32 and then integer precisions; got {', '.join(precisions)}")
+    if method.trains_quantized:
+        for precision in precisions[1:]:
+            dataclasses.replace(options, precision=precision)
+    data = experiments.load_data(experiment, data_dir)
+    start = float_experiment(experiment, method, data, device)
+    model, record = experiments.trained(start, data, device)
+    parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
+    key = digest([*parts, source_digest("quantskew.mitigation")])
+    path = cache_dir() / "audits" / f"{experiment.name}-{method.key}-{key}.safetensors"
+    if not path.exists():
+        facts = {
+            "experiment": dataclasses.asdict(start),
+            "method": dataclasses.asdict(method),
+            "data_digest": data.digest,
+            "history": record["history"],
+            "training_seconds": record["seconds"],
+        }
+        retraining = _Retraining(start, method, data, device, options)
+        quantized = retraining.models(model, record["key"], precisions)
+        if method.retraining:
+            facts["retraining"] = dataclasses.asdict(retraining.recipe)
+            facts["retraining_seconds"] = round(retraining.seconds, 1)
+        if method.trains_quantized:
+            facts["qat"] = dataclasses.asdict(options)
+        audit_models(quantized["fp32"], quantized, data, facts=facts).save(path)
+    return Audit.load(path)
+
+
+def float_experiment(experiment, method, data, device="auto"):
+    """The experiment whose trained float model a method starts from.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    method : Method
+    data : Dataset
+    device : str
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    ValueError
+        If the method has class weights and the groups are not the classes.
+    """
+    changes = {}
+    if method.targets is not None:
+        changes["targets"] = method.targets
+    if method.weights is not None:
+        weights = _class_weights(experiment, method, data, device)
+        changes["recipe"] = dataclasses.replace(experiment.recipe, class_weights=weights)
+    return dataclasses.replace(experiment, **changes)
+
+
+def _class_weights(experiment, method, data, device):
+    if data.class_names != data.group_names:
+        raise ValueError(
+            f"{method.title} weighs classes as its groups (Eq. 12), but here the groups are not the classes"
+        )
+    if method.weights == "paper":
+        return paper_weights(len(data.class_names), int(np.argmin(data.train.group_counts)))
+    _, record = experiments.trained(experiment, data, device)
+    return difficulty_weights(record["history"][-1]["validation"]["loss"])
+
+
+class _Retraining:
+    """What a method does to a float model, with the seconds that it took."""
+
+    def __init__(self, experiment, method, data, device, options):
+        self.experiment, self.method, self.data, self.options = experiment, method, data, options
+        self.sampled = experiments.sampled(experiment, data)
+        self.device = experiments.choose_device(device)
+        self.recipe = methods.tuning_recipe(experiment.recipe)
+        if method.retraining == "qat from scratch":
+            # As many epochs as float training and retraining have together.
+            epochs = experiment.recipe.epochs + self.recipe.epochs
+            self.recipe = dataclasses.replace(experiment.recipe, epochs=epochs)
+        self.seconds = 0.0
+
+    def models(self, model, key, precisions):
+        """The models by precision; the first one is the float model that they are compared with."""
+        if self.method.retraining == "fp32":
+            model = self._trained(copy.deepcopy(model), key, "fp32", None)
+        quantized = {}
+        for precision in precisions:
+            if self.method.trains_quantized and precision != "fp32":
+                options = dataclasses.replace(self.options, precision=precision)
+                quantized[precision] = self._quantized(model, key, options)
+            else:
+                quantized[precision] = quantize_model(model, precision, **self.method.quantizer)
+            if self.method.reestimate and precision != "fp32":
+                recipe = dataclasses.replace(self.experiment.recipe, compute="fp32")
+                batchnorm.reestimate(quantized[precision], self.sampled.train, recipe)
+        return quantized
+
+    def _quantized(self, model, key, options):
+        if self.method.retraining == "qat from scratch":
+            recipe = self.experiment.recipe
+            channels = self.data.train.images.shape[1]
+            model = models.build(self.experiment.model, len(self.data.class_names), channels, recipe.seed)
+        prepared = qat.prepare(model.to(self.device), options)
+        return qat.convert(self._trained(prepared, key, options.precision, options))
+
+    def _trained(self, model, key, precision, options):
+        parts = [key, self.method.retraining, dataclasses.asdict(self.recipe)]
+        parts += [dataclasses.asdict(options)] if options else []
+        digested = digest([*parts, source_digest("quantskew.qat")])
+        hooks = qat.QAT(model, options) if options else None
+        name, seed = self.experiment.name, self.recipe.seed
+        title = f"{self.method.title} of {name} at {precision}, seed {seed}"
+
+        def train(checkpoint):
+            return training.fit(model, self.sampled, self.recipe, checkpoint, title, hooks)
+
+        path = experiments.model_path(self.experiment, digested)
+        self.seconds += experiments.train_once(model, path, train)["seconds"]
+        return model.eval()
