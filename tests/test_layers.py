@@ -36,7 +36,7 @@ LAYERS = (
     ("differentiation", "augmentation", "methods"),
     ("tables", "gradients", "datasets.digits", "datasets.utkface", "datasets.folder", "datasets.benchmarks"),
     ("datasets", "weights", "logits", "softmax", "losses", "fairness", "folding", "loss_surface"),
-    ("training", "batchnorm", "hessian_operator", "verdicts", "style", "seeds"),
+    ("training", "batchnorm", "batchnorm_drift", "hessian_operator", "verdicts", "style", "seeds"),
     (
         "hessian",
         "qat",

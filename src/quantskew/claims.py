@@ -289,9 +289,7 @@ def scorecard(audits, keys, precisions=("int4", "int2")):
     for key in keys:
         for precision in precisions:
             cells = {
-                title: cell(judge(CLAIMS[key], audit, precision))
-                if precision in audit.precisions[1:]
-                else ""
+                title: cell(judge(CLAIMS[key], audit, precision)) if precision in audit.precisions[1:] else ""
                 for title, audit in audits.items()
             }
             rows.append({"claim": CLAIMS[key].statement, "at": precision, **cells})

@@ -105,6 +105,28 @@ def group_effect(runs, precision="fp32"):
     return pd.DataFrame(_rows(runs, value - np.nanmean(value), centred))
 
 
+def harm(runs, precision):
+    """What quantization takes from each group: from the balanced set, and where the group is the one cut.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``group``, ``trained`` (``balanced`` or ``cut``), ``value``, ``low``, ``high`` (accuracy at
+        the reference less that at `precision`, paired by image) and ``seeds``.
+    """
+    rows = []
+    for trained in (BALANCED, "cut"):
+        falls, draws = [], []
+        for group, name in enumerate(_names(runs)):
+            key = BALANCED if trained == BALANCED else name
+            reference = _accuracies(runs, key, runs[key][0].precisions[0])
+            lower = _accuracies(runs, key, precision)
+            falls.append((reference[0] - lower[0])[group])
+            draws.append((reference[1] - lower[1])[:, group])
+        rows += _rows(runs, np.stack(falls), np.stack(draws, axis=1), trained=trained)
+    return pd.DataFrame(rows)
+
+
 def learning_curves(audits):
     """Training accuracy of each group over the epochs, and its test accuracy at the end.
 

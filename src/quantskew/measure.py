@@ -26,7 +26,7 @@ def audit_model(
     fold_batchnorm=False,
     boundary_precision=None,
     device=None,
-    batch_size=256,
+    batch_size=64,
     facts=None,
     curvature=False,
     curvature_images=None,
@@ -49,6 +49,8 @@ def audit_model(
     device : str or torch.device, optional
         Where to compute; by default where the model is.
     batch_size : int
+        With larger ones the allocator returns memory to the system between passes, which costs more than it
+        saves.
     facts : dict, optional
         Added to the provenance.
     curvature : bool
@@ -94,7 +96,7 @@ def audit_model(
     return replace(audit, curvature=surface)
 
 
-def audit_models(original, quantized, data, *, device=None, batch_size=256, facts=None):
+def audit_models(original, quantized, data, *, device=None, batch_size=64, facts=None):
     """Audit models that are quantized already, however they came about.
 
     Parameters
@@ -116,7 +118,7 @@ def audit_models(original, quantized, data, *, device=None, batch_size=256, fact
     Examples
     --------
     >>> from quantskew import datasets, models
-    >>> model = models.build("small_resnet", 10, channels=1)
+    >>> model = models.build("small_resnet", 10, in_channels=1)
     >>> pair = {name: quantize_model(model, name) for name in ("fp32", "int4")}
     >>> audit_models(model, pair, datasets.load("digits")).logits.shape
     (2, 719, 10)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 # Weights that are worked on at a time.
-_PIECE = 2**24
+_PIECE = 2**18
 
 
 def cosine(first, last, progress):
@@ -93,7 +93,7 @@ def add_dampening_gradient(gradient, weight, quantized, step, low, high, channel
 
 
 def _pieces(*tensors):
-    """Matching slices of tensors of one shape, so small that what is computed from them stays in the cache."""
+    """Matching slices of tensors of one shape, so small that what is computed from them stays cached."""
     rows = max(1, _PIECE * len(tensors[0]) // tensors[0].numel())
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
@@ -164,22 +164,22 @@ class Oscillations(nn.Module):
         """
         kept = (self.codes, self.direction, self.frequency, self.mean)
         for now, codes, direction, frequency, mean in _pieces(quantized, *kept):
-            now = (now / step).round_()
-            seen = now.to(codes.dtype)
-            # Comparisons, since a difference of two int8 codes may not fit into int8.
-            change = (seen > codes).to(torch.int8).sub_((seen < codes).to(torch.int8))
-            oscillated = direction * change < 0
-            direction.mul_((change == 0).to(torch.int8)).add_(change)
-            frequency.lerp_(oscillated.to(frequency.dtype), self.momentum)
-            mean.lerp_(now.to(mean.dtype), self.momentum)
-            codes.copy_(seen)
+            # In floating point, where no difference of codes overflows and comparisons need no other type.
+            now = (now / step).to(mean.dtype).round_()
+            change = (now - codes).clamp_(-1, 1)
+            oscillated = (change * direction).clamp_(max=0).neg_()
+            # A change outweighs the direction before it; no change leaves it.
+            direction.add_(change.to(direction.dtype), alpha=2).clamp_(-1, 1)
+            frequency.lerp_(oscillated, self.momentum)
+            mean.lerp_(now, self.momentum)
+            codes.copy_(now)
 
     @torch.no_grad()
     def freeze(self, threshold):
         """Freeze each weight whose frequency is above the threshold, at the rounded mean of its codes."""
         for codes, direction, frequency, mean, frozen in _pieces(*self.buffers()):
-            newly = frequency > threshold
-            if bool(newly.any()):
+            if float(frequency.amax()) > threshold:
+                newly = frequency > threshold
                 pinned = mean[newly].round_()
                 # The mean of a code that no longer changes is that code; `pin` reads it from there.
                 mean[newly], codes[newly] = pinned, pinned.to(codes.dtype)

@@ -1,13 +1,19 @@
 """Numbers for the prose of a chapter: glued by name, so that none is ever typed."""
 
+import re
+
 from myst_nb import glue
 
 from quantskew.style import group_order
 from quantskew.tables import number
 
+_KEYS = ("method", "cut", "trained", "group", "precision", "measure")
+
 
 def glue_table(prefix, table, digits=2):
-    """Glue every value of a table, as ``prefix-group-precision`` or ``prefix-precision``.
+    """Glue every value of a table by what its row is of, as ``prefix-group-precision``.
+
+    A key is lower case, with a hyphen for every run of other signs than letters and digits.
 
     The text is the value with its interval, as ``0.70 [0.66, 0.73]``; below the same key followed by
     ``-value`` it is the value alone.
@@ -16,13 +22,14 @@ def glue_table(prefix, table, digits=2):
     ----------
     prefix : str
     table : pandas.DataFrame
-        With columns ``precision``, ``value`` and, where they have a meaning, ``group``, ``low``, ``high``.
+        With a column ``value``, those of `_KEYS` that have a meaning, and ``low`` and ``high`` where it has
+        intervals.
     digits : int
         After the decimal point.
     """
     for row in table.to_dict("records"):
-        parts = [prefix, row.get("group"), row["precision"]]
-        key = "-".join(str(part).lower() for part in parts if part is not None)
+        parts = [prefix, *(row[name] for name in _KEYS if name in row)]
+        key = re.sub(r"[^a-z0-9]+", "-", "-".join(str(part) for part in parts).lower())
         value = number(row["value"], digits)
         interval = f" [{number(row['low'], digits)}, {number(row['high'], digits)}]" if "low" in row else ""
         glue(key, value + interval, display=False)

@@ -92,6 +92,9 @@ class QATOptions:
             raise ValueError(f"dampening must be at least 0; got {self.dampening}")
         if not 0 <= self.ramp_start < 1:
             raise ValueError(f"ramp_start must be in [0, 1); got {self.ramp_start}")
+        pair = isinstance(self.freezing, tuple | list) and len(self.freezing) == 2
+        if not (self.freezing is None or pair or isinstance(self.freezing, float | int)):
+            raise ValueError(f"freezing is None, a number or a pair of numbers; got {self.freezing!r}")
         if self.freezing is not None and not all(0 < value < 1 for value in self._thresholds):
             raise ValueError(f"freezing thresholds must be between 0 and 1; got {self.freezing}")
         if self.reestimate_batches < 0:
@@ -101,8 +104,7 @@ class QATOptions:
     def _thresholds(self):
         if isinstance(self.freezing, float | int):
             return (self.freezing, self.freezing)
-        first, last = self.freezing
-        return (first, last)
+        return tuple(self.freezing)
 
     def threshold(self, progress):
         """Frequency above which a weight is frozen when `progress` of the steps are done."""

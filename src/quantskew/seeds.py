@@ -95,5 +95,3 @@ def interval(value, draws):
     """A value with the bounds of its middle 95 %, as a dict of floats."""
     low, high = percentile_interval(draws)
     return {"value": float(value), "low": float(low), "high": float(high)}
-
-

@@ -86,16 +86,32 @@ def wide(table, value="value", digits=3):
     >>> wide(pd.DataFrame([row]), digits=2).loc["a", "int8"]
     '0.50 [0.40, 0.61]'
     """
+    named = table if "group" in table else table.assign(group=OVERALL)
+    return crossed(named, "group", "precision", value, digits)
+
+
+def crossed(table, rows, columns, value="value", digits=3):
+    """A long table laid out by two of its columns, each cell a value with its interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With columns ``low`` and ``high`` beside `value`.
+    rows, columns : str
+        The columns that go down and across, in the order of their first appearance.
+    value : str
+    digits : int
+
+    Returns
+    -------
+    pandas.DataFrame of str
+    """
     cells = [
         f"{number(v, digits)} [{number(low, digits)}, {number(high, digits)}]"
         if np.isfinite(v)
         else "not defined"
         for v, low, high in zip(table[value], table["low"], table["high"], strict=True)
     ]
-    index = table["group"] if "group" in table else pd.Series([OVERALL] * len(table), name="group")
-    frame = pd.DataFrame(
-        {"group": index.to_numpy(), "precision": table["precision"].to_numpy(), "cell": cells}
-    )
-    order = {"group": frame["group"].unique(), "precision": frame["precision"].unique()}
-    pivoted = frame.pivot(index="group", columns="precision", values="cell")
-    return pivoted.loc[order["group"], order["precision"]]
+    frame = table[[rows, columns]].assign(cell=cells)
+    pivoted = frame.pivot(index=rows, columns=columns, values="cell")
+    return pivoted.loc[frame[rows].unique(), frame[columns].unique()]
