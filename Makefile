@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench lint lock record clean
+.PHONY: help book test bench lint lock records clean
 
 help:  ## show this list
 	@echo "quantskew: an executable book on how quantization disparately skews a model"
@@ -45,12 +45,12 @@ lock: $(READY)  ## pin requirements.txt anew from the ranges in pyproject.toml
 		--custom-compile-command "make lock" --output-file requirements.txt --upgrade
 	@echo "pinned: requirements.txt"
 
-record: $(READY)  ## make book/records/utkface.safetensors from DATA=path/to/UTKFace.tar.gz
-	@test -n "$(DATA)" || { echo "name the images: make record DATA=path/to/UTKFace.tar.gz"; exit 1; }
+records: $(READY)  ## make or resume book/records from DATA=path/to/UTKFace.tar.gz, for SEEDS=1
+	@test -n "$(DATA)" || { echo "name the images: make records DATA=path/to/UTKFace.tar.gz"; exit 1; }
 	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --curvature --curvature-images 256 --output runs/utkface
 	@cp runs/utkface/audit.safetensors book/records/utkface.safetensors
 	@cp runs/utkface/figures/group_accuracy.png book/images/utkface_accuracy.png
-	@echo "the record: book/records/utkface.safetensors"
+	@$(BIN)/quantskew records utkface --data-dir "$(DATA)" --seeds $(or $(SEEDS),1)
 
 clean:  ## remove what was built here (not .venv, not the cache of models)
 	@rm -rf _build book/chapters .cache runs .pytest_cache .ruff_cache

@@ -121,3 +121,25 @@ def write_folder(path, files):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content)
     return path
+
+
+def exact_audit(accuracies, count=40, train_counts=None, history=None):
+    """Groups of `count` samples that are right on exactly these shares of them, by precision and group."""
+    groups = np.repeat(np.arange(len(next(iter(accuracies.values())))), count)
+    logits = {}
+    for name, shares in accuracies.items():
+        right = np.concatenate([np.arange(count) < round(share * count) for share in shares])
+        logits[name] = np.stack([right, ~right], axis=1) * 2.0
+    return Audit.from_logits(
+        logits,
+        np.zeros(len(groups), dtype=int),
+        groups,
+        train_counts=train_counts,
+        provenance={"source": "made", "history": history or []},
+    )
+
+
+def epoch_entry(epoch, accuracy, measured=None):
+    """An epoch of a training history, as far as accuracies and gradient norms of the groups go."""
+    entry = {"epoch": epoch, "train": {"accuracy": list(accuracy)}}
+    return entry if measured is None else entry | {"measured": list(measured)}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from quantskew import cli
 from quantskew.audit import Audit
 from quantskew.cli import main
 
@@ -72,9 +73,36 @@ def test_training_prints_where_the_model_is(fresh_cache, capsys):
     assert str(model) in printed
 
 
+def test_methods_are_run_and_compared(fresh_cache, tmp_path, capsys):
+    folder = tmp_path / "out"
+    arguments = ["mitigate", "digits", "--methods", "ptq,mpqat", "--epochs", "2", "--output", str(folder)]
+    assert main(arguments) == 0
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"digits-ptq.safetensors", "digits-mpqat.safetensors", "comparison.csv", "fvo.png"}
+    printed = capsys.readouterr().out
+    assert str(folder / "digits-mpqat.safetensors") in printed
+    assert all(word in printed for word in ("PTQ", "MPQAT", "accuracy", "int2"))
+    audit = Audit.load(folder / "digits-mpqat.safetensors")
+    assert audit.provenance["method"]["key"] == "mpqat"
+
+
+def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "RECORDED", ("ptq",))
+    arguments = ["records", "digits", "--epochs", "1", "--seed", "1", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    names = ["ptq", "balanced", *(f"cut-{digit}" for digit in range(10))]
+    expected = [str(tmp_path / "out" / f"digits-{name}-1.safetensors") for name in names]
+    assert capsys.readouterr().out.split() == expected
+    assert sorted(str(path) for path in (tmp_path / "out").iterdir()) == sorted(expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["mitigate", "digits", "--methods", "ptq,magic"], "unknown method 'magic'; known: ptq, u-o"),
+        (["mitigate", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["records", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["mitigate", "digit"], "known: digits, balanced_digits"),
         (["train", "digit"], "known: digits, balanced_digits"),
         (["audit"], "give an experiment or --logits"),
         (["audit", "digits", "--precisions", "fp32,int99"], "known: fp32, fp16"),

@@ -5,8 +5,9 @@ import torch
 import samples
 from quantskew.audit import Audit
 from quantskew.datasets import normalise
-from quantskew.measure import audit_model
+from quantskew.measure import audit_model, audit_models
 from quantskew.ptq import quantize_model
+from quantskew.statistics import arrays_of
 
 PRECISIONS = ("fp32", "fp16", "int4", "int2")
 
@@ -64,6 +65,24 @@ def test_facts_are_kept_through_the_file(tmp_path):
     audit = audit_model(samples.tiny_model(), samples.tiny_data(), ["fp32"], facts={"seed": 5})
     audit.save(tmp_path / "a.safetensors")
     assert Audit.load(tmp_path / "a.safetensors").provenance["seed"] == 5
+
+
+def test_models_that_are_quantized_already_are_audited_alike():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    quantized = {precision: quantize_model(model, precision) for precision in PRECISIONS}
+    audit = audit_models(model.eval(), quantized, data, facts={"seed": 5})
+    expected = audit_model(model, data, PRECISIONS)
+    assert audit.precisions == PRECISIONS
+    np.testing.assert_array_equal(audit.logits, expected.logits)
+    np.testing.assert_array_equal(audit.train_counts, expected.train_counts)
+    for name, array in arrays_of(audit.weights).items():
+        np.testing.assert_array_equal(array, arrays_of(expected.weights)[name])
+    assert audit.provenance["seed"] == 5
+
+
+def test_a_precision_is_named_once():
+    with pytest.raises(ValueError, match="each precision is named once; got fp32, int8, fp32"):
+        audit_model(samples.tiny_model(), samples.tiny_data(), ["fp32", "int8", "fp32"])
 
 
 def test_nothing_to_measure():

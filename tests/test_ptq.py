@@ -148,6 +148,44 @@ def test_channels_of_a_transposed_convolution_lie_on_its_second_axis():
     )
 
 
+def channel_means(weight, axis):
+    return weight.mean([other for other in range(weight.ndim) if other != axis])
+
+
+@pytest.mark.parametrize(
+    ("make", "axis"),
+    [
+        (lambda: nn.Conv2d(3, 5, 3), 0),
+        (lambda: nn.Linear(7, 5), 0),
+        (lambda: nn.ConvTranspose2d(2, 5, 3), 1),
+    ],
+    ids=["conv", "linear", "transposed"],
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("one_sign", [False, True])
+def test_bias_correction_gives_channels_their_means_back(make, axis, scheme, per_channel, one_sign):
+    layer = make()
+    if one_sign:
+        layer.weight.data.abs_().add_(0.1)
+    plain = quantize_model(layer, "int2", scheme, per_channel)
+    corrected = quantize_model(layer, "int2", scheme, per_channel, bias_correction=True)
+    record = corrected.quantized["weight"]
+    means, corrected_means = channel_means(layer.weight, axis), channel_means(corrected.weight, axis)
+    torch.testing.assert_close(corrected_means, means, rtol=0, atol=1e-6)
+    assert not torch.allclose(channel_means(plain.weight, axis), means, rtol=0, atol=1e-6)
+    assert torch.equal(record.codes, plain.quantized["weight"].codes)
+    assert torch.equal(dequantize(record.codes, record.grid), corrected.weight)
+    assert record.zeros == int((corrected.weight == 0).sum())
+
+
+def test_bias_correction_leaves_fp32_and_biases_alone(model):
+    assert_same_state(quantize_model(model, "fp32", bias_correction=True), state(model))
+    plain, corrected = (quantize_model(model, "int4", bias_correction=c).state_dict() for c in (False, True))
+    changed = {name for name, value in corrected.items() if not torch.equal(value, plain[name])}
+    assert changed == set(weight_parameters(model))
+
+
 @pytest.mark.parametrize(
     ("row", "zeros"),
     [

@@ -1,9 +1,10 @@
 """Figures of example difficulty (section 4.6 of the paper): runs and axes in, the axes out."""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from quantskew import difficulty
-from quantskew.style import group_colors, group_legend, group_markers, group_order
+from quantskew.style import group_colors, group_legend, group_markers, group_order, log_scale
 
 
 def learning_curves(runs, axes):
@@ -34,7 +35,7 @@ def gradient_curves(audits, axes):
     axes : matplotlib.axes.Axes
     """
     _curves(audits[0], axes, difficulty.gradient_curves(audits))
-    axes.set_yscale("log")
+    log_scale(axes, "y")
     axes.set_ylabel("gradient norm")
     return axes
 
@@ -77,6 +78,7 @@ def _curves(audit, axes, table):
         axes.plot(own["epoch"], own["value"], color=colors[group], linewidth=1.3)
         if (own["low"] < own["high"]).any():
             axes.fill_between(own["epoch"], own["low"], own["high"], color=colors[group], alpha=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     return table["epoch"].max()
 

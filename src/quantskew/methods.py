@@ -103,6 +103,22 @@ def get(key):
     return METHODS[key]
 
 
+def titled(audits, keys):
+    """Those of a set's methods that it has, by the titles that figures and tables show.
+
+    Parameters
+    ----------
+    audits : dict of str to list of Audit
+    keys : sequence of str
+
+    Returns
+    -------
+    dict of str to list of Audit
+        In the order of `keys`.
+    """
+    return {get(key).title: audits[key] for key in keys if key in audits}
+
+
 def tuning_recipe(recipe: Recipe):
     """How a trained model is trained again: a seventh of the epochs, a fifth of the learning rate, cosine.
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from quantskew import datasets
@@ -16,6 +17,17 @@ def test_training_images_follow_the_table(digits):
     assert digits.train.group_counts.tolist() == expected
     assert rows(digits.train) <= rows(whole.train)
     assert rows(digits.test) == rows(whole.test)
+
+
+def test_balanced_digits_keep_every_training_image(digits):
+    balanced = datasets.load("balanced_digits")
+    splits = (balanced.train, balanced.validation, balanced.test)
+    assert sum(map(len, splits)) == len(load_digits().images)
+    assert balanced.train.group_counts.min() >= 0.9 * balanced.train.group_counts.max()
+    assert rows(digits.train) < rows(balanced.train)
+    for own, other in ((balanced.test, digits.test), (balanced.validation, digits.validation)):
+        assert torch.equal(own.images, other.images)
+        assert torch.equal(own.labels, other.labels)
 
 
 def test_every_digit_is_tested_on_about_as_many_images(digits):

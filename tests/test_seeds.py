@@ -1,0 +1,107 @@
+"""The bootstrap over seeds and images, against loops over every draw."""
+
+import numpy as np
+import pytest
+
+import samples
+from quantskew.fairness import fvo, overall_accuracy
+from quantskew.intervals import DRAWS
+from quantskew.seeds import fairness_over_seeds, group_accuracies, interval, mean_over_seeds, overall
+
+STATISTICS = {
+    "accuracy": lambda right: sum(map(sum, right)) / sum(map(len, right)),
+    "fvo": lambda right: max(map(np.mean, right)) - min(map(np.mean, right)),
+    "least": lambda right: min(map(np.mean, right)),
+}
+
+
+def right_by_group(audit, precision):
+    right = audit.predictions[audit.index(precision)] == audit.labels
+    return [right[audit.groups == g].astype(float) for g in range(len(audit.group_names))]
+
+
+def by_loops(audits, precision, statistic, draws):
+    """The first so many draws: seeds first, then the images of each of their groups."""
+    seeds = np.random.default_rng(0).integers(0, len(audits), (DRAWS, len(audits)))
+    result = []
+    for draw in range(draws):
+        values = []
+        for seed in seeds[draw]:
+            resampled = []
+            for group, right in enumerate(right_by_group(audits[seed], precision)):
+                rng = np.random.default_rng([0, group])
+                images = rng.integers(0, len(right), (DRAWS, len(right)), dtype=np.int32)[draw]
+                resampled.append([right[image] for image in images])
+            values.append(statistic(resampled))
+        result.append(sum(values) / len(values))
+    return result
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_draws_are_of_seeds_and_then_of_images(name):
+    audits = [samples.random_audit(samples=size, seed=seed) for seed, size in enumerate((60, 75, 64))]
+    value, draws = fairness_over_seeds(audits, "int8")[name]
+    by_hand = [STATISTICS[name](right_by_group(audit, "int8")) for audit in audits]
+    assert value == pytest.approx(np.mean(by_hand))
+    assert draws.shape == (DRAWS,)
+    assert draws[:40] == pytest.approx(by_loops(audits, "int8", STATISTICS[name], 40))
+
+
+def test_one_seed_is_the_bootstrap_of_its_images():
+    audit = samples.random_audit()
+    table = fvo(audit).set_index("precision")
+    for precision in audit.precisions:
+        bounds = interval(*fairness_over_seeds([audit], precision)["fvo"])
+        assert bounds == pytest.approx(table.loc[precision, ["value", "low", "high"]].to_dict())
+    accuracy, _ = fairness_over_seeds([audit], "fp32")["accuracy"]
+    assert accuracy == pytest.approx(overall_accuracy(audit)["value"][0])
+
+
+def width(audits):
+    bounds = interval(*fairness_over_seeds(audits, "fp32")["accuracy"])
+    return bounds["high"] - bounds["low"]
+
+
+def test_seeds_that_differ_widen_the_interval():
+    good, bad = (samples.exact_audit({"fp32": [share, share]}, count=200) for share in (0.9, 0.4))
+    assert width([good, bad]) > 3 * max(width([good]), width([bad]))
+    # The same seed twice adds nothing.
+    assert width([good, good]) == pytest.approx(width([good]))
+
+
+def test_shapes_and_group_values():
+    audits = [samples.exact_audit({"fp32": [0.5, 0.25], "int2": [1.0, 0.0]}) for _ in range(3)]
+    value, draws = group_accuracies(audits, "int2")
+    assert value.tolist() == [[1.0, 0.0]] * 3
+    assert draws.shape == (DRAWS, 3, 2)
+    # No resampling changes a group that is always right.
+    assert (draws == [1.0, 0.0]).all()
+
+
+def test_a_mean_over_seeds_is_one_of_those_that_seeds_can_make():
+    value, draws = mean_over_seeds(np.array([0.0, 1.0]), np.tile([0.0, 1.0], (500, 1)))
+    assert value == 0.5
+    assert set(draws) == {0.0, 0.5, 1.0}
+    assert np.mean(draws == 0.5) == pytest.approx(0.5, abs=0.1)
+
+
+def test_every_statistic_draws_the_same_seeds():
+    per_seed = np.tile([1.0, 5.0, 7.0], (50, 1))
+    _, once = mean_over_seeds(per_seed[0], per_seed)
+    _, shifted = mean_over_seeds(per_seed[0] + 2, per_seed + 2)
+    assert shifted - once == pytest.approx(np.full(50, 2.0))
+
+
+def test_a_group_without_samples_is_left_out():
+    audit = samples.uneven_audit()
+    statistics = fairness_over_seeds([audit, audit], "int2")
+    right = right_by_group(audit, "int2")[:2]
+    for name, statistic in STATISTICS.items():
+        value, draws = statistics[name]
+        assert value == pytest.approx(statistic(right))
+        assert np.isfinite(draws).all()
+
+
+def test_overall_accuracy_weighs_groups_by_their_images():
+    accuracies, counts = np.array([[0.5, 1.0, np.nan]]), np.array([[30, 10, 0]])
+    assert overall(accuracies, counts) == pytest.approx([25 / 40])
