@@ -24,7 +24,7 @@ def audits(accuracies, history=None, seeds=2):
 
 
 def at(precision, **methods):
-    """Sets in which each method has these accuracies at one precision; keys are written with underscores."""
+    """Sets in which each method has these accuracies at one precision."""
     return {key: audits({precision: shares}) for key, shares in methods.items()}
 
 

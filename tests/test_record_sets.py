@@ -80,7 +80,7 @@ def test_a_set_ends_at_the_first_seed_that_is_missing(tmp_path):
 
 def test_no_record_at_all_is_an_error_that_says_what_to_do():
     write(("ptq",), (0,))
-    with pytest.raises(FileNotFoundError, match="no record of utkface with ptq, mse; .*quantskew records"):
+    with pytest.raises(FileNotFoundError, match=r"no record of utkface with ptq, mse; .*quantskew records"):
         recorded("utkface", ("ptq", "mse"))
     with pytest.raises(FileNotFoundError, match="no record of digits with mse"):
         recorded("digits", ("mse",))

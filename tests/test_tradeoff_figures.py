@@ -42,7 +42,11 @@ def test_lines_are_the_values_of_each_method(table, axes, measure):
         assert line.get_ydata() == pytest.approx(own["value"].to_numpy())
         assert [precisions[round(x)] for x in line.get_xdata()] == own["precision"].tolist()
         (bars,) = container.lines[2]
-        for segment, low, high in zip(bars.get_segments(), own["low"], own["high"], strict=True):
+        # A resampled FVO is larger than the measured one more often than not: the bar still begins there.
+        bounds = own[["value", "low", "high"]]
+        for segment, low, high in zip(
+            bars.get_segments(), bounds.min(axis=1), bounds.max(axis=1), strict=True
+        ):
             assert segment[:, 1] == pytest.approx([low, high])
     assert axes.get_ylabel()
 

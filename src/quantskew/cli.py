@@ -97,6 +97,11 @@ def _parser():
         metavar="M,M,...",
         help=f"of {', '.join(METHODS)} (default: all)",
     )
+    mitigate.add_argument(
+        "--start",
+        metavar="FILE",
+        help="weights of a float model (safetensors) that is then not trained here",
+    )
     _add_seeds(mitigate)
     mitigate.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated")
     mitigate.set_defaults(run=_mitigate)
@@ -247,7 +252,7 @@ def _load_array(path):
 def _mitigate(options):
     folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
     audits = {}
-    for key, audit, path in _sets(options, folder, options.methods):
+    for key, audit, path in _sets(options, folder, options.methods, options.start):
         audits.setdefault(methods.get(key).title, []).append(audit)
         print(path)
     table = write_comparison(audits, folder)
@@ -259,7 +264,7 @@ def _records(options):
         print(path)
 
 
-def _sets(options, folder, chosen, rotate=False):
+def _sets(options, folder, chosen, start=None, rotate=False):
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
     for key in chosen:

@@ -241,8 +241,8 @@ def train_once(model, path, train):
         with replacing(path) as partial:
             save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
         checkpoint.unlink(missing_ok=True)
+    models.load_weights(model, path)
     with safe_open(path, framework="pt") as file:
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
         return json.loads(file.metadata()["quantskew.record"])
 
 

@@ -6,6 +6,8 @@ and a killed run goes on where it stood.
 
 import copy
 import dataclasses
+import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +24,15 @@ from quantskew.weighted_loss import difficulty_weights, paper_weights
 PRECISIONS = ("fp32", "int8", "int4", "int3", "int2")
 
 
-def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None):
+def mitigate(
+    experiment,
+    method,
+    precisions=PRECISIONS,
+    data_dir=None,
+    device="auto",
+    options=None,
+    start_from=None,
+):
     """The Audit of an experiment under a method, from the cache or made now.
 
     Parameters
@@ -37,6 +47,9 @@ def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="a
         See `quantskew.experiments.audit`.
     options : QATOptions, optional
         Of training with quantized weights; its precision is replaced by each of `precisions`.
+    start_from : path, optional
+        Weights of a float model of the experiment's architecture (safetensors), which is then not trained
+        here; for methods without sampling or class weights.
 
     Returns
     -------
@@ -46,8 +59,9 @@ def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="a
     Raises
     ------
     ValueError
-        If a name is not known, the experiment has sampling or weights already, or a precision cannot be
-        trained; before any training starts.
+        If a name is not known, the experiment has sampling or weights already, a precision cannot be
+        trained, a plan names an unknown layer, or `start_from` is of another architecture; before any
+        training starts.
     """
     method, precisions = methods.get(method), tuple(precisions)
     if isinstance(experiment, str):
@@ -57,12 +71,20 @@ def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="a
         raise ValueError("the experiment has sampling or class weights of its own; methods bring theirs")
     if precisions[:1] != ("fp32",) or None in [integer_bits(p) for p in precisions[1:]]:
         raise ValueError(f"give fp32 and then integer precisions; got {', '.join(precisions)}")
+    if start_from and (method.targets or method.weights):
+        raise ValueError(f"{method.title} trains a float model of its own; start_from cannot replace it")
+    data = experiments.load_data(experiment, data_dir)
+    untrained = _untrained(experiment, data)
     if method.trains_quantized:
         for precision in precisions[1:]:
-            dataclasses.replace(options, precision=precision)
-    data = experiments.load_data(experiment, data_dir)
+            qat.layer_precisions(untrained, dataclasses.replace(options, precision=precision))
     start = float_experiment(experiment, method, data, device)
-    model, record = experiments.trained(start, data, device)
+    if start_from:
+        model, record = untrained.to(experiments.choose_device(device)), {"history": [], "seconds": 0.0}
+        models.load_weights(model, start_from)
+        record["key"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+    else:
+        model, record = experiments.trained(start, data, device)
     parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
     key = digest([*parts, source_digest("quantskew.mitigation")])
     path = cache_dir() / "audits" / f"{experiment.name}-{method.key}-{key}.safetensors"
@@ -83,6 +105,11 @@ def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="a
             facts["qat"] = dataclasses.asdict(options)
         audit_models(quantized["fp32"], quantized, data, facts=facts).save(path)
     return Audit.load(path)
+
+
+def _untrained(experiment, data):
+    channels = data.train.images.shape[1]
+    return models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
 
 
 def float_experiment(experiment, method, data, device="auto"):
@@ -156,9 +183,7 @@ class _Retraining:
 
     def _quantized(self, model, key, options):
         if self.method.retraining == "qat from scratch":
-            recipe = self.experiment.recipe
-            channels = self.data.train.images.shape[1]
-            model = models.build(self.experiment.model, len(self.data.class_names), channels, recipe.seed)
+            model = _untrained(self.experiment, self.data)
         prepared = qat.prepare(model.to(self.device), options)
         return qat.convert(self._trained(prepared, key, options.precision, options))
 

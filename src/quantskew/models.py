@@ -5,6 +5,7 @@ Every model is built with random weights: nothing is downloaded.
 
 import torch
 import torchvision
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 
@@ -108,6 +109,40 @@ def build(name, num_classes, in_channels=3, seed=0):
         else:
             model = _torchvision_model(name, num_classes, in_channels)
     return model.to(memory_format=torch.channels_last)
+
+
+def load_weights(model, path):
+    """Give a model the weights of a safetensors file, in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    path : path
+        Written by `safetensors.torch.save_file` of a ``state_dict``, or a model of the cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not whole, or holds the weights of another architecture; what differs is named.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    own = model.state_dict()
+    differing = [name for name in own if name not in found] + [name for name in found if name not in own]
+    differing += [name for name in own if name in found and own[name].shape != found[name].shape]
+    if differing:
+        raise ValueError(
+            f"{path} holds the weights of another architecture or another number of classes: "
+            f"{len(differing)} tensors differ, such as {differing[0]}"
+        )
+    model.load_state_dict(found)
 
 
 def _torchvision_model(name, num_classes, in_channels):

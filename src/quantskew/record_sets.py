@@ -25,7 +25,7 @@ def file_name(experiment, key, seed):
     return f"{experiment}-{key}{f'-{seed}' if seed else ''}.safetensors"
 
 
-def made_methods(experiment, keys, seeds, data_dir=None, device="auto"):
+def made_methods(experiment, keys, seeds, data_dir=None, device="auto", start_from=None):
     """The set of some methods, made here or taken from the cache.
 
     Parameters
@@ -34,15 +34,16 @@ def made_methods(experiment, keys, seeds, data_dir=None, device="auto"):
     keys : sequence of str
         See `quantskew.methods.METHODS`.
     seeds : sequence of int
-    data_dir, device
-        See `quantskew.experiments.audit`.
+    data_dir, device, start_from
+        See `quantskew.mitigation.mitigate`.
 
     Returns
     -------
     dict of str to list of Audit
     """
+    options = {"data_dir": data_dir, "device": device, "start_from": start_from}
     chosen = [_seeded(experiment, seed) for seed in seeds]
-    return {key: [mitigate(own, key, data_dir=data_dir, device=device) for own in chosen] for key in keys}
+    return {key: [mitigate(own, key, **options) for own in chosen] for key in keys}
 
 
 def made_rotations(experiment, seeds, data_dir=None, device="auto"):
@@ -134,7 +135,7 @@ def _rotation_files(keys):
     return {key: key if key == difficulty.BALANCED else f"cut-{key}" for key in keys}
 
 
-def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", rotate=False):
+def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", start_from=None, rotate=False):
     """Make sets and write each Audit into a folder; one seed is finished before the next begins.
 
     Parameters
@@ -144,8 +145,8 @@ def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", ro
     keys : sequence of str
         See `quantskew.methods.METHODS`.
     seeds : sequence of int
-    data_dir, device
-        See `quantskew.experiments.audit`.
+    data_dir, device, start_from
+        See `quantskew.mitigation.mitigate`.
     rotate : bool
         Whether the rotations are made too.
 
@@ -156,7 +157,7 @@ def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", ro
     """
     for seed in seeds:
         for key in keys:
-            (audit,) = made_methods(experiment, [key], [seed], data_dir, device)[key]
+            (audit,) = made_methods(experiment, [key], [seed], data_dir, device, start_from)[key]
             yield _written(experiment, folder, key, key, seed, audit)
         if rotate:
             runs = made_rotations(experiment, [seed], data_dir, device)
