@@ -100,6 +100,8 @@ def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, ca
     ("arguments", "message"),
     [
         (["mitigate", "digits", "--methods", "ptq,magic"], "unknown method 'magic'; known: ptq, u-o"),
+        (["mitigate", "digits", "--methods", "wcr", "--start", "x"], "start_from cannot replace it"),
+        (["mitigate", "digits", "--methods", "ptq", "--start", "nowhere.safetensors"], "nowhere.safetensors"),
         (["mitigate", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
         (["records", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
         (["mitigate", "digit"], "known: digits, balanced_digits"),

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import samples
 from quantskew import experiments, methods, mitigation, training
@@ -140,6 +141,17 @@ def test_sampling_and_weights_are_those_of_the_method(digits):
     assert weights == pytest.approx(difficulty_weights(losses))
 
 
+def test_a_float_model_from_a_file_is_not_trained(digits, tmp_path, monkeypatch):
+    trained, _ = experiments.trained(QUICK, digits, "cpu")
+    state = {name: value.contiguous() for name, value in trained.state_dict().items()}
+    save_file(state, tmp_path / "start.safetensors")
+    expected = run("per-channel")
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained"))
+    audit = run("per-channel", start_from=tmp_path / "start.safetensors")
+    np.testing.assert_array_equal(audit.logits, expected.logits)
+    assert audit.provenance["history"] == []
+
+
 def test_options_of_training_make_an_audit_of_their_own():
     frozen = run("mpqat", options=QATOptions(learn_steps=False, dampening=0.0, reestimate_batches=0))
     assert frozen.provenance["qat"]["learn_steps"] is False
@@ -180,6 +192,8 @@ def test_a_killed_run_goes_on_to_the_same_logits(tmp_path, monkeypatch, method):
         ("ptq", {"precisions": ()}, "give fp32"),
         ("ptq", {"precisions": ("fp32", "int99")}, "unknown precision 'int99'"),
         ("ptq", {"experiment": "nowhere"}, "unknown experiment"),
+        ("wcr", {"start_from": "x.safetensors"}, "WCR trains a float model of its own"),
+        ("mpqat", {"options": QATOptions(plan={"nowhere": "int2"})}, "unknown layer 'nowhere'"),
         (
             "ptq",
             {"experiment": experiments.get("digits", targets="mean")},

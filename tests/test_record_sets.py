@@ -21,7 +21,7 @@ def made(tmp_path, monkeypatch):
     """Methods and rotations give made Audits; their calls are listed."""
     calls = []
 
-    def mitigate(experiment, key, *, data_dir, device):
+    def mitigate(experiment, key, *, data_dir, device, start_from):
         calls.append((experiment.name, key, experiment.recipe.seed, data_dir, device))
         return fake(key, experiment.recipe.seed)
 

@@ -278,6 +278,7 @@ def _sets(options, folder, chosen, start=None, rotate=False):
         range(first, first + options.seeds),
         options.data_dir,
         options.device,
+        start,
         rotate,
     )
 

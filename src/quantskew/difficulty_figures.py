@@ -56,7 +56,7 @@ def rotation_map(runs, axes):
     axes.imshow(change, cmap="RdBu", vmin=-extent, vmax=extent, aspect="auto")
     for (row, column), value in np.ndenumerate(change):
         color = "white" if abs(value) > 0.6 * extent else "black"
-        axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=8.5, color=color)
+        axes.text(column, row, f"{round(value):+d}", ha="center", va="center", fontsize=8.5, color=color)
     axes.set_xticks(np.arange(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0)
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_xlabel("accuracy measured of group")

@@ -65,10 +65,10 @@ def _margin(values, group):
 
 
 def _seeds_alone(values):
-    """A statistic of each seed that was not resampled: its mean, and draws of seeds; NaN for a single one."""
+    """A statistic of each seed that was not resampled: mean and draws of seeds, NaN below three."""
     values = np.asarray(values)
     mean, draws = mean_over_seeds(values, np.tile(values, (2000, 1)))
-    return mean, draws if len(values) > 1 else np.full(len(draws), np.nan)
+    return mean, draws if len(values) > 2 else np.full(len(draws), np.nan)
 
 
 def _training(audits, part):
@@ -201,7 +201,7 @@ def judge_methods(claim, audits):
     -------
     dict
         ``effect``, ``low``, ``high`` and ``verdict``; undecided where a method is missing, or where the
-        effect varies over seeds alone and there is one.
+        effect varies over seeds alone and there are less than three.
     """
     if any(key not in audits for key in claim.needs):
         return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
