@@ -45,7 +45,9 @@ def by_detach(weight, step, low, high):
     ratio = weight / step
     # In this order the sum is exact, and with it which codes are clipped.
     codes = ratio.round().detach() + (ratio - ratio.detach())
-    return codes.clamp(low, high) * step
+    # Not clamp, whose gradient is 0 at the bounds themselves in some versions of torch.
+    clipped = torch.where((codes < low) | (codes > high), codes.detach().clamp(low, high), codes)
+    return clipped * step
 
 
 def gradients(function, weight, step, low, high, upstream):

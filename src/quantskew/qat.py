@@ -225,6 +225,9 @@ def convert(prepared):
             codes, values = quantize_dequantize(weight, step.grid)
             weight.copy_(values)
             quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
+        # A copied module shares the class that computes the weight; removing it must not reach the original.
+        shared = type(module)
+        module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
         parametrize.remove_parametrizations(module, own, leave_parametrized=False)
         # The weight comes back at the end; a float model has its biases there.
         for bias in [other for other in module._parameters if "bias" in other]:
