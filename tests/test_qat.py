@@ -156,13 +156,13 @@ def test_dampening_is_the_only_difference_of_the_gradients():
     for index in (0, 5):
         chains = [model[index].parametrizations.weight for model in (plain, damped)]
         weight, step = chains[0].original.detach(), chains[0][0]
+        assert step.quantized is None
         variable = weight.clone().requires_grad_()
         clipped = variable.clamp(step.step.item() * step.low, step.step.item() * step.high)
         loss = ((plain[index].weight.detach() - clipped) ** 2).flatten(1).mean(1).sum()
         (0.05 * loss).backward()  # half of the ramp
         torch.testing.assert_close(chains[1].original.grad - chains[0].original.grad, variable.grad)
         assert torch.equal(chains[0][0].step.grad, chains[1][0].step.grad)
-        assert step.quantized is None
 
 
 def test_the_output_channels_of_a_transposed_convolution_are_on_its_second_axis():
