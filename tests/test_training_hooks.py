@@ -1,5 +1,6 @@
 """What other kinds of training add to the plain loop: hooks, optimizers of their own, measurements."""
 
+import functools
 import math
 
 import numpy as np
@@ -76,7 +77,9 @@ def test_hooks_are_called_at_their_places():
             assert torch.equal(before, hooks.weights[2 * step - 1])
 
 
-def test_progress_rises_from_0_by_steps():
+@pytest.mark.parametrize("silent", [False, True])
+def test_progress_rises_from_0_by_steps_whether_a_bar_shows_it_or_not(silent, monkeypatch):
+    monkeypatch.setattr(training, "tqdm", functools.partial(training.tqdm, disable=silent))
     model = samples.tiny_model()
     hooks = Recorder(model)
     run(hooks, model)

@@ -154,7 +154,8 @@ def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, 
     outcomes = []
     batches, generator = batches_of_epoch(recipe, len(split), epoch)
     torch.manual_seed(generator.initial_seed())
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        progress = (epoch * len(batches) + number) / (recipe.epochs * len(batches))
         inputs = normalise(augment(split.images[batch], recipe, generator).to(device))
         labels = split.labels[batch].to(device)
         with _autocast(device, recipe.compute):
@@ -168,10 +169,10 @@ def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, 
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        hooks.after_backward(bar.n / bar.total)
+        hooks.after_backward(progress)
         for optimizer in optimizers:
             optimizer.step()
-        hooks.after_step(bar.n / bar.total)
+        hooks.after_step(progress)
         scheduler.step()
         outcomes.append(_outcomes(logits.detach(), labels))
         bar.update()
