@@ -1,6 +1,7 @@
 """Methods from end to end, on the digits and for an epoch or two."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -150,6 +151,8 @@ def test_a_float_model_from_a_file_is_not_trained(digits, tmp_path, monkeypatch)
     audit = run("per-channel", start_from=tmp_path / "start.safetensors")
     np.testing.assert_array_equal(audit.logits, expected.logits)
     assert audit.provenance["history"] == []
+    content = (tmp_path / "start.safetensors").read_bytes()
+    assert audit.provenance["start_digest"] == hashlib.sha256(content).hexdigest()
 
 
 def test_options_of_training_make_an_audit_of_their_own():
@@ -192,6 +195,7 @@ def test_a_killed_run_goes_on_to_the_same_logits(tmp_path, monkeypatch, method):
         ("ptq", {"precisions": ()}, "give fp32"),
         ("ptq", {"precisions": ("fp32", "int99")}, "unknown precision 'int99'"),
         ("ptq", {"experiment": "nowhere"}, "unknown experiment"),
+        ("ptq", {"precisions": ("fp32", "int4", "int4")}, "named once; got fp32, int4, int4"),
         ("wcr", {"start_from": "x.safetensors"}, "WCR trains a float model of its own"),
         ("mpqat", {"options": QATOptions(plan={"nowhere": "int2"})}, "unknown layer 'nowhere'"),
         (

@@ -71,6 +71,8 @@ def mitigate(
         raise ValueError("the experiment has sampling or class weights of its own; methods bring theirs")
     if precisions[:1] != ("fp32",) or None in [integer_bits(p) for p in precisions[1:]]:
         raise ValueError(f"give fp32 and then integer precisions; got {', '.join(precisions)}")
+    if len(set(precisions)) < len(precisions):
+        raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
     if start_from and (method.targets or method.weights):
         raise ValueError(f"{method.title} trains a float model of its own; start_from cannot replace it")
     data = experiments.load_data(experiment, data_dir)
@@ -96,6 +98,8 @@ def mitigate(
             "history": record["history"],
             "training_seconds": record["seconds"],
         }
+        if start_from:
+            facts["start_digest"] = record["key"]
         retraining = _Retraining(start, method, data, device, options)
         quantized = retraining.models(model, record["key"], precisions)
         if method.retraining:

@@ -49,6 +49,11 @@ def of_role(audit, table, role):
     return table[table["group"] == audit.group_names[group]].drop(columns="group")
 
 
+def captioned(title, table):
+    """A table with its row names and a title above it."""
+    return table.style.set_caption(title).set_table_attributes('class="dataframe"')
+
+
 def show(table, digits=4):
     """A table as a page shows it: every word of every cell, no row numbers."""
     return table.style.hide(axis="index").format(precision=digits).set_table_attributes('class="dataframe"')

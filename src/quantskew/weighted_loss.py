@@ -76,6 +76,8 @@ def paper_weights(num_classes, hardest, weight=0.6):
     >>> [round(weight, 3) for weight in paper_weights(5, hardest=4)]
     [0.1, 0.1, 0.1, 0.1, 0.6]
     """
+    if num_classes < 2:
+        raise ValueError(f"weights compare classes; got {num_classes}")
     if not 0 <= hardest < num_classes:
         raise ValueError(f"hardest must be a class id below {num_classes}; got {hardest}")
     others = (1 - weight) / (num_classes - 1)
