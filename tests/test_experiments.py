@@ -142,3 +142,9 @@ def test_a_device_that_cannot_be_used_is_refused(name):
     with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
         experiments.choose_device(name)
     assert experiments.choose_device("cpu").type == "cpu"
+
+
+def test_a_device_is_named_by_what_computes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert experiments.device_name(torch.device("cuda:1")) == "GPU 1"
+    assert experiments.device_name(torch.device("cpu")) == f"{torch.get_num_threads()} cores"

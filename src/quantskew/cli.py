@@ -271,6 +271,8 @@ def _sets(options, folder, chosen, start=None, rotate=False):
         methods.get(key)
     first = options.seed or 0
     experiment = _chosen(options)
+    if options.download:
+        experiments.load_data(experiment, options.data_dir, download=True)
     return write_sets(
         experiment,
         folder,

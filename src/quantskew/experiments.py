@@ -324,4 +324,4 @@ def audit(
 def device_name(device):
     """Name of what computes, as far as its results differ from another's."""
     # The number of threads decides the order in which a processor adds, and with it the last digits.
-    return torch.cuda.getdevice_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} cores"
