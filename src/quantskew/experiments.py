@@ -154,6 +154,12 @@ def choose_device(name="auto"):
     return device
 
 
+def untrained(experiment, data):
+    """The experiment's model with its initial weights."""
+    channels = data.train.images.shape[1]
+    return models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
+
+
 def trained(experiment, data, device="auto"):
     """The trained model and its history, from the cache or trained now.
 
@@ -184,9 +190,7 @@ def trained(experiment, data, device="auto"):
             "code": source_digest("quantskew.training", "quantskew.models"),
         }
     )
-    model = models.build(
-        experiment.model, len(data.class_names), data.train.images.shape[1], experiment.recipe.seed
-    ).to(device)
+    model = untrained(experiment, data).to(device)
     title = f"training {experiment.name}, seed {experiment.recipe.seed}"
     measure = _gradient_measure(data, experiment.recipe.epochs)
 

@@ -10,27 +10,22 @@ import numpy as np
 import pandas as pd
 
 from quantskew import difficulty
+from quantskew.intervals import DRAWS
+from quantskew.methods import PAPER
 from quantskew.seeds import fairness_over_seeds, group_accuracies, interval, mean_over_seeds
-from quantskew.verdicts import cell, verdict
+from quantskew.verdicts import Statement, cell, judgement
 
 # A training accuracy within so much of the others' counts as equal.
 _EQUAL = 0.02
-_PAPER = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat")
+_OTHERS = tuple(key for key in PAPER if key != "fair-qat")
 
 
 @dataclass(frozen=True)
-class MethodClaim:
+class MethodClaim(Statement):
     """One claim about what training on other data or in another way does.
 
     Attributes
     ----------
-    key : str
-    source : str
-        Section and figure.
-    statement : str
-        In our words.
-    effect : str
-        What is measured, in words; positive is as claimed.
     measure : callable
         dict of str to list of Audit (the seeds of each method or rotation, by its key) -> effect and its
         resampled values.
@@ -38,10 +33,6 @@ class MethodClaim:
         Keys that `measure` reads.
     """
 
-    key: str
-    source: str
-    statement: str
-    effect: str
     measure: Callable
     needs: tuple
 
@@ -67,7 +58,7 @@ def _margin(values, group):
 def _seeds_alone(values):
     """A statistic of each seed that was not resampled: mean and draws of seeds, NaN below three."""
     values = np.asarray(values)
-    mean, draws = mean_over_seeds(values, np.tile(values, (2000, 1)))
+    mean, draws = mean_over_seeds(values, np.tile(values, (DRAWS, 1)))
     return mean, draws if len(values) > 2 else np.full(len(draws), np.nan)
 
 
@@ -99,7 +90,7 @@ def _spread(audits, method):
 def _lead(audits, measure, sign):
     """By how much Fair QAT leads the best other method at int4; `sign` is -1 where less is better."""
     own = _fairness(audits, "fair-qat", "int4", measure)
-    others = [_fairness(audits, method, "int4", measure) for method in _PAPER]
+    others = [_fairness(audits, method, "int4", measure) for method in _OTHERS]
     best = [np.max([sign * other[k] for other in others], axis=0) for k in (0, 1)]
     return sign * own[0] - best[0], sign * own[1] - best[1]
 
@@ -175,7 +166,7 @@ _CLAIMS = (
         "Fair QAT has the lowest FVO at int4.",
         "least FVO of the other methods less that of Fair QAT",
         lambda a: _lead(a, "fvo", -1),
-        (*_PAPER, "fair-qat"),
+        PAPER,
     ),
     MethodClaim(
         "fair_qat_accurate",
@@ -183,7 +174,7 @@ _CLAIMS = (
         "Fair QAT has the highest overall accuracy at int4.",
         "accuracy of Fair QAT less the highest of the other methods",
         lambda a: _lead(a, "accuracy", 1),
-        (*_PAPER, "fair-qat"),
+        PAPER,
     ),
 )
 METHOD_CLAIMS = {claim.key: claim for claim in _CLAIMS}
@@ -204,15 +195,10 @@ def judge_methods(claim, audits):
         effect varies over seeds alone and there are less than three.
     """
     if any(key not in audits for key in claim.needs):
-        return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
+        return judgement(np.nan, np.nan, np.nan)
     value, draws = claim.measure(audits)
     bounds = interval(value, draws)
-    return {
-        "effect": bounds["value"],
-        "low": bounds["low"],
-        "high": bounds["high"],
-        "verdict": verdict(bounds["low"], bounds["high"]),
-    }
+    return judgement(bounds["value"], bounds["low"], bounds["high"])
 
 
 def method_scorecard(audits, keys):

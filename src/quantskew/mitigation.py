@@ -76,7 +76,7 @@ def mitigate(
     if start_from and (method.targets or method.weights):
         raise ValueError(f"{method.title} trains a float model of its own; start_from cannot replace it")
     data = experiments.load_data(experiment, data_dir)
-    untrained = _untrained(experiment, data)
+    untrained = experiments.untrained(experiment, data)
     if method.trains_quantized:
         for precision in precisions[1:]:
             qat.layer_precisions(untrained, dataclasses.replace(options, precision=precision))
@@ -109,11 +109,6 @@ def mitigate(
             facts["qat"] = dataclasses.asdict(options)
         audit_models(quantized["fp32"], quantized, data, facts=facts).save(path)
     return Audit.load(path)
-
-
-def _untrained(experiment, data):
-    channels = data.train.images.shape[1]
-    return models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
 
 
 def float_experiment(experiment, method, data, device="auto"):
@@ -187,7 +182,7 @@ class _Retraining:
 
     def _quantized(self, model, key, options):
         if self.method.retraining == "qat from scratch":
-            model = _untrained(self.experiment, self.data)
+            model = experiments.untrained(self.experiment, self.data)
         prepared = qat.prepare(model.to(self.device), options)
         return qat.convert(self._trained(prepared, key, options.precision, options))
 

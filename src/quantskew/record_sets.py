@@ -111,23 +111,39 @@ def live_and_recorded(experiment, record, keys, seeds, data_dir=None, device="au
     dict of str to dict of str to list of Audit
         By the title of its column.
     """
-    live = made_methods(experiment, keys, range(seeds), None, device)
-    if data_dir:
-        again = made_methods(record, keys, range(seeds), data_dir, device)
-        return {f"live: {experiment}": live, f"as the record, live: {record}": again}
-    return {f"live: {experiment}": live, f"record: {record}": recorded(record, keys)}
+    return _beside(
+        experiment,
+        record,
+        lambda name, where: made_methods(name, keys, range(seeds), where, device),
+        lambda: recorded(record, keys),
+        data_dir,
+    )
 
 
 def live_and_recorded_rotations(experiment, record, seeds, data_dir=None, device="auto"):
     """As `live_and_recorded`, of `quantskew.difficulty.rotations`."""
-    live = made_rotations(experiment, range(seeds), None, device)
+    return _beside(
+        experiment,
+        record,
+        lambda name, where: made_rotations(name, range(seeds), where, device),
+        lambda: _recorded_rotations(record),
+        data_dir,
+    )
+
+
+def _beside(experiment, record, make, read, data_dir):
+    """What is made of the experiment, and beside it the record: read, or made where its images are."""
+    live = {f"live: {experiment}": make(experiment, None)}
     if data_dir:
-        again = made_rotations(record, range(seeds), data_dir, device)
-        return {f"live: {experiment}": live, f"as the record, live: {record}": again}
+        return live | {f"as the record, live: {record}": make(record, data_dir)}
+    return live | {f"record: {record}": read()}
+
+
+def _recorded_rotations(record):
     (balanced, *_) = recorded(record, [difficulty.BALANCED])[difficulty.BALANCED]
     files = _rotation_files([difficulty.BALANCED, *balanced.group_names])
     kept = recorded(record, files.values())
-    return {f"live: {experiment}": live, f"record: {record}": {k: kept[f] for k, f in files.items()}}
+    return {key: kept[part] for key, part in files.items()}
 
 
 def _rotation_files(keys):

@@ -15,8 +15,8 @@ from quantskew.intervals import bootstrap_group_means, percentile_interval
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One claim of the paper.
+class Statement:
+    """What a claim says, whatever it is judged on.
 
     Attributes
     ----------
@@ -27,6 +27,20 @@ class Claim:
         In our words.
     effect : str
         What is measured, in words; positive is as claimed.
+    """
+
+    key: str
+    source: str
+    statement: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Claim(Statement):
+    """One claim of the paper about a single Audit.
+
+    Attributes
+    ----------
     samples : callable or None
         Audit -> per-sample measures (..., P, N); None where the effect is a property of the weights.
     measure : callable
@@ -36,10 +50,6 @@ class Claim:
         Part of the Audit that `measure` reads where there are no samples: ``weights`` or ``curvature``.
     """
 
-    key: str
-    source: str
-    statement: str
-    effect: str
     samples: Callable | None
     measure: Callable
     needs: str = "weights"
@@ -56,6 +66,11 @@ def verdict(low, high):
     if low > 0:
         return "holds"
     return "fails" if high < 0 else "undecided"
+
+
+def judgement(effect, low, high):
+    """An effect with its interval and verdict; one that is not defined is undecided."""
+    return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
 
 
 def judge(claim, audit, precision):
@@ -81,7 +96,7 @@ def judge(claim, audit, precision):
         raise ValueError(f"{precision} is the reference; name another of {', '.join(audit.precisions[1:])}")
     if claim.samples is None:
         if getattr(audit, claim.needs) is None:
-            return {"effect": np.nan, "low": np.nan, "high": np.nan, "verdict": "undecided"}
+            return judgement(np.nan, np.nan, np.nan)
         effect, low, high = claim.measure(audit, position)
     else:
         counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
@@ -94,7 +109,7 @@ def judge(claim, audit, precision):
             effect = claim.measure(group_means(samples, audit.groups, num_groups), position, *roles)
             draws = claim.measure(resampled.reshape(len(resampled), *shape), position, *roles)
         low, high = percentile_interval(draws)
-    return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
+    return judgement(effect, low, high)
 
 
 def cell(result):
