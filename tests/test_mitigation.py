@@ -12,7 +12,7 @@ import samples
 from quantskew import experiments, methods, mitigation, training
 from quantskew.methods import METHODS
 from quantskew.mitigation import mitigate
-from quantskew.qat import QATOptions
+from quantskew.qat_options import QATOptions
 from quantskew.weighted_loss import difficulty_weights
 
 QUICK = experiments.get("digits", epochs=2)

@@ -10,7 +10,8 @@ import samples
 from quantskew import qat, training
 from quantskew.datasets import normalise
 from quantskew.ptq import quantize_model, weight_parameters
-from quantskew.qat import QAT, QATOptions, convert, prepare, train
+from quantskew.qat import QAT, convert, prepare, train
+from quantskew.qat_options import QATOptions
 from quantskew.quantizers import dequantize
 from quantskew.recipe import Recipe
 

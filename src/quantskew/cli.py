@@ -9,6 +9,7 @@ import numpy as np
 from quantskew import experiments, methods
 from quantskew.audit import Audit
 from quantskew.methods import METHODS, RECORDED
+from quantskew.model_cache import model_path
 from quantskew.provenance import provenance
 from quantskew.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
 from quantskew.record_sets import write_sets
@@ -185,7 +186,7 @@ def _train(options):
     print(f"trained in {record['seconds']:.0f} s; validation accuracy by group:")
     for name, accuracy in zip(data.group_names, last["accuracy"], strict=True):
         print(f"  {name:20} {accuracy:.3f}")
-    print(f"model: {experiments.model_path(experiment, record['key'])}")
+    print(f"model: {model_path(experiment.name, record['key'])}")
 
 
 def _audit(options):

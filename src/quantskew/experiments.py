@@ -6,22 +6,19 @@ be deleted at any time.
 """
 
 import dataclasses
-import json
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from quantskew import datasets, models, training
 from quantskew.audit import Audit
 from quantskew.datasets import normalise
-from quantskew.files import cache_dir, digest, replacing
+from quantskew.files import cache_dir, digest
 from quantskew.gradients import group_gradient_norms
 from quantskew.measure import audit_model
+from quantskew.model_cache import model_path, train_once
 from quantskew.provenance import source_digest
 from quantskew.ptq import check_options
 from quantskew.quantizers import DEFAULT_PRECISIONS
@@ -197,7 +194,7 @@ def trained(experiment, data, device="auto"):
     def train(checkpoint):
         return training.fit(model, trained_on, experiment.recipe, checkpoint, title, measure=measure)
 
-    record = train_once(model, model_path(experiment, key), train)
+    record = train_once(model, model_path(experiment.name, key), train)
     return model.eval(), record | {"key": key}
 
 
@@ -218,41 +215,6 @@ def _gradient_measure(data, epochs):
         return [None if np.isnan(norm) else norm for norm in norms.tolist()]
 
     return measure
-
-
-def train_once(model, path, train):
-    """Give a model the weights of a cache entry, which is made first where it is not there.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Changed in place.
-    path : pathlib.Path
-    train : callable
-        Path of a checkpoint -> history; trains `model` in place.
-
-    Returns
-    -------
-    dict
-        ``history`` and ``seconds`` of training.
-    """
-    if not path.exists():
-        checkpoint = path.with_suffix(".checkpoint")
-        start = time.perf_counter()
-        history = train(checkpoint)
-        record = {"history": history, "seconds": round(time.perf_counter() - start, 1)}
-        state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-        with replacing(path) as partial:
-            save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
-        checkpoint.unlink(missing_ok=True)
-    models.load_weights(model, path)
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["quantskew.record"])
-
-
-def model_path(experiment, key):
-    """Cache file of a trained model, by the key that `trained` gives."""
-    return cache_dir() / "models" / f"{experiment.name}-{key}.safetensors"
 
 
 def audit(

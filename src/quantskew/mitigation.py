@@ -15,9 +15,10 @@ from quantskew import batchnorm, experiments, methods, models, qat, training
 from quantskew.audit import Audit
 from quantskew.files import cache_dir, digest
 from quantskew.measure import audit_models
+from quantskew.model_cache import model_path, train_once
 from quantskew.provenance import source_digest
 from quantskew.ptq import quantize_model
-from quantskew.qat import QATOptions
+from quantskew.qat_options import QATOptions
 from quantskew.quantizers import integer_bits
 from quantskew.weighted_loss import difficulty_weights, paper_weights
 
@@ -197,6 +198,6 @@ class _Retraining:
         def train(checkpoint):
             return training.fit(model, self.sampled, self.recipe, checkpoint, title, hooks)
 
-        path = experiments.model_path(self.experiment, digested)
-        self.seconds += experiments.train_once(model, path, train)["seconds"]
+        path = model_path(self.experiment.name, digested)
+        self.seconds += train_once(model, path, train)["seconds"]
         return model.eval()

@@ -11,10 +11,11 @@ from torch.nn.utils import parametrize
 
 from quantskew import models, qat
 from quantskew.ptq import weight_parameters
+from quantskew.qat_options import QATOptions
 
 CLASSES, BATCH, SIDE = 5, 128, 64
-DAMPENED = qat.QATOptions("int4")
-FREEZING = qat.QATOptions("int4", freezing=(0.1, 0.01))
+DAMPENED = QATOptions("int4")
+FREEZING = QATOptions("int4", freezing=(0.1, 0.01))
 
 
 class DetachedRounding(nn.Module):
