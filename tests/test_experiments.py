@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import samples
 from quantskew import experiments
+from quantskew.datasets import utkface
+from quantskew.intersections import groups_are_classes
 from quantskew.models import known_models
 
 QUICK = {"epochs": 1, "batch_size": 128}
@@ -51,6 +54,7 @@ def test_a_second_audit_comes_from_the_cache(fresh_cache):
         ({"options": {"per_channel": True}}, False),
         ({"options": {"fold_batchnorm": True}}, False),
         ({"options": {"boundary_precision": "int8"}}, False),
+        ({"options": {"activation_precision": "int4"}}, False),
     ],
 )
 def test_a_change_makes_a_new_entry(fresh_cache, change, new_model):
@@ -61,6 +65,26 @@ def test_a_change_makes_a_new_entry(fresh_cache, change, new_model):
     assert added == (["audits", "models"] if new_model else ["audits"])
     assert entries(fresh_cache).items() >= before.items()
     assert not np.array_equal(first.logits, second.logits)
+
+
+def test_an_option_that_is_off_makes_no_new_entry(fresh_cache):
+    quick_audit()
+    before = entries(fresh_cache)
+    quick_audit(options={"activation_precision": None})
+    assert entries(fresh_cache) == before
+
+
+def test_options_that_do_not_go_together_are_refused_before_training(fresh_cache):
+    for options, message in (
+        ({"activation_precision": "int8", "curvature": True}, "leave out curvature"),
+        ({"activation_precision": "fp16"}, "must be an integer precision or fp32"),
+        ({"scheme": "banana"}, "known: banner, symmetric, mse"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quick_audit(options=options)
+    with pytest.raises(ValueError, match="each precision is named once"):
+        quick_audit(("fp32", "fp32"))
+    assert entries(fresh_cache) == {}
 
 
 @pytest.mark.parametrize(
@@ -120,6 +144,26 @@ def test_changes_go_to_the_recipe_or_the_experiment():
     assert (experiment.label, experiment.model) == ("age", "resnet34")
     assert experiment.recipe.epochs == experiments.EXPERIMENTS["utkface"].recipe.epochs
     assert experiments.EXPERIMENTS["utkface"].recipe.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "class_names", "group_names"),
+    [
+        ("utkface_gender", utkface.GENDERS, utkface.ETHNICITIES),
+        ("utkface_mobilenet", utkface.ETHNICITIES, utkface.ETHNICITIES),
+    ],
+)
+def test_another_label_and_another_model_on_faces(name, class_names, group_names, fresh_cache, tmp_path):
+    archive = samples.write_archive(tmp_path / "UTKFace.tar.gz", samples.face_files(60))
+    experiment = experiments.get(name, epochs=1, size=32)
+    audit = experiments.audit(experiment, ("fp32", "int3"), data_dir=archive, device="cpu")
+    assert (audit.class_names, audit.group_names) == (class_names, group_names)
+    assert audit.provenance["experiment"]["name"] == name
+    assert groups_are_classes(audit) == (class_names == group_names)
+    own, paper = experiments.EXPERIMENTS[name], experiments.EXPERIMENTS["utkface"]
+    assert (own.dataset, own.size, own.recipe) == (paper.dataset, paper.size, paper.recipe)
+    model = experiments.untrained(experiment, experiments.load_data(experiment, archive))
+    assert type(model).__name__ == ("ResNet" if name == "utkface_gender" else "MobileNetV2")
 
 
 @pytest.mark.parametrize(

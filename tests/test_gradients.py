@@ -120,6 +120,15 @@ def test_parameter_vector_has_the_order_of_the_gradient():
     )
 
 
+def test_quantized_activations_have_no_gradient_and_are_refused():
+    model, (images, labels, groups) = oracles.networks()["linear"], oracles.problem()
+    for precision in ("fp32", "int8"):
+        options = {"activation_precision": "int8", "calibration": images}
+        quantized = quantize_model(model, precision, **options)
+        with pytest.raises(ValueError, match="cannot be differentiated through rounded activations"):
+            group_gradient_norms(quantized, images, labels, groups)
+
+
 def test_bad_input_is_refused():
     model, (images, labels, groups) = oracles.networks()["residual"], oracles.problem()
     model.bn.train()

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 import samples
+from quantskew import measure
 from quantskew.audit import Audit
-from quantskew.datasets import normalise
-from quantskew.measure import audit_model, audit_models
+from quantskew.datasets import Dataset, normalise
+from quantskew.measure import audit_model, audit_models, calibration_images
 from quantskew.ptq import quantize_model
 from quantskew.statistics import arrays_of
 
@@ -102,3 +103,74 @@ def test_logits_that_are_not_finite_name_sample_and_precision():
     model[5].bias.data[0] = float("nan")
     with pytest.raises(ValueError, match="sample 0 at fp32"):
         audit_model(model, data, ["fp32"])
+
+
+def test_activations_are_quantized_where_weights_are_integers(digits, digits_model):
+    precisions, options = ("fp32", "fp16", "int8", "int3"), {"boundary_precision": "int8"}
+    audit = audit_model(digits_model, digits, precisions, activation_precision="int4", **options)
+    plain = audit_model(digits_model, digits, precisions, **options)
+    images, calibration = normalise(digits.test.images), calibration_images(digits)
+    np.testing.assert_array_equal(audit.logits[:2], plain.logits[:2])
+    for row in (2, 3):
+        more = {"activation_precision": "int4", "calibration": calibration}
+        with torch.no_grad():
+            expected = quantize_model(digits_model, precisions[row], **options, **more)(images)
+        # Another batch size may round an activation near a tie to the neighbouring code.
+        differing = np.abs(audit.logits[row] - expected.numpy()) > 1e-3
+        assert differing.mean() < 0.01
+        assert np.abs(audit.logits[row] - plain.logits[row]).mean() > 0.01
+    for name, array in arrays_of(audit.weights).items():
+        np.testing.assert_array_equal(array, arrays_of(plain.weights)[name])
+    assert audit.provenance["quantization"]["activation_precision"] == "int4"
+    assert plain.provenance["quantization"]["activation_precision"] is None
+
+
+def test_calibration_is_on_training_images_alone():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    expected = audit_model(model, data, ["fp32", "int8"], activation_precision="int4").logits
+    dark = data.test.subset(range(len(data.test)))
+    dark.images[5:] = 0
+    changed = Dataset("tiny", data.train, data.validation.subset([0]), dark)
+    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    np.testing.assert_array_equal(measured[:, :5], expected[:, :5])
+    bright = data.train.subset(range(len(data.train)))
+    bright.images[:] = 255
+    changed = Dataset("tiny", bright, data.validation, data.test)
+    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    np.testing.assert_array_equal(measured[0], expected[0])
+    assert not np.allclose(measured[1], expected[1], atol=1e-2)
+
+
+def test_calibration_images_have_the_groups_shares(digits, monkeypatch):
+    def counts(number):
+        monkeypatch.setattr(measure, "_CALIBRATION_IMAGES", number)
+        images = calibration_images(digits)
+        assert torch.equal(images, calibration_images(digits))
+        rows = [
+            int(torch.nonzero((normalise(digits.train.images) == image).flatten(1).all(1))[0])
+            for image in images
+        ]
+        assert len(set(rows)) == len(rows)
+        return digits.train.subset(rows).group_counts
+
+    total = len(digits.train)
+    assert counts(10).tolist() == [1] * 10
+    np.testing.assert_allclose(counts(200), 200 * digits.train.group_counts / total, atol=1)
+    assert counts(1000).tolist() == digits.train.group_counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": samples.tiny_data().test}, "give the whole Dataset, not one split of it"),
+        ({"curvature": True}, "cannot be differentiated through rounded activations; leave out curvature"),
+        ({"precisions": ["fp32", "fp16"]}, "where the weights are integers; none of fp32, fp16 is"),
+        ({"activation_precision": "int99"}, "unknown precision 'int99'"),
+        ({"activation_precision": "fp16"}, "activation_precision must be an integer precision or fp32"),
+        ({"data": Dataset("none", *[samples.tiny_data().train.subset([])] * 3)}, "give a float tensor"),
+    ],
+)
+def test_activations_that_cannot_be_quantized_are_refused(options, message):
+    options = {"data": samples.tiny_data(), "precisions": ["fp32", "int8"], **options}
+    with pytest.raises(ValueError, match=message):
+        audit_model(samples.tiny_model(), **{"activation_precision": "int8", **options})

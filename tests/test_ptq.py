@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import samples
+from quantskew.datasets import normalise
 from quantskew.models import build
 from quantskew.ptq import HalfPrecision, quantize_model, weight_parameters
 from quantskew.quantizers import PRECISIONS, SCHEMES, dequantize, fake_quantize, integer_bits
@@ -233,6 +234,10 @@ def test_a_range_beyond_the_format_names_its_layer(model):
         ({"precision": "fp32", "scheme": "minmax"}, "unknown scheme 'minmax'.*banner, symmetric, mse"),
         ({"precision": "int4", "boundary_precision": "fp16"}, "must be an integer precision"),
         ({"precision": "int4", "boundary_precision": "int77"}, "unknown precision 'int77'"),
+        ({"precision": "int4", "activation_precision": "int77"}, "unknown precision 'int77'"),
+        ({"precision": "int4", "activation_precision": "fp16"}, "integer precision or fp32; got 'fp16'"),
+        ({"precision": "int4", "activation_precision": "int8"}, "give a float tensor"),
+        ({"precision": "fp16", "activation_precision": "int8"}, "fp16 computes with fp16 activations"),
     ],
 )
 def test_unknown_names_are_refused(model, options, message):
@@ -263,3 +268,126 @@ def test_what_fp16_cannot_hold_is_refused(model):
     with pytest.raises(ValueError, match=r"head\.bias is not finite in half precision"):
         HalfPrecision(model)
     assert integer_bits("fp16") is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int4"])
+@pytest.mark.parametrize("off", [{}, {"activation_precision": None}, {"activation_precision": "fp32"}])
+def test_without_activation_precision_nothing_is_added(model, precision, off):
+    images = samples.random_images(4)
+    quantized = quantize_model(model, precision, calibration=images, **off)
+    assert quantized.activation_grids == {}
+    if precision == "fp32":
+        assert_same_state(quantized, state(model))
+        assert torch.equal(quantized(images), model(images))
+    assert list(quantized.state_dict()) == [
+        f"model.{name}" if precision == "fp16" else name for name in model.state_dict()
+    ]
+    assert not any(module._forward_pre_hooks for module in quantized.modules())
+    for name, weight in weight_parameters(quantized).items():
+        expected = fake_quantize(weight_parameters(model)[name.removeprefix("model.")], precision)
+        assert torch.equal(weight, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int3"])
+@pytest.mark.parametrize("fold", [False, True])
+def test_every_layer_is_fed_values_on_a_grid(model, precision, fold):
+    images = samples.random_images(6)
+    before = state(model)
+    options = {"fold_batchnorm": fold, "activation_precision": "int4", "calibration": images}
+    quantized = quantize_model(model, precision, **options)
+    names = [name.removesuffix(".weight") for name in weight_parameters(model)]
+    assert list(quantized.activation_grids) == names
+    assert [grid.high for grid in quantized.activation_grids.values()] == [15] * len(names)
+    weights = quantize_model(model, precision, fold_batchnorm=fold)
+    for name, value in weights.state_dict().items():
+        assert torch.equal(quantized.state_dict()[name], value), name
+    logits = quantized(images)
+    assert torch.equal(copy.deepcopy(quantized)(images), logits)
+    fed = fed_values(quantized, images)
+    assert list(fed) == names
+    assert all(len(torch.unique(values)) <= 16 for values in fed.values())
+    assert not torch.equal(weights(images), logits)
+    assert_same_state(model, before)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def fed_values(model, images):
+    """What each layer of a model is fed, by the layer's name."""
+    fed = {}
+    for name in weight_parameters(model):
+        layer = name.removesuffix(".weight")
+        model.get_submodule(layer).register_forward_pre_hook(
+            lambda _, inputs, layer=layer: fed.update({layer: inputs[0].detach()})
+        )
+    model(images)
+    return fed
+
+
+def test_activations_are_calibrated_after_the_weights_are_quantized(model):
+    images = samples.random_images(6)
+    grids = quantize_model(model, "int2", activation_precision="int8", calibration=images).activation_grids
+    steps = {
+        precision: {
+            name: float(fed.max().clamp(min=0) - fed.min().clamp(max=0)) / 255
+            for name, fed in fed_values(quantize_model(model, precision), images).items()
+        }
+        for precision in ("fp32", "int2")
+    }
+    measured = {name: float(grid.scale) for name, grid in grids.items()}
+    assert measured == pytest.approx(steps["int2"], rel=1e-5)
+    assert measured["head"] != pytest.approx(steps["fp32"]["head"], rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int3"])
+def test_boundary_precision_is_that_of_the_boundary_s_activations_too(model, precision):
+    options = {"activation_precision": "int4", "calibration": samples.random_images(2)}
+    quantized = quantize_model(model, precision, boundary_precision="int8", **options)
+    highest = [grid.high for grid in quantized.activation_grids.values()]
+    assert highest == [255, *[15] * (len(highest) - 2), 255]
+
+
+def test_layers_that_share_a_weight_have_activations_of_their_own():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    grids = quantize_model(
+        model, "fp32", activation_precision="int8", calibration=torch.randn(9, 3)
+    ).activation_grids
+    assert list(grids) == ["0", "2"]
+    assert float(grids["0"].scale) != float(grids["2"].scale)
+
+
+@torch.no_grad()
+def test_sixteen_bits_change_logits_hardly_and_two_a_lot(digits, digits_model):
+    images = normalise(digits.test.images[:200])
+    logits = digits_model(images)
+    change = {}
+    for precision in ("int16", "int8", "int4", "int2"):
+        # Calibrated on the same images, so that nothing is beyond the range and cut off.
+        options = {"activation_precision": precision, "calibration": images}
+        quantized = quantize_model(digits_model, "fp32", **options)
+        change[precision] = float((quantized(images) - logits).norm() / logits.norm())
+    assert 0 < change["int16"] < 1e-4
+    assert change["int16"] < change["int8"] < 0.02 < change["int4"] < change["int2"]
+    assert change["int2"] > 0.5
+
+
+def test_activations_of_bf16_models_stay_bf16(model):
+    images = samples.random_images(2).bfloat16()
+    options = {"activation_precision": "int8", "calibration": images}
+    quantized = quantize_model(copy.deepcopy(model).bfloat16(), "int8", **options)
+    assert quantized(images).dtype == torch.bfloat16
+    assert all(grid.scale.dtype == torch.float32 for grid in quantized.activation_grids.values())
+
+
+def test_activations_inside_an_attention_layer_cannot_be_quantized():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.attention = nn.Linear(4, 4), nn.MultiheadAttention(4, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.attention(x, x, x)[0]
+
+    with pytest.raises(ValueError, match=r"attention\.out_proj is not called .*inside an attention layer"):
+        quantize_model(Attending(), "int8", activation_precision="int8", calibration=torch.randn(5, 1, 4))

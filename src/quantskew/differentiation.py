@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import torch
 
+from quantskew.activations import InputQuantizer
 from quantskew.groups import check_group_ids
 from quantskew.ptq import HalfPrecision
 
@@ -68,6 +69,11 @@ def check_problem(model, images, labels, groups, num_groups=None):
     training = [name or "the model" for name, module in model.named_modules() if module.training]
     if training:
         raise ValueError(f"{training[0]} is in training mode; call model.eval() before measuring")
+    if any(isinstance(module, InputQuantizer) for module in model.modules()):
+        raise ValueError(
+            "the loss cannot be differentiated through rounded activations; measure the model with quantized "
+            "weights alone"
+        )
     trainable_parameters(model)
     if not torch.is_tensor(images) or not images.is_floating_point():
         raise ValueError("images must be a tensor of normalised floats; see quantskew.datasets.normalise")

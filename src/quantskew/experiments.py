@@ -17,10 +17,9 @@ from quantskew.audit import Audit
 from quantskew.datasets import normalise
 from quantskew.files import cache_dir, digest
 from quantskew.gradients import group_gradient_norms
-from quantskew.measure import audit_model
+from quantskew.measure import audit_model, check_audit
 from quantskew.model_cache import model_path, train_once
 from quantskew.provenance import source_digest
-from quantskew.ptq import check_options
 from quantskew.quantizers import DEFAULT_PRECISIONS
 from quantskew.recipe import Recipe
 from quantskew.sampling import resample
@@ -66,6 +65,8 @@ _EXPERIMENTS = (
     Experiment("digits", "digits", "small_resnet", _SMALL, whole="balanced_digits"),
     Experiment("balanced_digits", "balanced_digits", "small_resnet", _SMALL),
     Experiment("utkface", "utkface", "resnet18", _PAPER, size=64),
+    Experiment("utkface_gender", "utkface", "resnet18", _PAPER, size=64, label="gender", group="ethnicity"),
+    Experiment("utkface_mobilenet", "utkface", "mobilenet_v2", _PAPER, size=64),
     Experiment("fashion_mnist", "fashion_mnist", "small_resnet", Recipe(epochs=10, shift=2)),
     Experiment("cifar10", "cifar10", "small_resnet", Recipe(epochs=15)),
     Experiment("svhn", "svhn", "small_resnet", Recipe(epochs=10, flip=False)),
@@ -110,6 +111,13 @@ def get(name, **changes):
     return dataclasses.replace(
         experiment, recipe=recipe, **{f: v for f, v in changes.items() if f in own_fields}
     )
+
+
+def with_seed(experiment, seed):
+    """The experiment, or the one of that name, with another seed of split, weights and training."""
+    if isinstance(experiment, str):
+        experiment = get(experiment)
+    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, seed=seed))
 
 
 def load_data(experiment, data_dir=None, download=False):
@@ -225,6 +233,7 @@ def audit(
     per_channel=False,
     fold_batchnorm=False,
     boundary_precision=None,
+    activation_precision=None,
     data_dir=None,
     device="auto",
     download=False,
@@ -236,8 +245,8 @@ def audit(
     Parameters
     ----------
     experiment : Experiment or str
-    precisions, scheme, per_channel, fold_batchnorm, boundary_precision, curvature, curvature_images
-        See `quantskew.measure.audit_model`.
+    precisions, scheme, per_channel, fold_batchnorm, boundary_precision, activation_precision
+        See `quantskew.measure.audit_model`; likewise `curvature` and `curvature_images`.
     data_dir, download
         See `quantskew.datasets.load`.
     device : str
@@ -259,32 +268,38 @@ def audit(
         "fold_batchnorm": fold_batchnorm,
         "boundary_precision": boundary_precision,
     }
-    check_options(precisions, scheme, boundary_precision)
+    if activation_precision is not None:
+        options["activation_precision"] = activation_precision
+    check_audit(precisions, scheme, boundary_precision, activation_precision, curvature)
     data = load_data(experiment, data_dir, download)
     model, record = trained(experiment, data, device)
-    extent = [curvature, curvature_images]
+    extent = [curvature, curvature_images if curvature else None]
     key = digest([record["key"], list(precisions), options, extent, source_digest("quantskew.measure")])
     path = cache_dir() / "audits" / f"{experiment.name}-{key}.safetensors"
     if not path.exists():
-        facts = {
-            "experiment": dataclasses.asdict(experiment),
-            "data_digest": data.digest,
-            "left_out": len(data.skipped),
-            "training_seconds": record["seconds"],
-            "history": record["history"],
-            "device": device_name(choose_device(device)),
-        }
         audit_model(
             model,
             data,
             precisions,
             **options,
-            facts=facts,
+            facts=training_facts(experiment, data, record, device),
             curvature=curvature,
             curvature_images=curvature_images,
             checkpoint=path.with_suffix(".curvature"),
         ).save(path)
     return Audit.load(path)
+
+
+def training_facts(experiment, data, record, device="auto"):
+    """What the provenance of an Audit says of the experiment: `data` and `record` are those of `trained`."""
+    return {
+        "experiment": dataclasses.asdict(experiment),
+        "data_digest": data.digest,
+        "left_out": len(data.skipped),
+        "training_seconds": record["seconds"],
+        "history": record["history"],
+        "device": device_name(choose_device(device)),
+    }
 
 
 def device_name(device):

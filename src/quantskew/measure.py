@@ -11,9 +11,11 @@ from quantskew.audit import Audit
 from quantskew.curvature import measure_curvature
 from quantskew.datasets import Dataset, normalise
 from quantskew.provenance import provenance
-from quantskew.ptq import quantize_model
-from quantskew.quantizers import DEFAULT_PRECISIONS
+from quantskew.ptq import check_options, quantize_model, quantizes_activations
+from quantskew.quantizers import DEFAULT_PRECISIONS, integer_bits
 from quantskew.weights import collect_statistics
+
+_CALIBRATION_IMAGES = 256
 
 
 def audit_model(
@@ -25,6 +27,7 @@ def audit_model(
     per_channel=False,
     fold_batchnorm=False,
     boundary_precision=None,
+    activation_precision=None,
     device=None,
     batch_size=64,
     facts=None,
@@ -46,6 +49,10 @@ def audit_model(
         The first one is the reference.
     scheme, per_channel, fold_batchnorm, boundary_precision
         See `quantskew.ptq.quantize_model`.
+    activation_precision : str, optional
+        Of the activations where the weights are of an integer precision, calibrated on training images (see
+        `calibration_images`); ``fp32`` and ``fp16`` stay as they are, so that the reference does.  For
+        activations alone see `quantskew.activation_audit`.
     device : str or torch.device, optional
         Where to compute; by default where the model is.
     batch_size : int
@@ -65,23 +72,29 @@ def audit_model(
     Raises
     ------
     ValueError
-        If a name is not known, there is nothing to audit, or weights or logits are not finite.
+        If a name is not known, there is nothing to audit, weights or logits are not finite, or activations
+        are to be quantized without training images, without integer weights, or with `curvature`.
     """
     precisions = tuple(precisions)
-    if not precisions:
-        raise ValueError("no precisions were given; the first one is the reference")
+    check_audit(precisions, scheme, boundary_precision, activation_precision, curvature)
     options = {
         "scheme": scheme,
         "per_channel": per_channel,
         "fold_batchnorm": fold_batchnorm,
         "boundary_precision": boundary_precision,
     }
-    quantized = {precision: quantize_model(model, precision, **options) for precision in precisions}
-    if len(quantized) < len(precisions):
-        raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
+    activations = {}
+    if quantizes_activations(activation_precision):
+        activations["activation_precision"] = activation_precision
+        activations["calibration"] = calibration_images(data)
+    quantized = {}
+    for precision in precisions:
+        more = activations if integer_bits(precision) else {}
+        quantized[precision] = quantize_model(model, precision, **options, **more)
     original = quantize_model(model, "fp32", fold_batchnorm=fold_batchnorm)
     device = torch.device(device or next(model.parameters()).device)
-    facts = {"quantization": options, **(facts or {})}
+    quantization = {**options, "activation_precision": activation_precision}
+    facts = {"quantization": quantization, **(facts or {})}
     audit = audit_models(original, quantized, data, device=device, batch_size=batch_size, facts=facts)
     if not curvature:
         return audit
@@ -94,6 +107,66 @@ def audit_model(
         **options,
     )
     return replace(audit, curvature=surface)
+
+
+def check_audit(precisions, scheme, boundary_precision, activation_precision=None, curvature=False):
+    """Refuse options that `audit_model` cannot serve, before any work is done; they are as there."""
+    if not precisions:
+        raise ValueError("no precisions were given; the first one is the reference")
+    if len(set(precisions)) < len(precisions):
+        raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
+    check_options(precisions, scheme, boundary_precision, activation_precision)
+    if not quantizes_activations(activation_precision):
+        return
+    if curvature:
+        raise ValueError(
+            "the loss cannot be differentiated through rounded activations; leave out curvature or "
+            "activation_precision"
+        )
+    if not any(map(integer_bits, precisions)):
+        raise ValueError(
+            f"activation_precision acts where the weights are integers; none of {', '.join(precisions)} is"
+        )
+
+
+def calibration_images(data):
+    """Training images that the ranges of activations are taken from: 256, or all where there are fewer.
+
+    They are drawn at random, always the same ones, in the groups' shares and at least one of each group.
+
+    Parameters
+    ----------
+    data : Dataset
+
+    Returns
+    -------
+    Tensor of float32, shape (B, C, H, W)
+        Normalised.
+
+    Raises
+    ------
+    ValueError
+        If `data` is not a whole Dataset: test images must not be calibrated on.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> calibration_images(datasets.load("digits")).shape
+    torch.Size([256, 1, 8, 8])
+    """
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            "activations are calibrated on training images; give the whole Dataset, not one split of it"
+        )
+    # In the order of the files the first images of a group may be alike: UTKFace's are of the young.
+    order = np.random.default_rng(0).permutation(len(data.train))
+    groups = data.train.groups.numpy()[order]
+    progress = np.empty(len(order))
+    for group, count in enumerate(data.train.group_counts):
+        progress[groups == group] = np.arange(count) / count
+    # In step through all groups, each at its own pace: the first of each come first.
+    chosen = order[np.argsort(progress, kind="stable")[:_CALIBRATION_IMAGES]]
+    return normalise(data.train.images[chosen])
 
 
 def audit_models(original, quantized, data, *, device=None, batch_size=64, facts=None):

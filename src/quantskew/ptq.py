@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from quantskew.activations import quantize_activations
 from quantskew.quantizers import (
     SCHEMES,
     QParams,
@@ -87,7 +88,7 @@ def weight_parameters(model):
     return found
 
 
-def check_options(precisions, scheme, boundary_precision):
+def check_options(precisions, scheme, boundary_precision, activation_precision=None):
     """Refuse names that are not known, with the known ones, before any work is done."""
     for precision in precisions:
         integer_bits(precision)
@@ -95,6 +96,15 @@ def check_options(precisions, scheme, boundary_precision):
         raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
     if boundary_precision is not None and integer_bits(boundary_precision) is None:
         raise ValueError(f"boundary_precision must be an integer precision; got {boundary_precision!r}")
+    if quantizes_activations(activation_precision) and integer_bits(activation_precision) is None:
+        raise ValueError(
+            f"activation_precision must be an integer precision or fp32; got {activation_precision!r}"
+        )
+
+
+def quantizes_activations(activation_precision):
+    """Whether activations are quantized at all: None and ``fp32`` leave them as they are."""
+    return activation_precision not in (None, "fp32")
 
 
 @torch.no_grad()
@@ -106,11 +116,14 @@ def quantize_model(
     fold_batchnorm=False,
     boundary_precision=None,
     bias_correction=False,
+    activation_precision=None,
+    calibration=None,
 ):
     """A copy of a model whose weights are quantized; the model itself is not changed.
 
     The copy computes in floating point with the dequantized weights, as the paper does ("the integer
     weights are scaled to floating points during inference"); biases and batch norm stay as they are.
+    Activations, which the paper leaves alone, are quantized where `activation_precision` asks for it.
 
     Parameters
     ----------
@@ -125,23 +138,32 @@ def quantize_model(
     fold_batchnorm : bool
         Whether each batch norm is first merged into the convolution before it.
     boundary_precision : str, optional
-        An integer precision of the first and the last layer, such as ``int8``; by default they have
-        `precision`.  It is ignored by ``fp32`` and ``fp16``.
+        An integer precision of the first and the last layer, such as ``int8``, for their activations too
+        where these are quantized; by default they have `precision` and `activation_precision`.  Weights in
+        ``fp32`` and ``fp16`` ignore it.
     bias_correction : bool
         Whether each output channel of a dequantized weight is shifted to its mean before quantization
         (Banner et al. 2019); the shift is part of the grid's offset.
+    activation_precision : str, optional
+        An integer precision of what every convolution and linear layer is fed, see
+        `quantskew.activations`; with ``fp32`` weights activations alone are quantized.
+    calibration : Tensor of float, shape (B, C, H, W), optional
+        Normalised images whose activations give the ranges; needed where activations are quantized.  The
+        weights are quantized first, so that the ranges are those of the model that is served.
 
     Returns
     -------
     torch.nn.Module
         In evaluation mode; its ``quantized`` maps the name of each quantized weight to its
-        `QuantizedWeight`.
+        `QuantizedWeight`, its ``activation_grids`` the name of each layer whose input is quantized to the
+        `QParams`.
 
     Raises
     ------
     ValueError
-        If a name is not known, a weight is not finite (its layer is named), or there is nothing to fold or
-        to quantize.
+        If a name is not known, a weight or an activation is not finite (its layer is named), there is
+        nothing to fold or to quantize, or activations cannot be quantized (without `calibration`, with
+        ``fp16``, in a layer that is never called).
 
     Examples
     --------
@@ -150,8 +172,10 @@ def quantize_model(
     >>> quantize_model(model, "int2").quantized["weight"].codes
     tensor([[1, 1]], dtype=torch.uint8)
     """
-    check_options([precision], scheme, boundary_precision)
+    check_options([precision], scheme, boundary_precision, activation_precision)
     bits = integer_bits(precision)
+    if precision == "fp16" and quantizes_activations(activation_precision):
+        raise ValueError("fp16 computes with fp16 activations; quantize them with fp32 or integer weights")
     if fold_batchnorm:
         model = _fold(model)
     weights = weight_parameters(model)
@@ -176,8 +200,18 @@ def quantize_model(
     result = copy.deepcopy(model, replacements).eval()
     if precision == "fp16":
         result = HalfPrecision(result).eval()
-    result.quantized = quantized
+    result.quantized, result.activation_grids = quantized, {}
+    if quantizes_activations(activation_precision):
+        chosen = _input_precisions(result, activation_precision, boundary_precision)
+        result.activation_grids = quantize_activations(result, chosen, calibration)
     return result
+
+
+def _input_precisions(model, precision, boundary_precision):
+    """The precision of what each layer is fed; layers that share a weight are fed something else each."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, _WEIGHTED)]
+    boundary = dict.fromkeys((layers[0], layers[-1]), boundary_precision or precision)
+    return dict.fromkeys(layers, precision) | boundary
 
 
 def _quantize_weight(name, weight, precision, scheme, axis):
