@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from quantskew import fairness
+import samples
+from quantskew import equalized_odds, fairness
 from quantskew.audit import Audit
 from quantskew.report import summary, write_report
 
@@ -29,6 +30,32 @@ def test_curvature_adds_its_tables_and_figures(curved_audit, tmp_path):
     assert {"lambda_max.csv", "lambda_max.png", "excess_loss.csv", "loss_profile.png"} <= names
     table = pd.read_csv(tmp_path / "tables" / "lambda_max.csv")
     assert table["value"].to_numpy() == pytest.approx(curved_audit.curvature.lambda_max.ravel())
+
+
+CLASS_FILES = {
+    "class_accuracy.csv",
+    "equalized_odds.csv",
+    "equalized_odds_change.csv",
+    "equalized_odds_of_chance.csv",
+    "demographic_parity.csv",
+    "demographic_parity_change.csv",
+    "class_accuracy.png",
+}
+
+
+def test_groups_that_differ_from_the_classes_add_their_tables_and_figure(tmp_path):
+    audit = samples.random_audit()
+    names = {path.name for path in write_report(audit, tmp_path)}
+    assert names >= CLASS_FILES
+    table = pd.read_csv(tmp_path / "tables" / "equalized_odds.csv")
+    assert table["value"].tolist() == pytest.approx(equalized_odds.equalized_odds(audit)["value"].tolist())
+    table = pd.read_csv(tmp_path / "tables" / "class_accuracy.csv")
+    assert table["value"].tolist() == pytest.approx(equalized_odds.class_accuracy(audit)["value"].tolist())
+
+
+def test_groups_that_are_the_classes_do_not(digits_audit, tmp_path):
+    names = {path.name for path in write_report(digits_audit.select(["fp32", "int2"]), tmp_path)}
+    assert not names & CLASS_FILES
 
 
 def test_one_precision_alone_has_tables_and_no_figures(tmp_path):

@@ -7,7 +7,14 @@ import numpy as np
 
 from quantskew import fairness, logits, losses, softmax, weights
 from quantskew.groups import group_means
-from quantskew.style import group_colors, group_markers, group_order, log_scale, precision_axis
+from quantskew.style import (
+    group_colors,
+    group_markers,
+    group_order,
+    log_scale,
+    precision_axis,
+    precision_label,
+)
 
 
 def by_precision(audit, axes, table, label, log=False):
@@ -120,7 +127,7 @@ def _ridge_axis(axes, precisions, label):
     axes.set_yticks(np.arange(len(precisions)), precisions[::-1])
     axes.set_ylim(-0.05, len(precisions))
     axes.set_xlabel(label)
-    axes.set_ylabel("precision of the weights")
+    axes.set_ylabel(precision_label(precisions))
     axes.grid(axis="y", visible=False)
     return axes
 
@@ -146,7 +153,7 @@ def distance_map(audit, axes, table, label):
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(np.arange(len(precisions)), precisions)
     axes.set_yticks(np.arange(len(order)), [audit.group_names[g] for g in order])
-    axes.set_xlabel(f"precision of the weights\n({label})")
+    axes.set_xlabel(f"{precision_label(precisions)}\n({label})")
     axes.set_ylabel("group, largest in training first")
     axes.grid(visible=False)
     return axes

@@ -2,8 +2,20 @@
 
 from pathlib import Path
 
-from quantskew import fairness, figures, logits, losses, softmax, steepness, surface_figures, weights
+from quantskew import (
+    equalized_odds,
+    fairness,
+    figures,
+    intersection_figures,
+    logits,
+    losses,
+    softmax,
+    steepness,
+    surface_figures,
+    weights,
+)
 from quantskew.files import replacing, write_bytes
+from quantskew.intersections import groups_are_classes
 from quantskew.style import compare
 from quantskew.tables import OVERALL, wide
 
@@ -37,6 +49,15 @@ _SURFACE_TABLES = (
     steepness.trace,
     steepness.excess_loss,
     steepness.loss_profile,
+)
+# Where group and class are one, each class has one group and there is nothing to compare within it.
+_CLASS_TABLES = (
+    equalized_odds.class_accuracy,
+    equalized_odds.equalized_odds,
+    equalized_odds.equalized_odds_change,
+    equalized_odds.equalized_odds_of_chance,
+    equalized_odds.demographic_parity,
+    equalized_odds.demographic_parity_change,
 )
 _FIGURES = (
     figures.group_accuracy,
@@ -74,6 +95,8 @@ _SURFACE_FIGURES = (
     surface_figures.excess_loss,
 )
 _WEIGHT_FIGURES = (figures.absolute_difference, figures.sparsity, figures.weight_distribution)
+_CLASS_FIGURES = (intersection_figures.class_accuracy,)
+_LEGENDS = {intersection_figures.class_accuracy: intersection_figures.group_and_class_legend}
 
 
 def write_report(audit, folder):
@@ -98,6 +121,8 @@ def write_report(audit, folder):
         tables, drawn = tables + _WEIGHT_TABLES, drawn + _WEIGHT_FIGURES
     if audit.curvature is not None:
         tables, drawn = tables + _SURFACE_TABLES, drawn + _SURFACE_FIGURES
+    if not groups_are_classes(audit):
+        tables, drawn = tables + _CLASS_TABLES, drawn + _CLASS_FIGURES
     for function in tables:
         written.append(folder / "tables" / f"{function.__name__}.csv")
         write_bytes(written[-1], function(audit).to_csv(index=False).encode())
@@ -106,7 +131,8 @@ def write_report(audit, folder):
         written.append(folder / "figures" / f"{function.__name__}.png")
         title = audit.provenance.get("experiment", {}).get("name", "audit")
         with replacing(written[-1]) as partial:
-            figure = compare(function, {title: audit}, legend=function not in _WITHOUT_GROUPS)
+            legend = _LEGENDS.get(function, function not in _WITHOUT_GROUPS)
+            figure = compare(function, {title: audit}, legend=legend)
             figure.savefig(partial, format="png", dpi=150)
     return written
 

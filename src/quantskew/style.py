@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from quantskew.quantizers import PRECISIONS
+
 _MARKERS = "osD^vPXph*"
 _STYLE = {
     "figure.dpi": 110,
@@ -106,16 +108,28 @@ def log_scale(axes, name):
     axis.set_minor_formatter(NullFormatter())
 
 
+def precision_label(precisions):
+    """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is.
+
+    Examples
+    --------
+    >>> precision_label(["fp32", "int8"]), precision_label(["fp32", "W8A8"])
+    ('precision of the weights', 'precision')
+    """
+    return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
+
+
 def precision_axis(axes, precisions, label):
     """A horizontal axis with one place a precision."""
-    axes.set_xticks(np.arange(len(precisions)), precisions)
-    axes.set_xlabel("precision of the weights")
+    # Two columns of a page have room for six names in full size.
+    axes.set_xticks(np.arange(len(precisions)), precisions, fontsize=None if len(precisions) < 7 else 8)
+    axes.set_xlabel(precision_label(precisions))
     axes.set_ylabel(label)
     axes.grid(axis="x", visible=False)
     return axes
 
 
-def group_legend(audit, axes):
+def group_legend(audit, axes, title="group (images in training)"):
     """A legend below the axes: every group with its number of training images, largest first."""
     colors, markers = group_colors(audit), group_markers(audit)
     handles = [
@@ -123,16 +137,22 @@ def group_legend(audit, axes):
         for g in group_order(audit)
     ]
     labels = [f"{audit.group_names[g]} ({audit.train_counts[g]:,})" for g in group_order(audit)]
+    return legend_below(axes, handles, labels, title, handlelength=1.2)
+
+
+def legend_below(axes, handles, labels, title, **options):
+    """A legend below the axes, in as many columns as its words leave room for."""
+    short = max(map(len, labels), default=0) < 12
     axes.legend(
         handles,
         labels,
-        title="group (images in training)",
+        title=title,
         title_fontsize=9.5,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.22),
-        ncols=2 if len(labels) < 6 else 4,
+        ncols=4 if short and len(labels) > 5 else 2,
         columnspacing=0.8,
-        handlelength=1.2,
         handletextpad=0.4,
+        **options,
     )
     return axes
