@@ -1,119 +1,91 @@
-"""Claims on Audits whose truth is known: an effect, none, and a reversed one."""
+"""The register of claims and its scorecards."""
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
-from quantskew.audit import Audit
-from quantskew.claims import CLAIMS, _ranks, scorecard
-from quantskew.verdicts import judge, verdict
+import samples
+from quantskew.claims import CLAIMS, get, judged, scorecard
+from quantskew.verdicts import BASE
 
-
-def audit_of_accuracies(before, after, count=400, seed=0):
-    """Two precisions with these accuracies of a large and a small group in training."""
-    rng = np.random.default_rng(seed)
-    groups = np.repeat([0, 1], count)
-    logits = {}
-    for name, accuracies in (("fp32", before), ("int2", after)):
-        right = rng.random(2 * count) < np.repeat(accuracies, count)
-        logits[name] = np.stack([right, ~right], axis=1) * 2.0
-    return Audit.from_logits(logits, np.zeros(2 * count, int), groups, train_counts=[900, 100])
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ((0.9, 0.8), (0.9, 0.4), "holds"),
-        ((0.9, 0.4), (0.8, 0.7), "fails"),
-        ((0.9, 0.7), (0.9, 0.7), "undecided"),
-    ],
-)
-def test_a_known_effect_is_judged_right(before, after, expected):
-    result = judge(CLAIMS["fvo_grows"], audit_of_accuracies(before, after), "int2")
-    assert result["verdict"] == expected
-    assert result["low"] <= result["effect"] <= result["high"]
-
-
-def test_false_alarms_are_rare_where_nothing_happens():
-    claim = CLAIMS["minority_loses_accuracy"]
-    verdicts = [
-        judge(claim, audit_of_accuracies((0.8, 0.7), (0.8, 0.7), seed=seed), "int2")["verdict"]
-        for seed in range(200)
-    ]
-    # 10 of 200 are expected; 20 or more have a probability of 0.3 %.
-    assert sum(v != "undecided" for v in verdicts) < 20
+ROOT = Path(__file__).parents[1]
+# Section and figures of every claim that the paper makes of its data.
+PAPER = {
+    "section 1, Fig. 1",
+    "section 4.1, Fig. 3",
+    "section 4.1, Fig. 4",
+    "section 4.2, Fig. 5a",
+    "section 4.2, Fig. 5b",
+    "section 4.2, Fig. 5c",
+    "section 4.2, Fig. 5d",
+    "section 4.2, Fig. 6a",
+    "section 4.2, Fig. 6b",
+    "section 4.3, Fig. 7",
+    "section 4.4, Fig. 8a",
+    "section 4.4, Fig. 8b",
+    "section 4.5, Fig. 9a",
+    "section 4.5, Fig. 9b",
+    "section 4.5.1, Fig. 10",
+    "section 4.6",
+    "section 5.1",
+    "section 5.3",
+    "section 5.3, Fig. 12",
+    "section 6",
+}
 
 
-def test_roles_go_by_training_counts_not_by_test_counts():
-    audit = audit_of_accuracies((0.9, 0.9), (0.9, 0.3))
-    swapped = Audit(**{**vars(audit), "train_counts": np.array([100, 900])})
-    claim = CLAIMS["minority_loses_accuracy"]
-    assert judge(claim, audit, "int2")["effect"] == pytest.approx(-judge(claim, swapped, "int2")["effect"])
+def test_the_register_covers_the_paper():
+    assert {claim.source for claim in CLAIMS.values()} == PAPER
+    assert len(CLAIMS) >= 21
+    assert len({claim.statement for claim in CLAIMS.values()}) == len(CLAIMS)
 
 
-def test_an_absent_group_plays_no_role():
-    audit = audit_of_accuracies((0.9, 0.8), (0.9, 0.4))
-    wider = Audit(
-        **{
-            **vars(audit),
-            "group_names": ("large", "small", "absent"),
-            "train_counts": np.array([900, 100, 5]),
-        }
-    )
-    for key, claim in CLAIMS.items():
-        assert judge(claim, wider, "int2")["verdict"] == judge(claim, audit, "int2")["verdict"], key
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda claim: claim.key)
+def test_every_claim_names_a_figure_that_shows_it(claim):
+    chapter, _, figure = claim.shown.partition("#")
+    source = (ROOT / "notebooks" / f"{chapter}.md").read_text()
+    assert re.search(rf"name: {figure}$", source, re.MULTILINE)
 
 
-def test_order_claims_need_both_ends():
-    claim = CLAIMS["loss_order"]
-    means = np.array([[[0.1, 0.2, 0.9]]])
-    assert claim.measure(means, 0, 0, 2)[0] == pytest.approx(0.1)
-    assert claim.measure(means, 0, 1, 2)[0] == pytest.approx(-0.1)
-
-
-def test_claims_about_weights_are_undecided_without_weights():
-    result = judge(CLAIMS["sparsity_grows"], audit_of_accuracies((0.9, 0.8), (0.9, 0.4)), "int2")
-    assert result["verdict"] == "undecided"
-    assert np.isnan(result["effect"])
-
-
-def test_every_claim_is_judged_on_a_real_audit(curved_audit):
-    for key, claim in CLAIMS.items():
-        result = judge(claim, curved_audit, "int2")
-        assert result["verdict"] in ("holds", "fails", "undecided"), key
-        assert np.isfinite(result["effect"]), key
-
-
-def test_claims_about_curvature_are_undecided_without_it(digits_audit):
-    assert judge(CLAIMS["lambda_grows"], digits_audit, "int2")["verdict"] == "undecided"
-
-
-@pytest.mark.parametrize(
-    ("norms", "expected"),
-    [([1, 2, 3, 4, 5], "holds"), ([5, 4, 3, 2, 1], "fails"), ([2, 1, 5, 3, 4], "undecided")],
-)
-def test_orders_of_five_groups_are_held_against_chance(norms, expected):
-    effect, low, high = _ranks(np.array(norms, float), np.arange(5))
-    assert verdict(low, high) == expected
-    assert effect == pytest.approx(spearmanr(norms, np.arange(5)).statistic)
-
-
-def test_orders_of_two_groups_say_nothing():
-    assert np.isnan(_ranks(np.array([1.0, 2.0, np.nan]), np.array([1, 2, 3]))).all()
-
-
-def test_scorecard_has_a_row_a_claim_and_precision(digits_audit):
+def test_a_scorecard_has_a_row_a_claim_and_precision(digits_audit):
     table = scorecard({"digits": digits_audit}, ["fvo_grows", "sparsity_grows"], ["int4", "int6"])
     assert list(table["at"]) == ["int4", "int6", "int4", "int6"]
     assert list(table["digits"] == "") == [False, True, False, True]
 
 
-def test_refusals(digits_audit):
-    with pytest.raises(ValueError, match="known: fvo_grows"):
+def test_a_scorecard_has_each_claim_at_its_own_precision(digits_audit):
+    evidence = {"alone": digits_audit, "seeds": [digits_audit] * 2, "as evidence": {BASE: [digits_audit]}}
+    table = scorecard(evidence, ["fvo_grows", "softmax_variance_falls", "qat_alone"])
+    assert list(table["at"]) == ["int4", "int2", "int4"]
+    assert (table["alone"] == table["as evidence"]).all()
+    assert table["alone"][2] == ""
+
+
+def test_all_claims_are_judged_together(curved_audit):
+    table = judged({BASE: [curved_audit] * 2})
+    assert list(table["key"]) == list(CLAIMS)
+    tested = table[table["p"].notna()]
+    assert (tested["q"] >= tested["p"]).all()
+    assert set(table["verdict"]) <= {"holds", "fails", "undecided"}
+    without = table.set_index("key").loc["qat_alone"]
+    assert without["lacks"] == "no Audits of ptq"
+    assert np.isnan(without["q"])
+
+
+def test_controls_stand_beside_the_effects():
+    wide = samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, 0.4]}, count=200)
+    table = judged({BASE: [wide]}, ["fvo_grows", "sparsity_grows"]).set_index("key")
+    own = table.loc["fvo_grows"]
+    assert own["control_low"] <= own["control"] <= own["control_high"] < own["low"]
+    assert np.isnan(table.loc["sparsity_grows", "control"])
+
+
+def test_an_unknown_claim_is_refused(digits_audit):
+    with pytest.raises(ValueError, match="unknown claim 'fvo_shrinks'; known: fvo_grows"):
         scorecard({"digits": digits_audit}, ["fvo_shrinks"])
-    with pytest.raises(ValueError, match="is the reference"):
-        judge(CLAIMS["fvo_grows"], digits_audit, "fp32")
-
-
-def test_verdict_of_a_zero_effect_is_open():
-    assert verdict(0.0, 0.0) == "undecided"
+    with pytest.raises(ValueError, match="unknown claim 'x'"):
+        judged({BASE: [digits_audit]}, ["x"])
+    with pytest.raises(ValueError, match="unknown claim 'x'"):
+        get("x")

@@ -1,9 +1,13 @@
 """The command line, in process; every refusal is one line that says what to do."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from quantskew import cli
+import samples
+from quantskew import cli, record_sets
 from quantskew.audit import Audit
 from quantskew.cli import main
 
@@ -34,7 +38,8 @@ def test_experiments_are_listed(capsys):
     assert main(["experiments"]) == 0
     listed = capsys.readouterr().out
     assert "digits" in listed
-    assert "resnet18 on utkface" in listed
+    assert "resnet18 on utkface, label gender, group ethnicity" in listed
+    assert "mobilenet_v2 on utkface, 13 epochs" in listed
 
 
 def test_logits_of_any_two_runtimes_are_audited(arrays, capsys):
@@ -44,6 +49,12 @@ def test_logits_of_any_two_runtimes_are_audited(arrays, capsys):
     assert audit.precisions == ("fp32", "int8")
     assert audit.logits[1] == pytest.approx(np.load(arrays / "b.npy").astype(np.float32))
     assert (arrays / "out" / "figures" / "fvo.png").exists()
+
+
+def test_an_audit_by_group_and_class_writes_its_tables(arrays):
+    assert main(logits_command(arrays)) == 0
+    written = {path.name for path in (arrays / "out").rglob("*") if path.is_file()}
+    assert {"equalized_odds.csv", "class_accuracy.csv", "class_accuracy.png"} <= written
 
 
 def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, capsys):
@@ -64,6 +75,18 @@ def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, caps
     assert main(command) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")} == stamps
+
+
+def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeypatch):
+    audits = []
+    monkeypatch.setattr(cli, "write_report", lambda audit, folder: audits.append(audit) or [])
+    command = ["audit", "digits", "--epochs", "1", "--precisions", "fp32,int8"]
+    for more in ([], ["--activation-precision", "int2"]):
+        assert main([*command, *more]) == 0
+    plain, activations = audits
+    assert (activations.logits[0] == plain.logits[0]).all()
+    assert abs(activations.logits[1] - plain.logits[1]).mean() > 0.01
+    assert activations.provenance["quantization"]["activation_precision"] == "int2"
 
 
 def test_training_prints_where_the_model_is(fresh_cache, capsys):
@@ -87,13 +110,50 @@ def test_methods_are_run_and_compared(fresh_cache, tmp_path, capsys):
 
 
 def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "RECORDED", ("ptq",))
+    monkeypatch.setattr(record_sets, "RECORDED", ("ptq",))
+    monkeypatch.setattr(record_sets, "DEFAULT_PRECISIONS", ("fp32", "int8"))
     arguments = ["records", "digits", "--epochs", "1", "--seed", "1", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
-    names = ["ptq", "balanced", *(f"cut-{digit}" for digit in range(10))]
-    expected = [str(tmp_path / "out" / f"digits-{name}-1.safetensors") for name in names]
+    names = ["", "-ptq", "-activations", "-balanced", *(f"-cut-{digit}" for digit in range(10))]
+    expected = [str(tmp_path / "out" / f"digits{name}-1.safetensors") for name in names]
     assert capsys.readouterr().out.split() == expected
     assert sorted(str(path) for path in (tmp_path / "out").iterdir()) == sorted(expected)
+    assert Audit.load(expected[0]).curvature is not None
+
+
+def test_records_of_the_experiment_alone(fresh_cache, tmp_path, capsys):
+    arguments = ["records", "digits", "--epochs", "1", "--base-only", "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--seeds", "2"]) == 0
+    assert [Path(path).name for path in capsys.readouterr().out.split()] == [
+        "digits.safetensors",
+        "digits-1.safetensors",
+    ]
+    assert Audit.load(tmp_path / "out" / "digits.safetensors").curvature is None
+
+
+def test_claims_of_an_experiment(fresh_cache, tmp_path, capsys):
+    path = tmp_path / "claims.json"
+    arguments = ["claims", "digits", "--epochs", "1", "--seeds", "2", "--claims", "fvo_grows,fair_base"]
+    assert main([*arguments, "--format", "json", "--output", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    rows = json.loads(path.read_text())
+    assert [row["key"] for row in rows] == ["fvo_grows", "fair_base"]
+    assert [row["seeds"] for row in rows] == [2, 2]
+
+
+def test_claims_of_records_and_of_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wide = samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, 0.4]}, count=200, train_counts=[9, 1])
+    for number in ("", "-1"):
+        wide.save(tmp_path / "book" / "records" / f"mine{number}.safetensors")
+    printed = []
+    for name in (["mine", "--recorded"], [str(tmp_path / "book" / "records" / "mine.safetensors")]):
+        assert main(["claims", *name, "--claims", "fvo_grows,qat_alone"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("holds      0.4 [")
+    assert "2 of 2" in printed[0]
+    assert "no Audits of ptq" in printed[0]
 
 
 @pytest.mark.parametrize(
@@ -104,11 +164,17 @@ def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, ca
         (["mitigate", "digits", "--methods", "ptq", "--start", "nowhere.safetensors"], "nowhere.safetensors"),
         (["mitigate", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
         (["records", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["claims", "digits", "--claims", "fvo"], "unknown claim 'fvo'; known: fvo_grows"),
+        (["claims", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["claims", "nobody", "--recorded"], "no record 'nobody'"),
+        (["claims", "nowhere.safetensors"], "no record 'nowhere.safetensors'"),
         (["mitigate", "digit"], "known: digits, balanced_digits"),
         (["train", "digit"], "known: digits, balanced_digits"),
         (["audit"], "give an experiment or --logits"),
         (["audit", "digits", "--precisions", "fp32,int99"], "known: fp32, fp16"),
         (["audit", "digits", "--epochs", "1", "--scheme", "banana"], "known: banner, symmetric, mse"),
+        (["audit", "digits", "--activation-precision", "int99"], "unknown precision 'int99'; known: fp32"),
+        (["audit", "digits", "--activation-precision", "int8", "--curvature"], "leave out curvature"),
         (["train", "digits", "--model", "resnet17"], "known: small_resnet"),
         (["train", "digits", "--label", "age"], "known: digit"),
         (["train", "digits", "--device", "tpu"], "cannot be used here"),

@@ -2,11 +2,19 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import samples
 from quantskew.fairness import fvo, overall_accuracy
 from quantskew.intervals import DRAWS
-from quantskew.seeds import fairness_over_seeds, group_accuracies, interval, mean_over_seeds, overall
+from quantskew.seeds import (
+    fairness_over_seeds,
+    group_accuracies,
+    interval,
+    mean_over_seeds,
+    over_seeds_alone,
+    overall,
+)
 
 STATISTICS = {
     "accuracy": lambda right: sum(map(sum, right)) / sum(map(len, right)),
@@ -21,19 +29,24 @@ def right_by_group(audit, precision):
 
 
 def by_loops(audits, precision, statistic, draws):
-    """The first so many draws: seeds first, then the images of each of their groups."""
-    seeds = np.random.default_rng(0).integers(0, len(audits), (DRAWS, len(audits)))
+    """The first so many draws: the images of each group of each seed, and a movement between the seeds."""
+    own = [statistic(right_by_group(audit, precision)) for audit in audits]
+    mean = sum(own) / len(own)
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((DRAWS, len(audits)))
+    square = rng.chisquare(len(audits) - 1, (DRAWS, 1))
     result = []
     for draw in range(draws):
         values = []
-        for seed in seeds[draw]:
+        for audit in audits:
             resampled = []
-            for group, right in enumerate(right_by_group(audits[seed], precision)):
-                rng = np.random.default_rng([0, group])
-                images = rng.integers(0, len(right), (DRAWS, len(right)), dtype=np.int32)[draw]
+            for group, right in enumerate(right_by_group(audit, precision)):
+                images = np.random.default_rng([0, group])
+                images = images.integers(0, len(right), (DRAWS, len(right)), dtype=np.int32)[draw]
                 resampled.append([right[image] for image in images])
             values.append(statistic(resampled))
-        result.append(sum(values) / len(values))
+        moved = sum(normal[draw, s] * (value - mean) for s, value in enumerate(own))
+        result.append(sum(values) / len(values) + moved / np.sqrt(len(own) * square[draw, 0]))
     return result
 
 
@@ -78,11 +91,19 @@ def test_shapes_and_group_values():
     assert (draws == [1.0, 0.0]).all()
 
 
-def test_a_mean_over_seeds_is_one_of_those_that_seeds_can_make():
-    value, draws = mean_over_seeds(np.array([0.0, 1.0]), np.tile([0.0, 1.0], (500, 1)))
+@pytest.mark.parametrize("values", [(0.1, 0.4, 0.2), (1.0, 2.0, 4.0, 4.5, 7.0)])
+def test_the_interval_over_seeds_is_students(values):
+    value, draws = over_seeds_alone(values, draws=200_000)
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert value == pytest.approx(np.mean(values))
+    assert np.quantile(draws, [0.025, 0.975]) == pytest.approx([low, high], rel=0.03, abs=0.01)
+
+
+def test_one_seed_alone_has_no_interval():
+    value, draws = over_seeds_alone([0.5], draws=7)
     assert value == 0.5
-    assert set(draws) == {0.0, 0.5, 1.0}
-    assert np.mean(draws == 0.5) == pytest.approx(0.5, abs=0.1)
+    assert draws.shape == (7,)
+    assert np.isnan(draws).all()
 
 
 def test_every_statistic_draws_the_same_seeds():

@@ -1,4 +1,4 @@
-"""The command line: ``quantskew experiments | train | audit | mitigate | records | book``."""
+"""The command line: ``quantskew experiments | train | audit | mitigate | claims | records | book``."""
 
 import argparse
 import sys
@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from quantskew import experiments, methods
+from quantskew import claims, experiments, methods
 from quantskew.audit import Audit
-from quantskew.methods import METHODS, RECORDED
+from quantskew.claims import CLAIMS
+from quantskew.claims_report import FORMATS, written
+from quantskew.evidence import made_evidence, recorded_evidence
+from quantskew.files import write_bytes
+from quantskew.methods import METHODS
 from quantskew.model_cache import model_path
 from quantskew.provenance import provenance
 from quantskew.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
-from quantskew.record_sets import write_sets
+from quantskew.record_sets import write_records, write_sets
 from quantskew.report import summary, write_report
 from quantskew.tradeoff_report import write_comparison
 
@@ -63,6 +67,12 @@ def _parser():
     )
     audit.add_argument("--boundary-precision", metavar="P", help="of the first and last layer, such as int8")
     audit.add_argument(
+        "--activation-precision",
+        metavar="P",
+        help="of the activations too where weights are integers, such as int8; their ranges are those of "
+        "256 training images (default: activations stay fp32)",
+    )
+    audit.add_argument(
         "--curvature", action="store_true", help="gradient norms, Hessian eigenvalues and traces too (slow)"
     )
     audit.add_argument(
@@ -107,17 +117,38 @@ def _parser():
     mitigate.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated")
     mitigate.set_defaults(run=_mitigate)
 
+    judge = commands.add_parser(
+        "claims",
+        help="judge the paper's claims on an experiment, or on Audits of record",
+        description="Train, quantize and audit what the claims need, and print a verdict on each. What is "
+        "done already is not done again. A path of an Audit (FILE.safetensors, further seeds beside it as "
+        "FILE-1.safetensors) is judged as it is.",
+    )
+    _add_experiment(judge)
+    _add_seeds(judge, 3)
+    judge.add_argument(
+        "--claims", type=_names, default=tuple(CLAIMS), metavar="C,C,...", help="their keys (default: all)"
+    )
+    judge.add_argument(
+        "--recorded", action="store_true", help="judge the records in book/records instead of making any"
+    )
+    judge.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    judge.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    judge.set_defaults(run=_claims)
+
     keep = commands.add_parser(
         "records",
         help="make the book's records of an experiment, or go on with them",
-        description="Write the Audits that chapters 07 and 08 read: every method of the book, the balanced "
-        "set and its rotations. What is done already is not done again.",
+        description="Write the Audits that the chapters read: the experiment with its curvature, every "
+        "method of the book, quantized activations, the balanced set and its rotations. What is done already "
+        "is not done again.",
     )
     _add_experiment(keep)
     _add_seeds(keep)
     keep.add_argument(
         "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
     )
+    keep.add_argument("--base-only", action="store_true", help="only PTQ of the experiment")
     keep.set_defaults(run=_records)
 
     book = commands.add_parser("book", help="execute the book's chapters (run in the repository)")
@@ -154,9 +185,13 @@ def _add_experiment(parser, optional=False):
     parser.add_argument("--group", help="attribute that makes the groups (folder: or a CSV file)")
 
 
-def _add_seeds(parser):
+def _add_seeds(parser, default=1):
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="how many, from --seed on (default: 1)"
+        "--seeds",
+        type=int,
+        default=default,
+        metavar="N",
+        help="how many, from --seed on (default: %(default)s)",
     )
 
 
@@ -172,9 +207,11 @@ def _chosen(options):
 def _experiments(options):
     for experiment in experiments.EXPERIMENTS.values():
         recipe = experiment.recipe
+        chosen = {"label": experiment.label, "group": experiment.group}
+        named = "".join(f", {what} {name}" for what, name in chosen.items() if name)
         print(
-            f"{experiment.name:14} {experiment.model} on {experiment.dataset}, {recipe.epochs} epochs of "
-            f"{recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
+            f"{experiment.name:17} {experiment.model} on {experiment.dataset}{named}, {recipe.epochs} epochs "
+            f"of {recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
         )
 
 
@@ -203,6 +240,7 @@ def _audit(options):
                 per_channel=options.per_channel,
                 fold_batchnorm=options.fold_batchnorm,
                 boundary_precision=options.boundary_precision,
+                activation_precision=options.activation_precision,
                 data_dir=options.data_dir,
                 device=options.device,
                 download=options.download,
@@ -252,38 +290,48 @@ def _load_array(path):
 
 def _mitigate(options):
     folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
+    for key in options.methods:
+        methods.get(key)
+    experiment, seeds, where = _over_seeds(options)
     audits = {}
-    for key, audit, path in _sets(options, folder, options.methods, options.start):
+    for key, audit, path in write_sets(
+        experiment, folder, options.methods, seeds, start_from=options.start, **where
+    ):
         audits.setdefault(methods.get(key).title, []).append(audit)
         print(path)
     table = write_comparison(audits, folder)
     print(table.pivot(index="method", columns=["measure", "precision"], values="value").round(3).to_string())
 
 
+def _claims(options):
+    chosen = [claims.get(key) for key in options.claims]
+    if options.recorded or options.experiment.endswith(".safetensors"):
+        found = recorded_evidence(options.experiment, chosen)
+    else:
+        experiment, seeds, where = _over_seeds(options)
+        found = made_evidence(experiment, chosen, seeds, **where)
+    text = written(claims.judged(found, options.claims), options.format) + "\n"
+    if options.output:
+        write_bytes(options.output, text.encode())
+    else:
+        print(text, end="")
+
+
 def _records(options):
-    for _, _, path in _sets(options, options.output, RECORDED, rotate=True):
+    experiment, seeds, where = _over_seeds(options)
+    for path in write_records(experiment, options.output, seeds, base_only=options.base_only, **where):
         print(path)
 
 
-def _sets(options, folder, chosen, start=None, rotate=False):
+def _over_seeds(options):
+    """Experiment, seeds, and where images and device are; images are fetched if that is asked for."""
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
-    for key in chosen:
-        methods.get(key)
-    first = options.seed or 0
-    experiment = _chosen(options)
+    experiment, first = _chosen(options), options.seed or 0
     if options.download:
         experiments.load_data(experiment, options.data_dir, download=True)
-    return write_sets(
-        experiment,
-        folder,
-        chosen,
-        range(first, first + options.seeds),
-        options.data_dir,
-        options.device,
-        start,
-        rotate,
-    )
+    where = {"data_dir": options.data_dir, "device": options.device}
+    return experiment, range(first, first + options.seeds), where
 
 
 def _book(options):

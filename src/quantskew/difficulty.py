@@ -18,7 +18,7 @@ BALANCED = "balanced"
 PRECISIONS = ("fp32", "int4", "int3", "int2")
 
 
-def rotations(experiment, data_dir=None, device="auto", precisions=PRECISIONS):
+def rotations(experiment, data_dir=None, device="auto", precisions=PRECISIONS, chosen=None):
     """Audits of an experiment on its balanced set, and with each group in turn cut.
 
     In the balanced set every group has as many training images as the smallest has (of all images where the
@@ -31,6 +31,8 @@ def rotations(experiment, data_dir=None, device="auto", precisions=PRECISIONS):
     experiment : Experiment
     data_dir, device, precisions
         See `quantskew.experiments.audit`.
+    chosen : sequence of str, optional
+        Keys of the result; all by default.
 
     Returns
     -------
@@ -47,8 +49,8 @@ def rotations(experiment, data_dir=None, device="auto", precisions=PRECISIONS):
     targets = {BALANCED: (count,) * groups}
     targets |= {own.group_names[g]: rotated_counts(count, share, g, groups) for g in range(groups)}
     audits = {}
-    for name, target in targets.items():
-        cut = dataclasses.replace(whole, targets=target)
+    for name in chosen or targets:
+        cut = dataclasses.replace(whole, targets=targets[name])
         audit = experiments.audit(cut, precisions, data_dir=data_dir, device=device)
         audits[name] = dataclasses.replace(audit, train_counts=own.group_counts)
     return audits

@@ -55,9 +55,14 @@ def l1_distance(audit):
     return group_table(audit, l1_distance_of_samples(audit))
 
 
+def l2_distance_of_samples(audit):
+    """L2 distance of each sample's logits from the reference's, ndarray of float64, shape (P, N)."""
+    return np.linalg.norm(_difference(audit), axis=2)
+
+
 def l2_distance(audit):
     """Mean L2 distance of each group's logits from the reference's, as `cosine_distance` (Fig. 5c)."""
-    return group_table(audit, np.linalg.norm(_difference(audit), axis=2))
+    return group_table(audit, l2_distance_of_samples(audit))
 
 
 def _difference(audit):

@@ -1,19 +1,23 @@
 """Statistics over several seeds: a bootstrap of the seeds, and within each of its test images.
 
-Each seed has its own split, initial weights and training.  A draw takes as many seeds as there are, with
-replacement, and for each of them the test images of each group again (stratified).  The same seed's images
-are drawn alike for every model, so that differences between methods are paired.  With a single seed the
-interval covers the test images alone.
+Each seed has its own split, initial weights and training.  A draw takes the test images of each group of
+each seed again, with replacement (stratified), and moves the mean over the seeds by a random combination of
+what they differ in.  The combination is scaled so that the movement follows Student's t: to draw three seeds
+with replacement would claim a result too often, one null effect in four.  The same draws serve every model,
+so that differences between methods are paired.  With a single seed the interval covers the test images
+alone.
 """
+
+import functools
 
 import numpy as np
 
 from quantskew.fairness import correct_of_samples
 from quantskew.groups import group_means, largest_gap
-from quantskew.intervals import bootstrap_group_means, percentile_interval
+from quantskew.intervals import DRAWS, bootstrap_group_means, percentile_interval
 
 
-def group_accuracies(audits, precision):
+def group_accuracies(audits, precision, draws=DRAWS):
     """Accuracy of each group of each seed, as measured and as resampled.
 
     Parameters
@@ -21,18 +25,21 @@ def group_accuracies(audits, precision):
     audits : sequence of Audit
         One a seed, of the same groups.
     precision : str
+    draws : int
+        Number of resamples B.
 
     Returns
     -------
     value : ndarray of float, shape (S, G)
     draws : ndarray of float, shape (B, S, G)
     """
-    values, draws = [], []
+    values, resampled = [], []
     for audit in audits:
         correct = correct_of_samples(audit)[[audit.index(precision)]]
         values.append(group_means(correct, audit.groups, len(audit.group_names))[0])
-        draws.append(bootstrap_group_means(correct, audit.groups, len(audit.group_names))[:, 0])
-    return np.stack(values), np.stack(draws, axis=1)
+        own = bootstrap_group_means(correct, audit.groups, len(audit.group_names), draws)
+        resampled.append(own[:, 0])
+    return np.stack(values), np.stack(resampled, axis=1)
 
 
 def mean_over_seeds(value, draws):
@@ -55,10 +62,41 @@ def mean_over_seeds(value, draws):
     >>> float(value), draws.shape
     (2.0, (4,))
     """
-    seeds = len(value)
-    # One generator for every statistic: the same seeds are drawn for all methods.
-    chosen = np.random.default_rng(0).integers(0, seeds, (len(draws), seeds))
-    return value.mean(axis=0), draws[np.arange(len(draws))[:, None], chosen].mean(axis=1)
+    mean, images = value.mean(axis=0), draws.mean(axis=1)
+    if len(value) == 1:
+        return mean, images
+    return mean, images + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
+
+
+def over_seeds_alone(values, draws=DRAWS):
+    """Mean of a statistic that was not resampled within the seeds, and its resampled values.
+
+    Parameters
+    ----------
+    values : array_like of float, shape (S,)
+    draws : int
+
+    Returns
+    -------
+    value : float
+    draws : ndarray of float, shape (B,)
+        NaN with a single seed: how the statistic varies is not known.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
+    return value, resampled if len(values) > 1 else np.full(draws, np.nan)
+
+
+@functools.lru_cache(maxsize=8)
+def _seed_weights(draws, seeds):
+    """Weights (draws, seeds) whose sums of deviations have the spread of t with seeds - 1 degrees of freedom.
+
+    A sum of standard normal weights times the deviations has the deviation of sqrt(seeds - 1) standard
+    deviations of the seeds; a chi-square in the denominator makes it Student's t times the standard error.
+    """
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((draws, seeds))
+    return weights / np.sqrt(seeds * rng.chisquare(seeds - 1, (draws, 1)))
 
 
 def overall(accuracies, counts):
@@ -67,13 +105,15 @@ def overall(accuracies, counts):
     return (present * counts).sum(axis=-1) / counts.sum(axis=-1)
 
 
-def fairness_over_seeds(audits, precision):
+def fairness_over_seeds(audits, precision, draws=DRAWS):
     """FVO and overall accuracy of one method at one precision, over its seeds.
 
     Parameters
     ----------
     audits : sequence of Audit
     precision : str
+    draws : int
+        Number of resamples B.
 
     Returns
     -------
@@ -81,14 +121,14 @@ def fairness_over_seeds(audits, precision):
         ``accuracy``, ``fvo`` and ``least`` (accuracy of the worst-served group): the mean over seeds, and
         its resampled values.
     """
-    value, draws = group_accuracies(audits, precision)
+    value, resampled = group_accuracies(audits, precision, draws)
     counts = np.stack([audit.group_counts for audit in audits])
     statistics = {
         "accuracy": lambda a: overall(a, counts),
         "fvo": largest_gap,
         "least": lambda a: np.nanmin(a, axis=-1),
     }
-    return {name: mean_over_seeds(of(value), of(draws)) for name, of in statistics.items()}
+    return {name: mean_over_seeds(of(value), of(resampled)) for name, of in statistics.items()}
 
 
 def interval(value, draws):

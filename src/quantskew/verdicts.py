@@ -1,58 +1,61 @@
-"""A claim about an Audit, and its verdict: effect, interval, and whether it holds.
+"""A claim, and its verdict on evidence: effect, interval, and whether it holds.
 
-An effect is a number that is positive where the claim is right.  Its interval comes from the paired
-bootstrap over test images; a claim "holds" where the whole interval is positive, "fails" where it is
-negative, and is "undecided" otherwise.
+An effect is a number that is positive where the claim is right.  Its interval comes from a bootstrap of
+seeds and test images (see `quantskew.seeds`), paired across precisions and methods; a claim "holds" where the
+whole interval is positive, "fails" where it is negative, and is "undecided" otherwise.  Evidence is a dict of
+Audits: the seeds of each method, by its key.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
-from quantskew.groups import group_means
-from quantskew.intervals import bootstrap_group_means, percentile_interval
+from quantskew.intervals import CONFIDENCE, DRAWS, percentile_interval
+
+# Key of an experiment's own Audits: no mitigation, with gradients and Hessians where they were measured.
+BASE = "base"
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What a claim says, whatever it is judged on.
+class Claim:
+    """One claim of the paper.
 
     Attributes
     ----------
     key : str
     source : str
-        Section and figure.
+        Section and figure of the paper.
+    shown : str
+        Chapter and figure of this book that show it, as ``04_loss#fig-loss``.
     statement : str
         In our words.
     effect : str
         What is measured, in words; positive is as claimed.
+    at : str
+        Precision at which the paper shows it.
+    measure : callable
+        (evidence, precision, number of draws) -> effect and its resampled values.
+    needs : tuple of str
+        Keys of the evidence that `measure` reads.
+    curvature : bool
+        Whether it reads the curvature of the Audits.
+    grouped : bool
+        Whether it is about groups, so that the control is the same effect with shuffled groups.
     """
 
     key: str
     source: str
+    shown: str
     statement: str
     effect: str
-
-
-@dataclass(frozen=True)
-class Claim(Statement):
-    """One claim of the paper about a single Audit.
-
-    Attributes
-    ----------
-    samples : callable or None
-        Audit -> per-sample measures (..., P, N); None where the effect is a property of the weights.
-    measure : callable
-        (group means (..., P, G), position of the precision, majority, minority) -> effects; without
-        samples (Audit, position) -> effect with its lower and upper bound.
-    needs : str
-        Part of the Audit that `measure` reads where there are no samples: ``weights`` or ``curvature``.
-    """
-
-    samples: Callable | None
+    at: str
     measure: Callable
-    needs: str = "weights"
+    needs: tuple = (BASE,)
+    curvature: bool = False
+    grouped: bool = True
 
 
 def verdict(low, high):
@@ -68,52 +71,195 @@ def verdict(low, high):
     return "fails" if high < 0 else "undecided"
 
 
-def judgement(effect, low, high):
-    """An effect with its interval and verdict; one that is not defined is undecided."""
-    return {"effect": float(effect), "low": float(low), "high": float(high), "verdict": verdict(low, high)}
+def paired(claim, evidence):
+    """The evidence that a claim reads, of the seeds that all of it has.
+
+    Returns
+    -------
+    dict of str to list of Audit
+        A key that the evidence lacks has none.
+    """
+    by_seed = {
+        key: {_seed(audit, position): audit for position, audit in enumerate(evidence.get(key, ()))}
+        for key in claim.needs
+    }
+    seeds = [set(own) for own in by_seed.values() if own]
+    shared = sorted(set.intersection(*seeds)) if seeds else []
+    return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
 
 
-def judge(claim, audit, precision):
-    """Effect of a claim at one precision, with its interval and verdict.
+def _seed(audit, position):
+    """The seed that an Audit was made with; its position where its provenance does not say."""
+    return audit.provenance.get("experiment", {}).get("recipe", {}).get("seed", position)
 
-    The majority and the minority are the groups with most and fewest images in training.
+
+def missing(claim, evidence, precision):
+    """What a claim lacks in `paired` evidence, in words; None where it can be judged."""
+    for key, audits in evidence.items():
+        if not audits:
+            return f"no Audits of {key}"
+        if precision not in audits[0].precisions:
+            return f"no {precision} in {key}"
+        if claim.grouped and (audits[0].group_counts > 0).sum() < 2:
+            return "fewer than two groups"
+        if claim.curvature and any(audit.curvature is None for audit in audits):
+            return f"no curvature in {key}"
+    return None
+
+
+def judge(claim, evidence, precision=None):
+    """Effect of a claim, with its interval and verdict.
 
     Parameters
     ----------
     claim : Claim
-    audit : Audit
-        With at least two groups present.
-    precision : str
-        Not the reference.
+    evidence : dict of str to sequence of Audit
+        The seeds of each method, of the same groups.
+    precision : str, optional
+        By default the claim's own.
 
     Returns
     -------
     dict
-        ``effect``, ``low``, ``high`` and ``verdict``; an effect that is not defined is undecided.
+        ``effect``, ``low``, ``high`` (95 %), ``p`` (two-sided), ``verdict``, ``seeds``, ``positive`` (how
+        many of the seeds are as claimed by themselves) and ``lacks``: what the evidence lacks, or None.  An
+        effect that is not defined, or that has no interval since it varies over seeds alone and there is
+        one, is undecided.
+
+    Raises
+    ------
+    ValueError
+        If the precision is the reference.
     """
-    position = audit.index(precision)
-    if position == 0:
-        raise ValueError(f"{precision} is the reference; name another of {', '.join(audit.precisions[1:])}")
-    if claim.samples is None:
-        if getattr(audit, claim.needs) is None:
-            return judgement(np.nan, np.nan, np.nan)
-        effect, low, high = claim.measure(audit, position)
-    else:
-        counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
-        roles = int(counts.argmax()), int(np.where(counts < 0, counts.max() + 1, counts).argmin())
-        samples, num_groups = claim.samples(audit), len(audit.group_names)
-        flat = samples.reshape(-1, samples.shape[-1])
-        resampled = bootstrap_group_means(flat, audit.groups, num_groups)
-        shape = (*samples.shape[:-1], num_groups)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            effect = claim.measure(group_means(samples, audit.groups, num_groups), position, *roles)
-            draws = claim.measure(resampled.reshape(len(resampled), *shape), position, *roles)
-        low, high = percentile_interval(draws)
-    return judgement(effect, low, high)
+    precision, evidence = precision or claim.at, paired(claim, evidence)
+    lacks = missing(claim, evidence, precision)
+    nothing = {"effect": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "verdict": "undecided"}
+    if lacks:
+        return {**nothing, "seeds": 0, "positive": 0, "lacks": lacks}
+    reference = evidence[claim.needs[0]][0].precisions[0]
+    if precision == reference and claim.at != reference:
+        raise ValueError(f"{precision} is the reference; name another precision")
+    value, draws = claim.measure(evidence, precision, DRAWS)
+    low, high = percentile_interval(draws)
+    seeds = len(evidence[claim.needs[0]])
+    alone = [{key: [audits[seed]] for key, audits in evidence.items()} for seed in range(seeds)]
+    positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
+    lacks = "an interval: it varies over seeds" if np.isnan(low) and not np.isnan(value) else None
+    return {
+        "effect": float(value),
+        "low": float(low),
+        "high": float(high),
+        "p": p_value(draws),
+        "verdict": verdict(low, high),
+        "seeds": seeds,
+        "positive": positive,
+        "lacks": lacks,
+    }
+
+
+def p_value(draws):
+    """Two-sided p-value of an effect by its resampled values: twice the share on the far side of zero.
+
+    Examples
+    --------
+    >>> p_value(np.array([-1.0, 1.0, 2.0, 3.0])), p_value(np.array([np.nan]))
+    (0.8, nan)
+    """
+    if np.isnan(draws).all():
+        return np.nan
+    draws = draws[~np.isnan(draws)]
+    # A share of none of the draws is one that was not seen yet.
+    least = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
+    return float(min(1.0, 2 * least))
+
+
+def corrected(judgements):
+    """Judgements whose verdicts account for how many claims are tested together (Benjamini and Hochberg).
+
+    Of the claims that are then decided, at most one in twenty is expected to be decided by chance.
+
+    Parameters
+    ----------
+    judgements : sequence of dict
+        See `judge`; those without a p-value do not count.
+
+    Returns
+    -------
+    list of dict
+        With ``q``, the corrected p-value; a verdict whose q is above 0.05 becomes "undecided".
+    """
+    tested = [j for j, judged in enumerate(judgements) if not np.isnan(judged["p"])]
+    q = np.full(len(judgements), np.nan)
+    if tested:
+        q[tested] = false_discovery_control([judgements[j]["p"] for j in tested])
+    return [
+        {**judged, "q": float(own), "verdict": judged["verdict"] if own <= 1 - CONFIDENCE else "undecided"}
+        for judged, own in zip(judgements, q, strict=True)
+    ]
+
+
+def control(claim, evidence, precision=None, shuffles=20, seed=0):
+    """The effect of a claim where it should be none: groups shuffled among the images.
+
+    Gradient norms, eigenvalues and training histories, which are kept by group, get a random order of the
+    groups.
+
+    Parameters
+    ----------
+    claim, evidence, precision
+        See `judge`.
+    shuffles : int
+    seed : int
+
+    Returns
+    -------
+    dict or None
+        ``effect`` (mean over the shuffles), ``low`` and ``high`` (their middle 95 %); None where the claim
+        is not about groups or cannot be judged.
+    """
+    precision, evidence = precision or claim.at, paired(claim, evidence)
+    if not claim.grouped or missing(claim, evidence, precision):
+        return None
+    rng = np.random.default_rng(seed)
+    effects = []
+    for _ in range(shuffles):
+        shuffled = {key: [_shuffled(audit, rng) for audit in audits] for key, audits in evidence.items()}
+        effects.append(claim.measure(shuffled, precision, 1)[0])
+    low, high = percentile_interval(np.array(effects))
+    return {"effect": float(np.nanmean(effects)), "low": float(low), "high": float(high)}
+
+
+def _shuffled(audit, rng):
+    """An Audit whose images are in random groups of the same sizes."""
+    order, other = (rng.permutation(len(audit.group_names)) for _ in range(2))
+    curvature = audit.curvature
+    if curvature is not None:
+        curvature = dataclasses.replace(
+            curvature,
+            gradient_norms=curvature.gradient_norms[:, order],
+            lambda_max=curvature.lambda_max[:, other],
+        )
+    history = [_reordered(epoch, order) for epoch in audit.provenance.get("history", [])]
+    return dataclasses.replace(
+        audit,
+        groups=rng.permutation(audit.groups),
+        curvature=curvature,
+        provenance={**audit.provenance, "history": history},
+    )
+
+
+def _reordered(epoch, order):
+    """An epoch of a history with its groups in another order."""
+    accuracy = {"accuracy": [epoch["train"]["accuracy"][g] for g in order]}
+    measured = {"measured": [epoch["measured"][g] for g in order]} if "measured" in epoch else {}
+    return {**epoch, "train": epoch["train"] | accuracy, **measured}
 
 
 def cell(result):
-    """A judgement as a table shows it: verdict, effect and interval."""
+    """A judgement as a table shows it: verdict, effect, interval, and how many seeds are as claimed."""
+    if np.isnan(result["effect"]):
+        return ""
     known = result["low"] != result["high"] and not np.isnan(result["low"])
-    interval = f" [{result['low']:.3g}, {result['high']:.3g}]" if known else ""
-    return f"{result['verdict']}: {result['effect']:.3g}{interval}"
+    interval = f" [{result['low']:.2g}, {result['high']:.2g}]" if known else ""
+    seeds = f", {result['positive']} of {result['seeds']}" if result["seeds"] > 1 else ""
+    return f"{result['verdict']}: {result['effect']:.2g}{interval}{seeds}"
