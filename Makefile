@@ -45,12 +45,14 @@ lock: $(READY)  ## pin requirements.txt anew from the ranges in pyproject.toml
 		--custom-compile-command "make lock" --output-file requirements.txt --upgrade
 	@echo "pinned: requirements.txt"
 
-records: $(READY)  ## make or resume book/records from DATA=path/to/UTKFace.tar.gz, for SEEDS=1
+records: $(READY)  ## make or resume book/records from DATA=path/to/UTKFace.tar.gz, for SEEDS=3
 	@test -n "$(DATA)" || { echo "name the images: make records DATA=path/to/UTKFace.tar.gz"; exit 1; }
-	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)" --curvature --curvature-images 256 --output runs/utkface
-	@cp runs/utkface/audit.safetensors book/records/utkface.safetensors
+	@$(BIN)/quantskew records utkface --data-dir "$(DATA)" --seeds $(or $(SEEDS),3)
+	@for name in utkface_gender utkface_mobilenet; do \
+		$(BIN)/quantskew records $$name --data-dir "$(DATA)" --base-only || exit 1; done
+	@OMP_NUM_THREADS=1 $(BIN)/quantskew records digits --base-only
+	@$(BIN)/quantskew audit utkface --data-dir "$(DATA)"
 	@cp runs/utkface/figures/group_accuracy.png book/images/utkface_accuracy.png
-	@$(BIN)/quantskew records utkface --data-dir "$(DATA)" --seeds $(or $(SEEDS),1)
 
 clean:  ## remove what was built here (not .venv, not the cache of models)
 	@rm -rf _build book/chapters .cache runs .pytest_cache .ruff_cache

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 import oracles
-from quantskew.intervals import bootstrap_group_means, percentile_interval, wilson
+from quantskew.intervals import bootstrap_group_means, percentile_interval, wilson, wilson_difference
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 1), (1, 1), (0, 12), (12, 12), (3, 7), (250, 1000)])
@@ -22,6 +22,30 @@ def test_wilson_of_nothing_is_nan():
 def test_wilson_covers_as_often_as_it_says(share):
     low, high = wilson(np.random.default_rng(0).binomial(60, share, 2000), np.full(2000, 60))
     assert 0.93 <= ((low <= share) & (share <= high)).mean() <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    # Table II of Newcombe (1998), method 10.
+    [
+        ((56, 70, 48, 80), (0.0524, 0.3339)),
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((6, 7, 2, 7), (0.0582, 0.8062)),
+        ((5, 56, 0, 29), (-0.0381, 0.1926)),
+        ((0, 10, 0, 20), (-0.1611, 0.2775)),
+        ((10, 10, 0, 20), (0.6791, 1.0)),
+        ((10, 10, 0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_the_difference_of_proportions_equals_the_published_values(counts, expected):
+    assert wilson_difference(*counts) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_difference_of_proportions_turns_round_with_its_samples():
+    low, high = wilson_difference([7, 0, 12], [12, 5, 12], [3, 5, 0], [9, 5, 0])
+    swapped = wilson_difference([3, 5, 0], [9, 5, 0], [7, 0, 12], [12, 5, 12])
+    np.testing.assert_allclose(swapped, (-high, -low))
+    assert np.isnan([low[2], high[2]]).all()
 
 
 def test_the_bootstrap_covers_as_often_as_it_says():

@@ -6,7 +6,9 @@ import pytest
 import samples
 from quantskew import difficulty, experiments, record_sets
 from quantskew.audit import Audit
-from quantskew.record_sets import file_name, recorded, write_sets
+from quantskew.methods import RECORDED
+from quantskew.record_sets import recorded, write_records, write_sets
+from quantskew.records import file_name
 
 FOLDER = "book/records"
 ROTATIONS = (difficulty.BALANCED, "group 0", "group 1", "group 2")
@@ -18,7 +20,7 @@ def fake(key, seed):
 
 @pytest.fixture(autouse=True)
 def made(tmp_path, monkeypatch):
-    """Methods and rotations give made Audits; their calls are listed."""
+    """Whatever would be trained gives made Audits; the calls are listed."""
     calls = []
 
     def mitigate(experiment, key, *, data_dir, device, start_from):
@@ -29,14 +31,29 @@ def made(tmp_path, monkeypatch):
         calls.append((experiment.name, "rotations", experiment.recipe.seed, data_dir, device))
         return {key: fake(key, experiment.recipe.seed) for key in ROTATIONS}
 
+    def made_seeds(experiment, precisions, seeds, data_dir, device, curvature):
+        extent = "with curvature" if curvature else "base"
+        calls.append((experiment.name, extent, experiment.recipe.seed, data_dir, device))
+        return [fake("base", seed) for seed in seeds]
+
+    def audit_activations(experiment, data_dir, device):
+        calls.append((experiment.name, "activations", experiment.recipe.seed, data_dir, device))
+        return fake("activations", experiment.recipe.seed)
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(record_sets, "mitigate", mitigate)
+    monkeypatch.setattr(record_sets, "made_seeds", made_seeds)
+    monkeypatch.setattr(record_sets, "audit_activations", audit_activations)
     monkeypatch.setattr(difficulty, "rotations", rotations)
     return calls
 
 
-def write(keys, seeds, **more):
-    return list(write_sets(experiments.get("digits"), FOLDER, keys, seeds, device="cpu", **more))
+def write(keys, seeds):
+    return list(write_sets(experiments.get("digits"), FOLDER, keys, seeds, device="cpu"))
+
+
+def write_all(seeds, **more):
+    return list(write_records(experiments.get("digits"), FOLDER, seeds, device="cpu", **more))
 
 
 def same(audit, expected):
@@ -55,15 +72,35 @@ def test_sets_are_read_back_as_they_were_written():
 
 
 def test_one_seed_is_finished_before_the_next(made, tmp_path):
-    written = write(("ptq", "mse"), range(2), rotate=True)
-    assert [call[1:3] for call in made] == [
-        (key, seed) for seed in range(2) for key in ("ptq", "mse", "rotations")
-    ]
+    written = write(("ptq", "mse"), range(2))
+    assert [call[1:3] for call in made] == [(key, seed) for seed in range(2) for key in ("ptq", "mse")]
     assert {call[4] for call in made} == {"cpu"}
-    assert [key for key, _, _ in written] == ["ptq", "mse", *ROTATIONS] * 2
+    assert [key for key, _, _ in written] == ["ptq", "mse"] * 2
     for _, audit, path in written:
         same(Audit.load(path), audit)
-    assert len(list((tmp_path / FOLDER).iterdir())) == len(written) == 12
+    assert len(list((tmp_path / FOLDER).iterdir())) == len(written) == 4
+
+
+def test_the_records_of_an_experiment_are_all_that_the_book_reads(made, tmp_path):
+    paths = write_all((0, 2), data_dir="images")
+    keys = ["with curvature", *RECORDED, "activations", "rotations"]
+    assert made == [("digits", key, seed, "images", "cpu") for seed in (0, 2) for key in keys]
+    parts = ["", *(f"-{key}" for key in (*RECORDED, "activations", "balanced"))]
+    parts += [f"-cut-{name}" for name in ROTATIONS[1:]]
+    assert [path.name for path in paths] == [
+        file_name(f"digits{part}", seed) for seed in (0, 2) for part in parts
+    ]
+    assert set((tmp_path / FOLDER).iterdir()) == {tmp_path / path for path in paths}
+    same(Audit.load(tmp_path / FOLDER / "digits-2.safetensors"), fake("base", 2))
+    same(Audit.load(tmp_path / FOLDER / "digits-cut-group 1-2.safetensors"), fake("group 1", 2))
+
+
+def test_the_base_alone_is_one_file_a_seed(made):
+    assert [path.name for path in write_all(range(2), base_only=True)] == [
+        "digits.safetensors",
+        "digits-1.safetensors",
+    ]
+    assert {key for _, key, *_ in made} == {"base"}
 
 
 def test_each_audit_is_there_before_the_next_is_made(made, tmp_path):
@@ -73,9 +110,23 @@ def test_each_audit_is_there_before_the_next_is_made(made, tmp_path):
     assert len(made) == 1
 
 
-def test_a_set_ends_at_the_first_seed_that_is_missing(tmp_path):
-    write(("ptq",), (0, 1, 3))
-    assert len(recorded("digits", ("ptq",))["ptq"]) == 2
+def test_a_seed_that_one_key_lacks_is_left_out_of_all(capsys):
+    write(("ptq",), range(3))
+    write(("mse",), (0, 2))
+    write(("bias",), (0,))
+    sets = recorded("digits", ("ptq", "mse", "bias"))
+    # Keys are paired by place: both lists end with seed 2.
+    for key, seeds in {"ptq": (0, 2), "mse": (0, 2), "bias": (0,)}.items():
+        assert len(sets[key]) == len(seeds)
+        for seed, audit in zip(seeds, sets[key], strict=True):
+            same(audit, fake(key, seed))
+    assert capsys.readouterr().out == "digits-mse-1.safetensors is missing: seed 1 is left out\n"
+
+
+def test_a_set_whose_only_seed_is_left_out_is_no_set():
+    write(("ptq",), (1,))
+    write(("mse",), (0,))
+    assert list(recorded("digits", ("ptq", "mse"))) == ["ptq"]
 
 
 def test_no_record_at_all_is_an_error_that_says_what_to_do():
@@ -86,11 +137,13 @@ def test_no_record_at_all_is_an_error_that_says_what_to_do():
         recorded("digits", ("mse",))
 
 
-def test_files_are_named_by_experiment_method_and_seed():
-    names = {file_name(e, k, s) for e in ("digits", "utkface") for k in ("ptq", "u-o+wcr") for s in range(3)}
-    assert len(names) == 12
-    assert file_name("digits", "ptq", 0) == "digits-ptq.safetensors"
-    assert file_name("digits", "ptq", 2) == "digits-ptq-2.safetensors"
+def test_files_are_named_by_experiment_method_and_seed(tmp_path):
+    for experiment in ("digits", "utkface"):
+        list(write_sets(experiments.get(experiment), FOLDER, ("ptq", "u-o+wcr"), (0, 2)))
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {
+        file_name(f"{e}-{k}", s) for e in ("digits", "utkface") for k in ("ptq", "u-o+wcr") for s in (0, 2)
+    }
+    assert (tmp_path / FOLDER / "utkface-u-o+wcr-2.safetensors").exists()
 
 
 def test_what_is_made_here_stands_beside_the_record(made):
@@ -110,7 +163,7 @@ def test_the_record_is_made_again_where_its_data_are(made):
 
 
 def test_rotations_are_read_back_by_the_group_that_was_cut(made):
-    write((), range(2), rotate=True)
+    write_all(range(2))
     made.clear()
     sets = record_sets.live_and_recorded_rotations("digits", "digits", 1)
     assert list(sets) == ["live: digits", "record: digits"]
@@ -123,3 +176,10 @@ def test_rotations_are_read_back_by_the_group_that_was_cut(made):
     assert [name for name, *_ in made] == ["digits"]
     again = record_sets.live_and_recorded_rotations("digits", "utkface", 1, data_dir="faces")
     assert list(again) == ["live: digits", "as the record, live: utkface"]
+
+
+def test_a_rotation_that_is_missing_is_named(tmp_path):
+    write_all(range(1))
+    (tmp_path / FOLDER / "digits-cut-group 1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks digits-cut-group 1\.safetensors; make it with"):
+        record_sets.live_and_recorded_rotations("digits", "digits", 1)

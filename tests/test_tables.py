@@ -8,7 +8,7 @@ import pytest
 import oracles
 import samples
 from quantskew import fairness, logits, losses, softmax
-from quantskew.tables import OVERALL, group_change_table, group_table, long_table, wide
+from quantskew.tables import OVERALL, crossed, group_change_table, group_table, long_table, wide
 
 MODULES = (logits, softmax, losses, fairness)
 ARRAYS = {"probabilities", "null_logits"}
@@ -164,3 +164,15 @@ def test_wide_keeps_the_order_and_says_what_is_not_defined():
     overall = wide(fairness.fvo(samples.random_audit()), digits=1)
     assert overall.index.tolist() == [OVERALL]
     assert overall.columns.tolist() == ["fp32", "int8", "int2"]
+
+
+def test_values_without_intervals_stand_alone():
+    share = [-0.0000314, 0.25, np.nan, 0.0]
+    table = pd.DataFrame({"group": list("abab"), "at": ["x", "x", "y", "y"], "share": share})
+    scientific = crossed(table, "group", "at", "share", digits=1, scientific=True)
+    assert scientific.to_dict() == {
+        "x": {"a": "-3.1e-05", "b": "2.5e-01"},
+        "y": {"a": "not defined", "b": "0.0e+00"},
+    }
+    bounded = table.assign(low=-1, high=0.5)
+    assert crossed(bounded, "group", "at", "share", digits=1).loc["b", "x"] == "0.2 [-1.0, 0.5]"

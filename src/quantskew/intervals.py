@@ -46,6 +46,39 @@ def wilson(successes, counts, confidence=CONFIDENCE):
         return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
+def wilson_difference(successes, counts, other_successes, other_counts, confidence=CONFIDENCE):
+    """Interval of a proportion less another one, of samples that are not paired (Newcombe 1998, method 10).
+
+    It is made of the Wilson intervals of both.
+
+    Parameters
+    ----------
+    successes, counts, other_successes, other_counts : array_like of float, same shape
+        A count of 0 gives NaN.
+    confidence : float
+
+    Returns
+    -------
+    low, high : ndarray of float
+
+    Examples
+    --------
+    >>> [round(float(bound), 2) for bound in wilson_difference(10, 10, 0, 10)]
+    [0.61, 1.0]
+    """
+    (low, high), (other_low, other_high) = (
+        wilson(successes, counts, confidence),
+        wilson(other_successes, other_counts, confidence),
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, other = np.divide(successes, counts), np.divide(other_successes, other_counts)
+    difference = share - other
+    return (
+        difference - np.hypot(share - low, other_high - other),
+        difference + np.hypot(high - share, other - other_low),
+    )
+
+
 @functools.lru_cache(maxsize=8)
 def _draw_weights(count, draws, seed, group):
     """How often each of `count` samples is drawn: whole numbers in float32, shape (draws, count)."""

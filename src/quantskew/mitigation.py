@@ -92,13 +92,8 @@ def mitigate(
     key = digest([*parts, source_digest("quantskew.mitigation")])
     path = cache_dir() / "audits" / f"{experiment.name}-{method.key}-{key}.safetensors"
     if not path.exists():
-        facts = {
-            "experiment": dataclasses.asdict(start),
-            "method": dataclasses.asdict(method),
-            "data_digest": data.digest,
-            "history": record["history"],
-            "training_seconds": record["seconds"],
-        }
+        facts = experiments.training_facts(start, data, record, device)
+        facts["method"] = dataclasses.asdict(method)
         if start_from:
             facts["start_digest"] = record["key"]
         retraining = _Retraining(start, method, data, device, options)

@@ -1,28 +1,21 @@
 """Sets of Audits over seeds, of methods or rotations: made here, of record, or both beside each other.
 
 In a set each Audit is found by its key (a method's, or ``balanced`` and the names of the groups that are cut)
-and its seed.  On disk each is a file of its own, as ``utkface-mpqat.safetensors`` and, for the second seed,
-``utkface-mpqat-1.safetensors``.
+and its seed.  On disk each is a file of its own (see `quantskew.records.file_name`).
 """
 
-import dataclasses
 from pathlib import Path
 
 from quantskew import difficulty, experiments
+from quantskew.activation_audit import audit_activations
 from quantskew.audit import Audit
+from quantskew.methods import RECORDED
 from quantskew.mitigation import mitigate
-from quantskew.records import record_folders
+from quantskew.quantizers import DEFAULT_PRECISIONS
+from quantskew.records import file_name, made_seeds, read_seeds, record_folders, report_gaps, seed_files
 
-
-def file_name(experiment, key, seed):
-    """Name of the file of one Audit of a set.
-
-    Examples
-    --------
-    >>> file_name("utkface", "u-o+wcr", 0), file_name("utkface", "mpqat", 2)
-    ('utkface-u-o+wcr.safetensors', 'utkface-mpqat-2.safetensors')
-    """
-    return f"{experiment}-{key}{f'-{seed}' if seed else ''}.safetensors"
+# Key of the Audits whose activations are quantized too.
+ACTIVATIONS = "activations"
 
 
 def made_methods(experiment, keys, seeds, data_dir=None, device="auto", start_from=None):
@@ -42,24 +35,18 @@ def made_methods(experiment, keys, seeds, data_dir=None, device="auto", start_fr
     dict of str to list of Audit
     """
     options = {"data_dir": data_dir, "device": device, "start_from": start_from}
-    chosen = [_seeded(experiment, seed) for seed in seeds]
+    chosen = [experiments.with_seed(experiment, seed) for seed in seeds]
     return {key: [mitigate(own, key, **options) for own in chosen] for key in keys}
 
 
 def made_rotations(experiment, seeds, data_dir=None, device="auto"):
     """The set of `quantskew.difficulty.rotations`, made here or taken from the cache."""
-    runs = [difficulty.rotations(_seeded(experiment, seed), data_dir, device) for seed in seeds]
+    runs = [difficulty.rotations(experiments.with_seed(experiment, seed), data_dir, device) for seed in seeds]
     return {key: [run[key] for run in runs] for key in runs[0]}
 
 
-def _seeded(experiment, seed):
-    if isinstance(experiment, str):
-        experiment = experiments.get(experiment)
-    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, seed=seed))
-
-
 def recorded(experiment, keys):
-    """The set of record; keys and seeds that it lacks are left out.
+    """The set of record; keys that it lacks are left out.
 
     Parameters
     ----------
@@ -69,22 +56,31 @@ def recorded(experiment, keys):
     Returns
     -------
     dict of str to list of Audit
+        In the order of the seeds.  Keys are paired by their places in the lists, so a seed that one of them
+        lacks below its last one is left out of all, and a printed sentence names the file that is missing.
 
     Raises
     ------
     FileNotFoundError
         If there is none of these keys.
+    ValueError
+        See `quantskew.records.read_seeds`.
     """
-    found = {}
+    files = _files(experiment, keys)
+    gaps = report_gaps({f"{experiment}-{key}": own for key, own in files.items()})
+    complete = {
+        key: {seed: path for seed, path in own.items() if seed not in gaps} for key, own in files.items()
+    }
+    return {key: read_seeds(own) for key, own in complete.items() if own}
+
+
+def _files(experiment, keys):
+    """The files of each key that there is, by their seeds; all from one folder."""
     for folder in record_folders():
-        for key in keys:
-            seeds = []
-            while (folder / file_name(experiment, key, len(seeds))).exists():
-                seeds.append(Audit.load(folder / file_name(experiment, key, len(seeds))))
-            if seeds:
-                found[key] = seeds
-        if found:
-            return found
+        files = {key: seed_files(folder, f"{experiment}-{key}") for key in keys}
+        files = {key: own for key, own in files.items() if own}
+        if files:
+            return files
     raise FileNotFoundError(
         f"no record of {experiment} with {', '.join(keys)}; run from within the repository, or make them "
         "with `quantskew records`"
@@ -140,9 +136,14 @@ def _beside(experiment, record, make, read, data_dir):
 
 
 def _recorded_rotations(record):
-    (balanced, *_) = recorded(record, [difficulty.BALANCED])[difficulty.BALANCED]
-    files = _rotation_files([difficulty.BALANCED, *balanced.group_names])
-    kept = recorded(record, files.values())
+    (balanced, *_) = _files(record, [difficulty.BALANCED])[difficulty.BALANCED].values()
+    files = _rotation_files([difficulty.BALANCED, *Audit.load(balanced).group_names])
+    kept = recorded(record, list(files.values()))
+    for part in files.values():
+        if part not in kept:
+            raise FileNotFoundError(
+                f"the record {record} lacks {file_name(f'{record}-{part}')}; make it with `quantskew records`"
+            )
     return {key: kept[part] for key, part in files.items()}
 
 
@@ -151,8 +152,8 @@ def _rotation_files(keys):
     return {key: key if key == difficulty.BALANCED else f"cut-{key}" for key in keys}
 
 
-def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", start_from=None, rotate=False):
-    """Make sets and write each Audit into a folder; one seed is finished before the next begins.
+def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", start_from=None):
+    """Make sets of methods and write each Audit into a folder; one seed is finished before the next begins.
 
     Parameters
     ----------
@@ -163,8 +164,6 @@ def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", st
     seeds : sequence of int
     data_dir, device, start_from
         See `quantskew.mitigation.mitigate`.
-    rotate : bool
-        Whether the rotations are made too.
 
     Yields
     ------
@@ -174,14 +173,43 @@ def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", st
     for seed in seeds:
         for key in keys:
             (audit,) = made_methods(experiment, [key], [seed], data_dir, device, start_from)[key]
-            yield _written(experiment, folder, key, key, seed, audit)
-        if rotate:
-            runs = made_rotations(experiment, [seed], data_dir, device)
-            for key, part in _rotation_files(runs).items():
-                yield _written(experiment, folder, key, part, seed, runs[key][0])
+            yield key, audit, _written(experiment, folder, f"-{key}", seed, audit)
 
 
-def _written(experiment, folder, key, part, seed, audit):
-    path = Path(folder) / file_name(experiment.name, part, seed)
+def write_records(experiment, folder, seeds, data_dir=None, device="auto", base_only=False):
+    """Make the records of an experiment that the book reads, and write them into a folder.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    folder : path
+    seeds : sequence of int
+    data_dir, device
+        See `quantskew.experiments.audit`.
+    base_only : bool
+        Whether only the experiment itself is made, without curvature, methods, rotations and activations.
+
+    Yields
+    ------
+    pathlib.Path
+        Each file as soon as it is there; one seed is finished before the next begins.
+    """
+    for seed in seeds:
+        where = {"data_dir": data_dir, "device": device}
+        own = experiments.with_seed(experiment, seed)
+        (base,) = made_seeds(own, DEFAULT_PRECISIONS, [seed], curvature=not base_only, **where)
+        yield _written(experiment, folder, "", seed, base)
+        if base_only:
+            continue
+        for _, _, path in write_sets(experiment, folder, RECORDED, [seed], data_dir, device):
+            yield path
+        yield _written(experiment, folder, f"-{ACTIVATIONS}", seed, audit_activations(own, **where))
+        runs = difficulty.rotations(own, **where)
+        for key, part in _rotation_files(runs).items():
+            yield _written(experiment, folder, f"-{part}", seed, runs[key])
+
+
+def _written(experiment, folder, part, seed, audit):
+    path = Path(folder) / file_name(f"{experiment.name}{part}", seed)
     audit.save(path)
-    return key, audit, path
+    return path

@@ -66,14 +66,16 @@ def long_table(audit, **columns):
     )
 
 
-def number(value, digits):
-    """A number as text, without the sign of a zero.
+def number(value, digits, scientific=False):
+    """A number as text, without the sign of a zero; in powers of ten where it is to be `scientific`.
 
     Examples
     --------
-    >>> number(-0.004, 2), number(0.125, 3)
-    ('0.00', '0.125')
+    >>> number(-0.004, 2), number(0.125, 3), number(-0.0000314, 1, scientific=True)
+    ('0.00', '0.125', '-3.1e-05')
     """
+    if scientific:
+        return f"{value + 0.0:.{digits}e}"
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
@@ -90,28 +92,28 @@ def wide(table, value="value", digits=3):
     return crossed(named, "group", "precision", value, digits)
 
 
-def crossed(table, rows, columns, value="value", digits=3):
+def crossed(table, rows, columns, value="value", digits=3, scientific=False):
     """A long table laid out by two of its columns, each cell a value with its interval.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        With columns ``low`` and ``high`` beside `value`.
+        With columns ``low`` and ``high`` beside `value` where it has intervals.
     rows, columns : str
         The columns that go down and across, in the order of their first appearance.
     value : str
-    digits : int
+    digits, scientific
+        See `number`.
 
     Returns
     -------
     pandas.DataFrame of str
     """
-    cells = [
-        f"{number(v, digits)} [{number(low, digits)}, {number(high, digits)}]"
-        if np.isfinite(v)
-        else "not defined"
-        for v, low, high in zip(table[value], table["low"], table["high"], strict=True)
-    ]
-    frame = table[[rows, columns]].assign(cell=cells)
+    shown = [value, *(name for name in ("low", "high") if name in table)]
+    texts = table[shown].map(number, digits=digits, scientific=scientific)
+    cells = texts[value]
+    if "low" in table:
+        cells = cells + " [" + texts["low"] + ", " + texts["high"] + "]"
+    frame = table[[rows, columns]].assign(cell=cells.where(np.isfinite(table[value]), "not defined"))
     pivoted = frame.pivot(index=rows, columns=columns, values="cell")
     return pivoted.loc[frame[rows].unique(), frame[columns].unique()]
