@@ -14,6 +14,9 @@ from quantskew import chapters, text_notebooks
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
+# The pages of the argument have a number before their name; others are executed like them.
+CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+REPRODUCTION = ROOT / "notebooks" / "reproduction.md"
 
 TEXT = """---
 kernelspec:
@@ -143,7 +146,7 @@ def test_a_source_is_never_overwritten(chapter):
         text_notebooks.TextNotebookHandler.write("{}", str(chapter))
 
 
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
 def test_every_chapter_runs_with_other_parameters(source, tmp_path):
     other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric"}
     if "precisions" not in chapters.declared_parameters(text_notebooks.read_text_notebook(source)):
@@ -154,7 +157,7 @@ def test_every_chapter_runs_with_other_parameters(source, tmp_path):
         assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")
 
 
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
 def test_every_chapter_keeps_to_its_anatomy(source):
     notebook = text_notebooks.read_text_notebook(source)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -169,6 +172,18 @@ def test_every_chapter_keeps_to_its_anatomy(source):
             assert figure["name"].startswith("fig-")
             assert figure["caption"].strip()
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def test_the_page_on_reproduction_names_every_chapter_and_figure_of_the_paper():
+    page = REPRODUCTION.read_text()
+    assert set(re.findall(r"\((\d\w+)\.ipynb\)", page)) == {path.stem for path in CHAPTERS}
+    cells = [cell for path in CHAPTERS for cell in text_notebooks.read_text_notebook(path).cells]
+    figures = [cell.metadata.get("mystnb", {}).get("figure", {"caption": ""}) for cell in cells]
+    of_the_paper = {
+        figure["name"] for figure in figures if re.search(r"Fig\. \d[^.]* of the paper", figure["caption"])
+    }
+    assert len(of_the_paper) >= 17
+    assert of_the_paper <= set(re.findall(r"{numref}`([\w-]+)`", page))
 
 
 def test_the_table_of_contents_has_every_chapter():

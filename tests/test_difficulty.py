@@ -1,6 +1,7 @@
 """Rotations of the digits, and their tables on Audits whose accuracies are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import samples
@@ -92,6 +93,12 @@ def test_the_two_way_table_has_the_means_over_seeds(runs):
     assert (table["value"] <= table["high"]).all()
 
 
+def test_a_seed_that_a_rotation_lacks_is_left_out(runs):
+    more = runs | {BALANCED: [*runs[BALANCED], exact((0.1, 0.1, 0.1))]}
+    pd.testing.assert_frame_equal(difficulty.rotation_table(more), difficulty.rotation_table(runs))
+    pd.testing.assert_frame_equal(difficulty.size_effect(more), difficulty.size_effect(runs))
+
+
 def test_the_effect_of_size_is_what_the_cut_group_loses(runs):
     table = difficulty.size_effect(runs)
     assert table["group"].tolist() == list(NAMES)
@@ -101,7 +108,8 @@ def test_the_effect_of_size_is_what_the_cut_group_loses(runs):
 
 
 def test_the_effect_of_the_group_is_from_the_mean_of_the_balanced_set(runs):
-    table = difficulty.group_effect({BALANCED: [exact((0.9, 0.6, 0.3)), exact((0.8, 0.6, 0.4))]})
+    seeds = [exact((0.6 + gap, 0.6, 0.6 - gap)) for gap in (0.2, 0.25, 0.3)]
+    table = difficulty.group_effect({BALANCED: seeds})
     assert table["value"].tolist() == pytest.approx([0.25, 0.0, -0.25])
     assert table["low"][0] > 0 > table["high"][2]
     assert difficulty.group_effect(runs)["value"].tolist() == pytest.approx([0, 0, 0], abs=1e-12)

@@ -1,5 +1,7 @@
 """The bootstrap over seeds and images, against loops over every draw."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,6 +16,7 @@ from quantskew.seeds import (
     mean_over_seeds,
     over_seeds_alone,
     overall,
+    paired,
 )
 
 STATISTICS = {
@@ -126,3 +129,22 @@ def test_a_group_without_samples_is_left_out():
 def test_overall_accuracy_weighs_groups_by_their_images():
     accuracies, counts = np.array([[0.5, 1.0, np.nan]]), np.array([[30, 10, 0]])
     assert overall(accuracies, counts) == pytest.approx([25 / 40])
+
+
+def with_seed(seed):
+    provenance = {"experiment": {"recipe": {"seed": seed}}}
+    return dataclasses.replace(samples.random_audit(seed=seed), provenance=provenance)
+
+
+def test_methods_are_paired_by_the_seeds_that_all_have():
+    audits = {seed: with_seed(seed) for seed in range(4)}
+    given = {"a": [audits[3], audits[0], audits[2]], "b": [audits[2], audits[1], audits[3]], "none": []}
+    own = paired(given)
+    assert own["none"] == []
+    for key in ("a", "b"):
+        assert [audit is audits[seed] for audit, seed in zip(own[key], (2, 3), strict=True)] == [True] * 2
+
+
+def test_audits_without_a_seed_are_paired_by_their_position():
+    own = paired({"a": [samples.random_audit()] * 3, "b": [samples.random_audit()] * 2})
+    assert [len(audits) for audits in own.values()] == [2, 2]

@@ -1,4 +1,7 @@
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,10 +60,21 @@ def test_pairs_are_narrower_than_methods_on_their_own():
     assert pair["high"] - pair["low"] < (single["high"] - single["low"]).min()
 
 
-def test_pairs_need_the_same_seeds():
-    audits = made()
-    with pytest.raises(ValueError, match="a has 1 seeds and b 2; a pair needs the same"):
-        difference({"a": audits["a"][:1], "b": audits["b"]}, "a", "b")
+def test_pairs_are_of_the_seeds_that_both_have():
+    audits = made(3)
+    table = difference({"a": audits["a"][:1], "b": audits["b"]}, "a", "b")
+    alone = difference({"a": audits["a"][:1], "b": audits["b"][:1]}, "a", "b")
+    pd.testing.assert_frame_equal(table, alone)
+    assert set(table["seeds"]) == {1}
+
+
+def test_methods_without_a_common_seed_are_no_pair():
+    first, second = (
+        dataclasses.replace(samples.random_audit(), provenance={"experiment": {"recipe": {"seed": seed}}})
+        for seed in (1, 2)
+    )
+    with pytest.raises(ValueError, match="a and b have no seed in common"):
+        difference({"a": [first], "b": [second]}, "a", "b")
 
 
 def beaten(point, others):

@@ -8,7 +8,7 @@ import pytest
 import samples
 from quantskew.claims import CLAIMS
 from quantskew.statistics import Curvature
-from quantskew.verdicts import BASE, cell, control, corrected, judge, missing, p_value, paired, verdict
+from quantskew.verdicts import BASE, cell, control, corrected, judge, missing, p_value, verdict
 
 FVO = CLAIMS["fvo_grows"]
 
@@ -119,17 +119,8 @@ def test_methods_are_compared_over_the_seeds_that_all_have():
     claim = CLAIMS["qat_alone"]
     audits = {seed: widening(seed) for seed in range(4)}
     evidence = {"ptq": [audits[0], audits[2], audits[3]], "mpqat": [audits[2], audits[1], audits[3]]}
-    own = paired(claim, evidence)
-    assert {key: [id(audit) for audit in seeds] for key, seeds in own.items()} == {
-        key: [id(audits[2]), id(audits[3])] for key in ("ptq", "mpqat")
-    }
     assert judge(claim, evidence)["seeds"] == 2
     assert judge(claim, {"ptq": [audits[0]], "mpqat": [audits[1]]})["lacks"] == "no Audits of ptq"
-
-
-def test_audits_without_a_seed_go_by_their_position():
-    evidence = {"ptq": [samples.random_audit()] * 3, "mpqat": [samples.random_audit()] * 2}
-    assert [len(own) for own in paired(CLAIMS["qat_alone"], evidence).values()] == [2, 2]
 
 
 def test_the_control_has_no_effect():

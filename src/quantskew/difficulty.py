@@ -12,7 +12,7 @@ import pandas as pd
 
 from quantskew import experiments
 from quantskew.sampling import rotated_counts
-from quantskew.seeds import group_accuracies, interval, mean_over_seeds
+from quantskew.seeds import group_accuracies, interval, mean_over_seeds, paired
 
 BALANCED = "balanced"
 PRECISIONS = ("fp32", "int4", "int3", "int2")
@@ -62,7 +62,8 @@ def rotation_table(runs, precision="fp32"):
     Parameters
     ----------
     runs : dict of str to sequence of Audit
-        `rotations` of several seeds: by what was cut, one Audit a seed.
+        `rotations` of several seeds: by what was cut, one Audit a seed.  A seed that some rotation lacks is
+        left out.
     precision : str
 
     Returns
@@ -71,7 +72,7 @@ def rotation_table(runs, precision="fp32"):
         Columns ``cut`` (the group that was cut, or ``balanced``), ``group`` (the one measured), ``value``,
         ``low``, ``high`` (accuracy, and 95 % over seeds and test images) and ``seeds``.
     """
-    rows = []
+    runs, rows = paired(runs), []
     for cut in runs:
         value, draws = _accuracies(runs, cut, precision)
         rows += _rows(runs, value, draws, cut=cut)
@@ -87,6 +88,7 @@ def size_effect(runs, precision="fp32"):
         Columns ``group``, ``value``, ``low``, ``high`` (balanced accuracy less accuracy when cut) and
         ``seeds``.
     """
+    runs = paired(runs)
     (value, draws), names = _accuracies(runs, BALANCED, precision), _names(runs)
     cuts = [_accuracies(runs, name, precision) for name in names]
     own = np.stack([cuts[g][0][g] for g in range(len(names))])
@@ -116,7 +118,7 @@ def harm(runs, precision):
         Columns ``group``, ``trained`` (``balanced`` or ``cut``), ``value``, ``low``, ``high`` (accuracy at
         the reference less that at `precision`, paired by image) and ``seeds``.
     """
-    rows = []
+    runs, rows = paired(runs), []
     for trained in (BALANCED, "cut"):
         falls, draws = [], []
         for group, name in enumerate(_names(runs)):

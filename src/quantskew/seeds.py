@@ -17,6 +17,29 @@ from quantskew.groups import group_means, largest_gap
 from quantskew.intervals import DRAWS, bootstrap_group_means, percentile_interval
 
 
+def paired(audits):
+    """Audits of several methods, of the seeds that all of those have that have any.
+
+    Parameters
+    ----------
+    audits : dict of str to sequence of Audit
+        By the key of a method.
+
+    Returns
+    -------
+    dict of str to list of Audit
+        In the order of the seeds.  An Audit whose provenance does not say its seed goes by its position.
+    """
+    by_seed = {key: {_seed(*own): own[1] for own in enumerate(given)} for key, given in audits.items()}
+    seeds = [set(own) for own in by_seed.values() if own]
+    shared = sorted(set.intersection(*seeds)) if seeds else []
+    return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
+
+
+def _seed(position, audit):
+    return audit.provenance.get("experiment", {}).get("recipe", {}).get("seed", position)
+
+
 def group_accuracies(audits, precision, draws=DRAWS):
     """Accuracy of each group of each seed, as measured and as resampled.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from quantskew.seeds import fairness_over_seeds, interval
+from quantskew.seeds import fairness_over_seeds, interval, paired
 
 MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
@@ -46,11 +46,13 @@ def comparison(audits, precisions=None):
 def difference(audits, method, reference, precisions=None):
     """What a method changes against another one, paired by seed and test image.
 
+    Seeds that only one of them has are left out.
+
     Parameters
     ----------
     audits : dict of str to sequence of Audit
     method, reference : str
-        Titles; both need the same seeds.
+        Titles.
     precisions : sequence of str, optional
         By default those that both have.
 
@@ -58,10 +60,15 @@ def difference(audits, method, reference, precisions=None):
     -------
     pandas.DataFrame
         As `comparison`; ``value`` is that of `method` less that of `reference`.
+
+    Raises
+    ------
+    ValueError
+        If they have no seed in common.
     """
-    new, old = audits[method], audits[reference]
-    if len(new) != len(old):
-        raise ValueError(f"{method} has {len(new)} seeds and {reference} {len(old)}; a pair needs the same")
+    new, old = paired({name: audits[name] for name in (method, reference)}).values()
+    if not new:
+        raise ValueError(f"{method} and {reference} have no seed in common; a pair needs one")
     rows = []
     for precision in precisions or [p for p in new[0].precisions if p in old[0].precisions]:
         after, before = fairness_over_seeds(new, precision), fairness_over_seeds(old, precision)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from quantskew.intervals import CONFIDENCE, DRAWS, percentile_interval
+from quantskew.seeds import paired
 
 # Key of an experiment's own Audits: no mitigation, with gradients and Hessians where they were measured.
 BASE = "base"
@@ -71,30 +72,8 @@ def verdict(low, high):
     return "fails" if high < 0 else "undecided"
 
 
-def paired(claim, evidence):
-    """The evidence that a claim reads, of the seeds that all of it has.
-
-    Returns
-    -------
-    dict of str to list of Audit
-        A key that the evidence lacks has none.
-    """
-    by_seed = {
-        key: {_seed(audit, position): audit for position, audit in enumerate(evidence.get(key, ()))}
-        for key in claim.needs
-    }
-    seeds = [set(own) for own in by_seed.values() if own]
-    shared = sorted(set.intersection(*seeds)) if seeds else []
-    return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
-
-
-def _seed(audit, position):
-    """The seed that an Audit was made with; its position where its provenance does not say."""
-    return audit.provenance.get("experiment", {}).get("recipe", {}).get("seed", position)
-
-
 def missing(claim, evidence, precision):
-    """What a claim lacks in `paired` evidence, in words; None where it can be judged."""
+    """What a claim lacks in the evidence that it reads, in words; None where it can be judged."""
     for key, audits in evidence.items():
         if not audits:
             return f"no Audits of {key}"
@@ -131,7 +110,7 @@ def judge(claim, evidence, precision=None):
     ValueError
         If the precision is the reference.
     """
-    precision, evidence = precision or claim.at, paired(claim, evidence)
+    precision, evidence = precision or claim.at, _read(claim, evidence)
     lacks = missing(claim, evidence, precision)
     nothing = {"effect": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "verdict": "undecided"}
     if lacks:
@@ -155,6 +134,11 @@ def judge(claim, evidence, precision=None):
         "positive": positive,
         "lacks": lacks,
     }
+
+
+def _read(claim, evidence):
+    """The evidence that a claim reads, of the seeds that all of it has."""
+    return paired({key: evidence.get(key, ()) for key in claim.needs})
 
 
 def p_value(draws):
@@ -217,7 +201,7 @@ def control(claim, evidence, precision=None, shuffles=20, seed=0):
         ``effect`` (mean over the shuffles), ``low`` and ``high`` (their middle 95 %); None where the claim
         is not about groups or cannot be judged.
     """
-    precision, evidence = precision or claim.at, paired(claim, evidence)
+    precision, evidence = precision or claim.at, _read(claim, evidence)
     if not claim.grouped or missing(claim, evidence, precision):
         return None
     rng = np.random.default_rng(seed)
