@@ -110,7 +110,7 @@ def test_methods_are_run_and_compared(fresh_cache, tmp_path, capsys):
 
 
 def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record_sets, "RECORDED", ("ptq",))
+    monkeypatch.setattr(record_sets, "REPEATED", ("ptq",))
     monkeypatch.setattr(record_sets, "DEFAULT_PRECISIONS", ("fp32", "int8"))
     arguments = ["records", "digits", "--epochs", "1", "--seed", "1", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0

@@ -18,7 +18,9 @@ def test_keys_and_titles_are_told_apart():
     assert len(set(method_styles(list(METHODS)).values())) == len(METHODS)
 
 
-@pytest.mark.parametrize("keys", [methods.PAPER, methods.CONTROLLED, methods.FIXES, methods.RECORDED])
+@pytest.mark.parametrize(
+    "keys", [methods.PAPER, methods.CONTROLLED, methods.FIXES, methods.RECORDED, methods.REPEATED]
+)
 def test_every_list_is_of_known_methods(keys):
     assert [methods.get(key).key for key in keys] == list(keys)
     assert len(set(keys)) == len(keys)

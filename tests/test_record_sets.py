@@ -6,7 +6,7 @@ import pytest
 import samples
 from quantskew import difficulty, experiments, record_sets
 from quantskew.audit import Audit
-from quantskew.methods import RECORDED
+from quantskew.methods import RECORDED, REPEATED
 from quantskew.record_sets import recorded, write_records, write_sets
 from quantskew.records import file_name
 
@@ -83,13 +83,15 @@ def test_one_seed_is_finished_before_the_next(made, tmp_path):
 
 def test_the_records_of_an_experiment_are_all_that_the_book_reads(made, tmp_path):
     paths = write_all((0, 2), data_dir="images")
-    keys = ["with curvature", *RECORDED, "activations", "rotations"]
-    assert made == [("digits", key, seed, "images", "cpu") for seed in (0, 2) for key in keys]
-    parts = ["", *(f"-{key}" for key in (*RECORDED, "activations", "balanced"))]
-    parts += [f"-cut-{name}" for name in ROTATIONS[1:]]
-    assert [path.name for path in paths] == [
-        file_name(f"digits{part}", seed) for seed in (0, 2) for part in parts
-    ]
+    expected, names = [], []
+    for seed, methods in ((0, RECORDED), (2, REPEATED)):
+        keys = ["with curvature", *methods, "activations", "rotations"]
+        expected += [("digits", key, seed, "images", "cpu") for key in keys]
+        parts = ["", *(f"-{key}" for key in (*methods, "activations", "balanced"))]
+        parts += [f"-cut-{name}" for name in ROTATIONS[1:]]
+        names += [file_name(f"digits{part}", seed) for part in parts]
+    assert made == expected
+    assert [path.name for path in paths] == names
     assert set((tmp_path / FOLDER).iterdir()) == {tmp_path / path for path in paths}
     same(Audit.load(tmp_path / FOLDER / "digits-2.safetensors"), fake("base", 2))
     same(Audit.load(tmp_path / FOLDER / "digits-cut-group 1-2.safetensors"), fake("group 1", 2))

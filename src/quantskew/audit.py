@@ -16,6 +16,7 @@ from quantskew.statistics import Curvature, WeightStatistics, arrays_of, at_prec
 
 _KEY = "quantskew.audit"
 _FORMAT = 1
+_IDS = ("labels", "groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,9 @@ class Audit:
 
     def save(self, path):
         """Write the Audit to a safetensors file, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("logits", "labels", "groups", "train_counts")}
+        arrays = {"logits": self.logits, "train_counts": self.train_counts}
+        # A record holds thousands of ids, and most of their bytes would be zeros.
+        arrays |= {name: _smallest(getattr(self, name)) for name in _IDS}
         names = {
             "precisions": self.precisions,
             "class_names": self.class_names,
@@ -220,6 +223,7 @@ class Audit:
                         "with `quantskew audit`"
                     )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
+            arrays |= {name: arrays[name].astype(np.int64) for name in _IDS}
             names = {name: tuple(values) for name, values in described["names"].items()}
             weights = curvature = None
             if "layers" in names:
@@ -234,6 +238,11 @@ class Audit:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+
+
+def _smallest(ids):
+    """Ids in the smallest unsigned type that holds them."""
+    return ids.astype(np.min_scalar_type(ids.max(initial=0)))
 
 
 def _take(arrays, prefix):

@@ -9,7 +9,7 @@ from pathlib import Path
 from quantskew import difficulty, experiments
 from quantskew.activation_audit import audit_activations
 from quantskew.audit import Audit
-from quantskew.methods import RECORDED
+from quantskew.methods import RECORDED, REPEATED
 from quantskew.mitigation import mitigate
 from quantskew.quantizers import DEFAULT_PRECISIONS
 from quantskew.records import file_name, made_seeds, read_seeds, record_folders, report_gaps, seed_files
@@ -179,6 +179,8 @@ def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", st
 def write_records(experiment, folder, seeds, data_dir=None, device="auto", base_only=False):
     """Make the records of an experiment that the book reads, and write them into a folder.
 
+    Of seed 0 every method of `quantskew.methods.RECORDED` is kept, of other seeds those of ``REPEATED``.
+
     Parameters
     ----------
     experiment : Experiment
@@ -201,7 +203,8 @@ def write_records(experiment, folder, seeds, data_dir=None, device="auto", base_
         yield _written(experiment, folder, "", seed, base)
         if base_only:
             continue
-        for _, _, path in write_sets(experiment, folder, RECORDED, [seed], data_dir, device):
+        keys = REPEATED if seed else RECORDED
+        for _, _, path in write_sets(experiment, folder, keys, [seed], data_dir, device):
             yield path
         yield _written(experiment, folder, f"-{ACTIVATIONS}", seed, audit_activations(own, **where))
         runs = difficulty.rotations(own, **where)
