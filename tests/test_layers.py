@@ -75,7 +75,7 @@ LAYERS = (
         "text_notebooks",
         "tradeoffs",
     ),
-    ("curvature", "surface_figures", "tradeoff_figures", "forward_claims", "backward_claims"),
+    ("curvature", "surface_figures", "tradeoff_figures", "forward_claims", "backward_claims", "controls"),
     ("power", "power_figures"),
     ("measure",),
     ("experiments",),

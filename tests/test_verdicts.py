@@ -7,8 +7,7 @@ import pytest
 
 import samples
 from quantskew.claims import CLAIMS
-from quantskew.statistics import Curvature
-from quantskew.verdicts import BASE, cell, control, corrected, judge, missing, p_value, verdict
+from quantskew.verdicts import BASE, cell, corrected, judge, missing, p_value, verdict
 
 FVO = CLAIMS["fvo_grows"]
 
@@ -106,7 +105,6 @@ def test_what_the_evidence_lacks_is_said(evidence, precision, lacks):
     assert result["lacks"] == lacks
     assert result["verdict"] == "undecided"
     assert np.isnan([result["effect"], result["p"]]).all()
-    assert control(FVO, evidence, precision) is None
 
 
 def test_missing_curvature_is_said():
@@ -121,47 +119,6 @@ def test_methods_are_compared_over_the_seeds_that_all_have():
     evidence = {"ptq": [audits[0], audits[2], audits[3]], "mpqat": [audits[2], audits[1], audits[3]]}
     assert judge(claim, evidence)["seeds"] == 2
     assert judge(claim, {"ptq": [audits[0]], "mpqat": [audits[1]]})["lacks"] == "no Audits of ptq"
-
-
-def test_the_control_has_no_effect():
-    placebo = control(FVO, {BASE: [widening()]})
-    assert placebo["low"] < 0.1
-    assert abs(placebo["effect"]) < 0.15 < judge(FVO, {BASE: [widening()]})["low"]
-    assert control(CLAIMS["sparsity_grows"], {BASE: [widening()]}) is None
-
-
-def test_the_control_of_an_order_of_groups_is_a_random_order():
-    rng = np.random.default_rng(0)
-    precisions, groups = 2, 6
-    surface = rng.random((precisions, groups))
-    shape = {"images": np.ones(groups, dtype=int), "matvecs": np.ones_like(surface, dtype=int)}
-    curvature = Curvature(
-        **shape,
-        gradient_norms=surface,
-        lambda_max=surface,
-        residuals=surface,
-        traces=surface,
-        trace_errors=surface,
-        change_norms=np.zeros(precisions),
-        profile_groups=np.array([0, 1]),
-        profile_steps=np.zeros(1),
-        profile_lengths=np.zeros(2),
-        profile_losses=np.zeros((2, 2, 1)),
-        profile_precision="int4",
-    )
-    audit = samples.exact_audit({"fp32": [0.5] * groups, "int4": [0.4] * groups})
-    evidence = {BASE: [dataclasses.replace(audit, curvature=curvature)]}
-    claim = CLAIMS["lambda_gradient"]
-    assert judge(claim, evidence)["effect"] == pytest.approx(1.0)
-    placebo = control(claim, evidence, shuffles=200)
-    assert abs(placebo["effect"]) < 0.1
-    assert placebo["low"] < -0.5
-    assert placebo["high"] > 0.5
-
-
-def test_the_control_is_the_same_every_time():
-    evidence = {BASE: [widening()]}
-    assert control(FVO, evidence) == control(FVO, evidence)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pandas as pd
 
 from quantskew.audit import Audit
 from quantskew.backward_claims import BACKWARD
+from quantskew.controls import control
 from quantskew.forward_claims import FORWARD
 from quantskew.method_claims import METHODS_CLAIMED
-from quantskew.verdicts import BASE, cell, control, corrected, judge
+from quantskew.verdicts import BASE, cell, corrected, judge
 
 _JUDGED = ("effect", "low", "high", "p", "q", "verdict", "seeds", "positive")
 CLAIMS = {claim.key: claim for claim in FORWARD + BACKWARD + METHODS_CLAIMED}

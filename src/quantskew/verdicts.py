@@ -6,7 +6,6 @@ whole interval is positive, "fails" where it is negative, and is "undecided" oth
 Audits: the seeds of each method, by its key.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -110,7 +109,7 @@ def judge(claim, evidence, precision=None):
     ValueError
         If the precision is the reference.
     """
-    precision, evidence = precision or claim.at, _read(claim, evidence)
+    precision, evidence = precision or claim.at, read(claim, evidence)
     lacks = missing(claim, evidence, precision)
     nothing = {"effect": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "verdict": "undecided"}
     if lacks:
@@ -136,7 +135,7 @@ def judge(claim, evidence, precision=None):
     }
 
 
-def _read(claim, evidence):
+def read(claim, evidence):
     """The evidence that a claim reads, of the seeds that all of it has."""
     return paired({key: evidence.get(key, ()) for key in claim.needs})
 
@@ -180,63 +179,6 @@ def corrected(judgements):
         {**judged, "q": float(own), "verdict": judged["verdict"] if own <= 1 - CONFIDENCE else "undecided"}
         for judged, own in zip(judgements, q, strict=True)
     ]
-
-
-def control(claim, evidence, precision=None, shuffles=20, seed=0):
-    """The effect of a claim where it should be none: groups shuffled among the images.
-
-    Gradient norms, eigenvalues and training histories, which are kept by group, get a random order of the
-    groups.
-
-    Parameters
-    ----------
-    claim, evidence, precision
-        See `judge`.
-    shuffles : int
-    seed : int
-
-    Returns
-    -------
-    dict or None
-        ``effect`` (mean over the shuffles), ``low`` and ``high`` (their middle 95 %); None where the claim
-        is not about groups or cannot be judged.
-    """
-    precision, evidence = precision or claim.at, _read(claim, evidence)
-    if not claim.grouped or missing(claim, evidence, precision):
-        return None
-    rng = np.random.default_rng(seed)
-    effects = []
-    for _ in range(shuffles):
-        shuffled = {key: [_shuffled(audit, rng) for audit in audits] for key, audits in evidence.items()}
-        effects.append(claim.measure(shuffled, precision, 1)[0])
-    low, high = percentile_interval(np.array(effects))
-    return {"effect": float(np.nanmean(effects)), "low": float(low), "high": float(high)}
-
-
-def _shuffled(audit, rng):
-    """An Audit whose images are in random groups of the same sizes."""
-    order, other = (rng.permutation(len(audit.group_names)) for _ in range(2))
-    curvature = audit.curvature
-    if curvature is not None:
-        curvature = dataclasses.replace(
-            curvature,
-            gradient_norms=curvature.gradient_norms[:, order],
-            lambda_max=curvature.lambda_max[:, other],
-        )
-    history = [_reordered(epoch, order) for epoch in audit.provenance.get("history", [])]
-    return dataclasses.replace(
-        audit,
-        groups=rng.permutation(audit.groups),
-        curvature=curvature,
-        provenance={**audit.provenance, "history": history},
-    )
-
-
-def _reordered(epoch, order):
-    """An epoch of a history with its groups in another order."""
-    accuracy = {"accuracy": [epoch["train"]["accuracy"][g] for g in order]}
-    measured = {"measured": [epoch["measured"][g] for g in order]} if "measured" in epoch else {}
-    return {**epoch, "train": epoch["train"] | accuracy, **measured}
 
 
 def cell(result):
