@@ -5,7 +5,7 @@ import pytest
 import samples
 from quantskew import difficulty, evidence
 from quantskew.claims import CLAIMS
-from quantskew.evidence import made_evidence, recorded_evidence
+from quantskew.evidence import live_and_recorded_evidence, made_evidence, recorded_evidence
 from quantskew.record_sets import ACTIVATIONS
 from quantskew.records import file_name
 from quantskew.verdicts import BASE
@@ -78,3 +78,19 @@ def test_the_digits_are_judged_from_end_to_end(repository, monkeypatch):
     assert {"ptq", "mpqat", "fair-qat", difficulty.BALANCED} <= found.keys()
     made = made_evidence("digits", [CLAIMS["fvo_grows"], CLAIMS["activations_alike"]], [0])
     assert [audit.precisions[-1] for audit in (made[BASE][0], made[ACTIVATIONS][0])] == ["int2", "W4A4"]
+
+
+def test_a_further_experiment_without_a_record_is_left_out(calls, folder, capsys):
+    samples.random_audit().save(folder / file_name("mine"))
+    columns = live_and_recorded_evidence("digits", ["mine", "yours"], [CLAIMS["fvo_grows"]], [0])
+    assert list(columns) == ["live: digits", "record: mine"]
+    assert "no record 'yours'; known: mine: it is left out" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="no record 'yours'"):
+        live_and_recorded_evidence("digits", ["yours"], [CLAIMS["fvo_grows"]], [0])
+
+
+def test_where_the_images_are_the_record_is_made(calls, folder):
+    samples.random_audit().save(folder / file_name("more"))
+    columns = live_and_recorded_evidence("digits", ["mine", "more"], [CLAIMS["fvo_grows"]], [0], "images")
+    assert list(columns) == ["live: digits", "as the record, live: mine", "record: more"]
+    assert [options["data_dir"] for _, _, options in calls] == [None, "images"]

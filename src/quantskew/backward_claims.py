@@ -26,6 +26,16 @@ def _of_surface(measure):
     return effect
 
 
+def _of_order(measure):
+    """As `_of_surface`, of a rank correlation: no draw is beyond a perfect order."""
+
+    def effect(evidence, precision, draws):
+        value, resampled = _of_surface(measure)(evidence, precision, draws)
+        return value, np.clip(resampled, -1, 1)
+
+    return effect
+
+
 def _ranks(first, second):
     """Rank correlation over the groups that have both values; NaN with fewer than three."""
     present = ~(np.isnan(first) | np.isnan(second))
@@ -57,7 +67,7 @@ BACKWARD = (
         "The gradient norm is larger for groups with fewer images.",
         "rank correlation of norm and group size, negated",
         "int4",
-        _of_surface(lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -audit.train_counts)),
+        _of_order(lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -audit.train_counts)),
         curvature=True,
     ),
     Claim(
@@ -67,7 +77,7 @@ BACKWARD = (
         "The gradient norm is larger for groups with lower accuracy.",
         "rank correlation of norm and accuracy, negated",
         "int4",
-        _of_surface(lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -_accuracy(audit, p))),
+        _of_order(lambda audit, p: _ranks(audit.curvature.gradient_norms[p], -_accuracy(audit, p))),
         curvature=True,
     ),
     Claim(
@@ -77,7 +87,7 @@ BACKWARD = (
         "lambda_max is larger for groups with lower accuracy.",
         "rank correlation of lambda_max and accuracy, negated",
         "int4",
-        _of_surface(lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_accuracy(audit, p))),
+        _of_order(lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_accuracy(audit, p))),
         curvature=True,
     ),
     Claim(
@@ -87,7 +97,7 @@ BACKWARD = (
         "lambda_max is larger for groups with a lower average prediction probability.",
         "rank correlation of lambda_max and Eq. 11, negated",
         "int4",
-        _of_surface(lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_confidence(audit, p))),
+        _of_order(lambda audit, p: _ranks(audit.curvature.lambda_max[p], -_confidence(audit, p))),
         curvature=True,
     ),
     Claim(
@@ -97,9 +107,7 @@ BACKWARD = (
         "Gradient norm and lambda_max move together.",
         "rank correlation of the two",
         "int4",
-        _of_surface(
-            lambda audit, p: _ranks(audit.curvature.lambda_max[p], audit.curvature.gradient_norms[p])
-        ),
+        _of_order(lambda audit, p: _ranks(audit.curvature.lambda_max[p], audit.curvature.gradient_norms[p])),
         curvature=True,
     ),
     Claim(

@@ -82,7 +82,8 @@ def live_and_recorded_evidence(experiment, records, claims, seeds, data_dir=None
     experiment : str
         Made by this call, or taken from the cache.
     records : sequence of str
-        Experiments that are read from the records; where `data_dir` is given, the first one is made too.
+        Experiments that are read from the records; where `data_dir` is given, the first one is made too.  A
+        further one that has no record is left out, and a printed sentence says so.
     claims, seeds, device
         See `made_evidence`.
     data_dir : path, optional
@@ -98,7 +99,12 @@ def live_and_recorded_evidence(experiment, records, claims, seeds, data_dir=None
         columns[f"as the record, live: {first}"] = made_evidence(first, claims, seeds, data_dir, device)
     else:
         columns[f"record: {first}"] = recorded_evidence(first, claims)
-    return columns | {f"record: {name}": recorded_evidence(name, claims) for name in others}
+    for name in others:
+        try:
+            columns[f"record: {name}"] = recorded_evidence(name, claims)
+        except FileNotFoundError as error:
+            print(f"{error}: it is left out")
+    return columns
 
 
 def _needs(claims):
