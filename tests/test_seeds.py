@@ -102,8 +102,9 @@ def test_the_interval_over_seeds_is_students(values):
     assert np.quantile(draws, [0.025, 0.975]) == pytest.approx([low, high], rel=0.03, abs=0.01)
 
 
-def test_one_seed_alone_has_no_interval():
-    value, draws = over_seeds_alone([0.5], draws=7)
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
+def test_one_or_two_seeds_alone_have_no_interval(values):
+    value, draws = over_seeds_alone(values, draws=7)
     assert value == 0.5
     assert draws.shape == (7,)
     assert np.isnan(draws).all()

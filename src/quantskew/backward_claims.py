@@ -1,7 +1,7 @@
 """The paper's claims about the backward pass (sections 4.4 and 4.5), see `quantskew.verdicts`.
 
-Gradients and Hessians are kept as one number a group, so these effects vary over seeds alone: with one seed
-they have no interval.
+Gradients and Hessians are kept as one number a group, so these effects vary over seeds alone: with fewer
+than three they have no interval.
 """
 
 import numpy as np

@@ -103,11 +103,11 @@ def over_seeds_alone(values, draws=DRAWS):
     -------
     value : float
     draws : ndarray of float, shape (B,)
-        NaN with a single seed: how the statistic varies is not known.
+        NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
     """
     values = np.asarray(values, dtype=np.float64)
     value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
-    return value, resampled if len(values) > 1 else np.full(draws, np.nan)
+    return value, resampled if len(values) > 2 else np.full(draws, np.nan)
 
 
 @functools.lru_cache(maxsize=8)

@@ -122,7 +122,7 @@ def judge(claim, evidence, precision=None):
     seeds = len(evidence[claim.needs[0]])
     alone = [{key: [audits[seed]] for key, audits in evidence.items()} for seed in range(seeds)]
     positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
-    lacks = "an interval: it varies over seeds" if np.isnan(low) and not np.isnan(value) else None
+    lacks = "an interval: it varies over seeds, and takes three" if np.isnan(low) and not np.isnan(value) else None
     return {
         "effect": float(value),
         "low": float(low),
