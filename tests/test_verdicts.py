@@ -113,6 +113,15 @@ def test_missing_curvature_is_said():
     assert missing(claim, {BASE: audits}, "int2") == "no curvature in base"
 
 
+def test_seeds_without_curvature_are_left_out_of_claims_about_it(curved_audit):
+    plain = dataclasses.replace(curved_audit, curvature=None)
+    evidence = {
+        BASE: [with_seed(audit, seed) for seed, audit in enumerate([curved_audit, plain, curved_audit])]
+    }
+    assert judge(CLAIMS["lambda_grows"], evidence)["seeds"] == 2
+    assert judge(CLAIMS["fvo_extreme"], evidence)["seeds"] == 3
+
+
 def test_methods_are_compared_over_the_seeds_that_all_have():
     claim = CLAIMS["qat_alone"]
     audits = {seed: widening(seed) for seed in range(4)}

@@ -122,7 +122,11 @@ def judge(claim, evidence, precision=None):
     seeds = len(evidence[claim.needs[0]])
     alone = [{key: [audits[seed]] for key, audits in evidence.items()} for seed in range(seeds)]
     positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
-    lacks = "an interval: it varies over seeds, and takes three" if np.isnan(low) and not np.isnan(value) else None
+    lacks = (
+        "an interval: it varies over seeds, and takes three"
+        if np.isnan(low) and not np.isnan(value)
+        else None
+    )
     return {
         "effect": float(value),
         "low": float(low),
@@ -136,8 +140,12 @@ def judge(claim, evidence, precision=None):
 
 
 def read(claim, evidence):
-    """The evidence that a claim reads, of the seeds that all of it has."""
-    return paired({key: evidence.get(key, ()) for key in claim.needs})
+    """The evidence that a claim reads: of the seeds that all of it has, and with the curvature it reads."""
+    own = {key: evidence.get(key, ()) for key in claim.needs}
+    if claim.curvature:
+        curved = {key: [a for a in audits if a.curvature is not None] for key, audits in own.items()}
+        own = {key: curved[key] or audits for key, audits in own.items()}
+    return paired(own)
 
 
 def p_value(draws):
