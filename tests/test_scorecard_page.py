@@ -36,7 +36,7 @@ def test_a_row_has_a_cell_an_experiment(tables):
     # int2 and weights are not in the made Audits.
     assert page.count("not judged") == 4
     assert "0.4 [0.3" in page
-    assert ", 2 of 2" in page
+    assert ", 2\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}2" in page
 
 
 def test_verdicts_are_counted_by_experiment(tables):

@@ -1,6 +1,7 @@
 """The scorecard as a page shows it: every claim with a link to the figure that shows it."""
 
 import html
+import re
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,9 @@ def _marked(row):
     if np.isnan(row["effect"]):
         return '<span class="verdict">not judged</span>'
     verdict, _, rest = cell(row).partition(": ")
+    # A line may break before an interval and before the seeds, and nowhere else.
+    rest = re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", rest)
+    rest = rest.replace(" of ", "\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}")
     return f'<span class="verdict verdict-{verdict}">{verdict}</span><br>{rest}'
 
 
