@@ -20,6 +20,7 @@ LAYERS = (
         "lean_convolution",
         "weighted_loss",
         "oscillation",
+        "launch",
     ),
     (
         "intervals",
@@ -30,6 +31,7 @@ LAYERS = (
         "datasets.split",
         "datasets.decode",
         "sampling",
+        "rendering",
         "recipe",
         "model_cache",
         "checkpoint",
