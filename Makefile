@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LAB := $(VENV)/.lab
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench lint lock records clean
+.PHONY: help book pdf latex lab test bench lint lock records clean
 
 help:  ## show this list
 	@echo "quantskew: an executable book on how quantization disparately skews a model"
@@ -28,6 +29,30 @@ book: $(READY)  ## execute the chapters and build the book: _build/html/index.ht
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
+latex:
+	@for tool in xelatex latexmk; do command -v $$tool >/dev/null || { \
+		echo "make pdf needs LaTeX, and there is no $$tool here. On Debian or Ubuntu:"; \
+		echo "  apt-get install --no-install-recommends texlive-xetex texlive-latex-extra \\"; \
+		echo "    texlive-fonts-recommended fonts-freefont-otf latexmk"; \
+		echo "elsewhere TeX Live has it. The rest of the book does without."; exit 1; }; done
+
+pdf: latex $(READY)  ## build the book as one document: _build/latex/quantskew.pdf (needs LaTeX)
+	@$(BIN)/quantskew book
+	@$(BIN)/jupyter-book build . --builder latex -W -n --keep-going --quiet
+	@cd _build/latex && latexmk -xelatex -halt-on-error -interaction=batchmode -silent quantskew.tex >/dev/null 2>&1 \
+		|| { echo "LaTeX failed; its last words are in _build/latex/quantskew.log"; exit 1; }
+	@echo "the book: $(CURDIR)/_build/latex/quantskew.pdf"
+
+# JupyterLab opens text notebooks as text until it is told otherwise: told here for this environment alone.
+$(LAB): $(READY) requirements-lab.txt
+	@echo "installing requirements-lab.txt into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --requirement requirements-lab.txt
+	@JUPYTER_CONFIG_DIR=$(abspath $(VENV))/etc/jupyter $(BIN)/python -m jupytext_config set-default-viewer markdown
+	@touch $@
+
+lab: $(LAB)  ## open the chapters as notebooks in JupyterLab; OPTIONS are passed on
+	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_problem.md $(OPTIONS)
+
 test: $(READY)  ## run all tests
 	@$(BIN)/python -m pytest
 	@echo "all tests passed (their settings: pyproject.toml)"
@@ -43,7 +68,9 @@ lock: $(READY)  ## pin requirements.txt anew from the ranges in pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 --quiet \
 		--custom-compile-command "make lock" --output-file requirements.txt --upgrade
-	@echo "pinned: requirements.txt"
+	@$(BIN)/uv pip compile pyproject.toml --extra lab --universal --python-version 3.11 --quiet \
+		--constraint requirements.txt --custom-compile-command "make lock" --output-file requirements-lab.txt --upgrade
+	@echo "pinned: requirements.txt, requirements-lab.txt"
 
 records: $(READY)  ## make or resume book/records from DATA=path/to/UTKFace.tar.gz, for SEEDS=3
 	@test -n "$(DATA)" || { echo "name the images: make records DATA=path/to/UTKFace.tar.gz"; exit 1; }
