@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 import samples
-from quantskew import datasets, experiments, measure
+from quantskew import chapters, datasets, experiments, measure
 
 # Benchmarks are scripts; collecting doctests would run them.
 collect_ignore = ["benchmarks"]
@@ -58,6 +59,28 @@ def curved_audit(digits_model, digits):
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory, repository):
+    """The whole book, executed and rendered strictly in a copy of the repository."""
+    root = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(repository / name, root)
+    ignored = shutil.ignore_patterns("chapters")
+    for folder in ("notebooks", "book"):
+        shutil.copytree(repository / folder, root / folder, ignore=ignored)
+    chapters.build(root)
+    strict = ["build", str(root), "-W", "-n", "--keep-going", "--quiet"]
+    result = subprocess.run(
+        [Path(sys.executable).parent / "jupyter-book", *strict],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return root / "_build" / "html"
 
 
 @pytest.fixture

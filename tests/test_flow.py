@@ -10,21 +10,21 @@ from quantskew import flow
 def test_the_readers_place_is_marked_and_not_a_link():
     html = flow.Map("logits")._repr_html_()
     assert html.count("aria-current") == 1
-    assert 'href="02_logits.html"' not in html
-    assert set(re.findall(r'href="(\w+)\.html"', html)) == {
-        s.chapter for s in flow.FORWARD + flow.BACKWARD if s.chapter and s.name != "logits"
-    }
+    linked = re.findall(r'href="(\w+)\.md"', html)
+    assert linked == [stage.chapter for stage in flow.STAGES if stage.name != "logits"]
+
+
+@pytest.mark.parametrize("stage", flow.STAGES, ids=lambda stage: stage.name)
+def test_every_chapter_of_the_map_has_the_map_at_its_head(stage, repository):
+    text = (repository / "notebooks" / f"{stage.chapter}.md").read_text()
+    head, _, _ = text.partition(":tags: [parameters]")
+    assert f'Map("{stage.name}")' in head
+    assert "Map(" not in text[len(head) :]
 
 
 def test_unknown_place_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="known: weights, logits"):
+    with pytest.raises(ValueError, match="known: problem, weights, logits"):
         flow.Map("activations")
-
-
-def test_every_linked_chapter_exists(repository):
-    for stage in flow.FORWARD + flow.BACKWARD:
-        if stage.chapter is not None:
-            assert (repository / "notebooks" / f"{stage.chapter}.md").exists()
 
 
 def test_the_picture_names_every_stage():

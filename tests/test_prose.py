@@ -34,3 +34,13 @@ def test_roles_are_the_largest_and_the_smallest_in_training(glued, digits_audit)
     assert glued["live-minority-count"] == str(digits_audit.train_counts.min())
     table = pd.DataFrame({"group": ["0", "9"], "precision": "fp32", "value": [1.0, 0.5]})
     assert prose.of_role(digits_audit, table, "minority")["value"].tolist() == [0.5]
+
+
+def test_a_table_has_a_form_without_html():
+    table = pd.DataFrame({"claim": ["a|b"], "value": [0.25]}, index=pd.Index(["x"], name="row"))
+    assert prose.show(table, digits=1)._repr_markdown_().splitlines()[2] == r"| a\|b | 0.2 |"
+    table.columns.name = "column"
+    lines = prose.captioned("A title", table)._repr_markdown_().splitlines()
+    assert lines[:2] == ["A title", ""]
+    assert lines[2] == "| column | claim | value |"
+    assert [line.split()[1] for line in lines[4:]] == ["x"]

@@ -7,6 +7,7 @@ a change of prose reuses the outputs, a change of code, parameters, package or r
 import ast
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from quantskew.text_notebooks import read_text_notebook
 
 CELL_TIMEOUT = 900
 START_TIMEOUT = 120
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def declared_parameters(notebook):
@@ -134,7 +136,8 @@ def chapter_key(text, parameters, surrounding):
 def with_outputs(text, executed):
     """The text notebook with the outputs of an executed one, cell by cell.
 
-    The cell that papermill injects has no place in the text; it is kept, hidden from the page.
+    The cell that papermill injects has no place in the text; it is kept, hidden from the page.  Widgets that
+    have no form for a page are left out.
     """
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     merged = []
@@ -143,7 +146,8 @@ def with_outputs(text, executed):
             merged.append(cell)
             continue
         done = ran.pop(0)
-        cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        cell.outputs = [output for output in done.outputs if not _is_dead(output)]
+        cell.execution_count = done.execution_count
         merged.append(cell)
         if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
             injected = ran.pop(0)
@@ -154,6 +158,43 @@ def with_outputs(text, executed):
         cell["id"] = f"cell-{position}"
     text.cells = merged
     return text
+
+
+def _is_dead(output):
+    """Whether nothing is left of an output without its kernel: a progress bar's text says that it began."""
+    forms = set(output.get("data", {}))
+    return _WIDGET in forms and forms <= {_WIDGET, "text/plain"}
+
+
+def lead_to_pages(notebook, stems):
+    """The notebook with its links to other chapters' texts turned into links to their pages.
+
+    Texts link to texts, since that is what JupyterLab and a repository's web page can open.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        Changed in place.
+    stems : sequence of str
+        Names of the chapters' files, without their endings.
+
+    Examples
+    --------
+    >>> text = nbformat.v4.new_markdown_cell("[Next](02_logits.md#norms), [more](notes.md)")
+    >>> lead_to_pages(nbformat.v4.new_notebook(cells=[text]), ["02_logits"]).cells[0].source
+    '[Next](02_logits.ipynb#norms), [more](notes.md)'
+    """
+    chapter = "|".join(map(re.escape, stems))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(rf"\]\(({chapter})\.md(?=[)#])", r"](\1.ipynb", cell.source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:
+                # Raw HTML is not looked into by the renderer.
+                link = rf'href="({chapter})\.md(?=["#])'
+                data["text/html"] = re.sub(link, r'href="\1.html', data["text/html"])
+    return notebook
 
 
 def build(root, parameters=None):
@@ -187,6 +228,7 @@ def build(root, parameters=None):
         if not store.exists():
             execute(source, store, own, cwd=root)
         merged = with_outputs(text, nbformat.read(store, as_version=4))
+        lead_to_pages(merged, [path.stem for path in texts])
         chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
         content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
         # An untouched file lets the renderer skip the page.

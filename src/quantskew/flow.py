@@ -1,4 +1,7 @@
-"""The impact flow of quantization (Fig. 2 of the paper): the chain that the chapters follow."""
+"""The impact flow of quantization (Fig. 2 of the paper): the chain that the chapters follow.
+
+The map has a place for each chapter: the chain of the paper, and what comes before and after it.
+"""
 
 from dataclasses import dataclass
 from html import escape
@@ -11,14 +14,15 @@ from quantskew.style import book_style
 
 @dataclass(frozen=True)
 class Stage:
-    """One link of the chain: its name, what happens there, its chapter (None where there is none yet)."""
+    """One place of the map: its name, what happens there, the paper's section and the chapter."""
 
     name: str
     happens: str
     section: str
-    chapter: str | None
+    chapter: str
 
 
+QUESTION = (Stage("problem", "who loses accuracy", "1, 3", "00_problem"),)
 FORWARD = (
     Stage("weights", "move and turn to zero", "4.1", "01_weights"),
     Stage("logits", "turn and lose variance", "4.2", "02_logits"),
@@ -29,10 +33,26 @@ BACKWARD = (
     Stage("gradients", "grow for small groups", "4.4", "05_gradients"),
     Stage("Hessian", "shows steeper loss", "4.5", "06_hessian"),
 )
+ANSWERS = (
+    Stage("difficulty", "small, or hard?", "4.6", "07_difficulty"),
+    Stage("mitigation", "what helps, and when", "5", "08_mitigation"),
+    Stage("scorecard", "which claims hold", "all", "09_what_held_up"),
+)
+# Only in the passes does one stage lead to the next.
+_PARTS = {
+    "question": (QUESTION, ", "),
+    "forward pass": (FORWARD, " → "),
+    "backward pass": (BACKWARD, " → "),
+    "what can be done": (ANSWERS, ", "),
+}
+STAGES = tuple(stage for stages, _ in _PARTS.values() for stage in stages)
 
 
 class Map:
-    """The chain as a row of links, with one stage marked: the reader's place.
+    """The map of the book, part by part, with one stage marked: the reader's place.
+
+    Its links lead to the chapters' text, so that they open the next notebook in JupyterLab; in the book they
+    lead to the pages (`quantskew.chapters.build`).
 
     Parameters
     ----------
@@ -47,30 +67,38 @@ class Map:
     Examples
     --------
     >>> Map("logits")
-    weights → [logits] → softmax → loss → gradients → Hessian
+    question: problem
+    forward pass: weights → [logits] → softmax → loss
+    backward pass: gradients → Hessian
+    what can be done: difficulty, mitigation, scorecard
     """
 
     def __init__(self, here=None):
-        names = [stage.name for stage in FORWARD + BACKWARD]
+        names = [stage.name for stage in STAGES]
         if here is not None and here not in names:
             raise ValueError(f"unknown stage {here!r}; known: {', '.join(names)}")
         self.here = here
 
     def __repr__(self):
-        names = [f"[{s.name}]" if s.name == self.here else s.name for s in FORWARD + BACKWARD]
-        return " → ".join(names)
+        lines = []
+        for part, (stages, arrow) in _PARTS.items():
+            names = [f"[{s.name}]" if s.name == self.here else s.name for s in stages]
+            lines.append(f"{part}: {arrow.join(names)}")
+        return "\n".join(lines)
 
     def _repr_html_(self):
-        items = "".join(self._item(stage) for stage in FORWARD + BACKWARD)
-        return f'<nav class="impact-flow" aria-label="Impact flow of quantization"><ol>{items}</ol></nav>'
+        parts = "".join(
+            f'<li class="part" style="--stages: {len(stages)}"><span class="title">{part}</span>'
+            f'<ol class="{"chain" if "→" in arrow else "list"}">{"".join(map(self._item, stages))}</ol></li>'
+            for part, (stages, arrow) in _PARTS.items()
+        )
+        return f'<nav class="impact-flow" aria-label="Impact flow of quantization"><ol>{parts}</ol></nav>'
 
     def _item(self, stage):
         text = f"<strong>{escape(stage.name)}</strong> <span>{escape(stage.happens)}</span>"
         if stage.name == self.here:
             return f'<li class="here" aria-current="page">{text}</li>'
-        if stage.chapter is None:
-            return f"<li>{text}</li>"
-        return f'<li><a href="{stage.chapter}.html">{text}</a></li>'
+        return f'<li><a href="{stage.chapter}.md">{text}</a></li>'
 
 
 def picture():

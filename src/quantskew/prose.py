@@ -3,6 +3,7 @@
 import re
 
 from myst_nb import glue
+from pandas.io.formats.style import Styler
 
 from quantskew.style import group_order
 from quantskew.tables import number
@@ -49,11 +50,34 @@ def of_role(audit, table, role):
     return table[table["group"] == audit.group_names[group]].drop(columns="group")
 
 
+class Shown(Styler):
+    """A table as a page shows it; Markdown is its form where HTML has no place, as in the book as a PDF.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> print(show(pd.DataFrame({"bits": [2], "FVO": [0.5]}), digits=2)._repr_markdown_())
+    | bits | FVO |
+    |---|---|
+    | 2 | 0.50 |
+    """
+
+    def _repr_markdown_(self):
+        separator = "\x1f"
+        text = self.to_string(delimiter=separator).replace("|", "\\|").replace("<br>", " ")
+        head, *rows = (line.split(separator) for line in text.splitlines())
+        # Names of rows have a line of their own, which Markdown has no place for.
+        rows = [row for row in rows if "".join(row) != self.index.name]
+        lines = ["| " + " | ".join(cell.strip() for cell in row) + " |" for row in (head, *rows)]
+        lines.insert(1, "|" + "---|" * len(head))
+        return "\n".join([f"{self.caption}\n"] * bool(self.caption) + lines)
+
+
 def captioned(title, table):
     """A table with its row names and a title above it."""
-    return table.style.set_caption(title).set_table_attributes('class="dataframe"')
+    return Shown(table, caption=title, table_attributes='class="dataframe"')
 
 
 def show(table, digits=4):
     """A table as a page shows it: every word of every cell, no row numbers."""
-    return table.style.hide(axis="index").format(precision=digits).set_table_attributes('class="dataframe"')
+    return Shown(table, precision=digits, table_attributes='class="dataframe"').hide(axis="index")
