@@ -95,6 +95,27 @@ def test_selecting_precisions_takes_their_rows(measured):
     assert_same_audit(measured.select(measured.precisions), measured)
 
 
+def test_parts_of_an_audit_join_to_the_whole(measured, curved_audit):
+    for whole in (measured, curved_audit):
+        first, *others = whole.precisions
+        assert_same_audit(whole.select([first]).join(whole.select(others)), whole)
+    norms = curved_audit.curvature.gradient_norms
+    joined = curved_audit.select(["int2"]).join(curved_audit.select(["fp32"]))
+    np.testing.assert_array_equal(joined.curvature.gradient_norms, norms[[2, 0]])
+    assert (
+        samples.random_audit(precisions=["fp32"]).join(samples.random_audit(precisions=["int2"])).weights
+        is None
+    )
+
+
+def test_audits_of_other_samples_or_of_the_same_precision_do_not_join():
+    audit = samples.random_audit()
+    with pytest.raises(ValueError, match="different labels; they cannot be joined"):
+        audit.join(samples.random_audit(seed=1, precisions=["int4"]))
+    with pytest.raises(ValueError, match="each precision is named once; got fp32, int8, int2, int2"):
+        audit.join(audit.select(["int2"]))
+
+
 def test_a_precision_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match=r"no 'int5'; it has fp32, int8, int2"):
         samples.random_audit().select(["fp32", "int5"])

@@ -140,6 +140,21 @@ def test_rebuilding_is_byte_identical(chapter, tmp_path):
     assert built.read_bytes() == first
 
 
+def test_widgets_are_left_out_so_that_two_executions_are_byte_identical(chapter, tmp_path):
+    chapter.write_text(
+        TEXT.replace("print(bits", "import ipywidgets\ndisplay(ipywidgets.IntSlider())\nprint(bits")
+    )
+    built = tmp_path / "book" / "chapters" / "00_small.ipynb"
+    chapters.build(tmp_path)
+    first = built.read_bytes()
+    shutil.rmtree(tmp_path / "book")
+    shutil.rmtree(tmp_path / ".cache")
+    chapters.build(tmp_path)
+    assert built.read_bytes() == first
+    assert b"vnd.jupyter.widget" not in first
+    assert b"2.0 ['a']" in first
+
+
 def test_injected_parameters_do_not_show_in_the_page(chapter, tmp_path):
     (built,) = chapters.build(tmp_path, {"bits": 2})
     cells = nbformat.read(built, as_version=4).cells

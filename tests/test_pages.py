@@ -239,6 +239,22 @@ def test_every_picture_has_words(pages):
             assert figure.find("figcaption").text.strip(), path
 
 
+def test_a_page_with_all_its_pictures_weighs_little(pages, built_book):
+    for path, page in pages.items():
+        pictures = {tag["src"] for tag in page.find_all("img") if local(tag["src"])}
+        files = [built_book / path, *((built_book / path).parent / picture for picture in pictures)]
+        assert sum(file.stat().st_size for file in files) <= 1_500_000, path
+
+
+def test_every_chapter_of_the_chain_has_one_control_and_no_widget(chapters_of_the_book):
+    chain = [stage.chapter for stage in (*flow.QUESTION, *flow.FORWARD, *flow.BACKWARD)]
+    assert len(chain) == 7
+    for name in chain:
+        assert len(chapters_of_the_book[name].find_all("fieldset", class_="bit-width")) == 1, name
+    for name, page in chapters_of_the_book.items():
+        assert "vnd.jupyter.widget" not in str(page), name
+
+
 def test_no_glued_number_is_undefined(pages):
     for path, page in pages.items():
         assert "nan [" not in page.text, path

@@ -27,7 +27,7 @@ def test_every_claim_leads_to_its_figure(tables):
     page = linked(tables).to_html()
     for key in tables["widens"]["key"]:
         chapter, _, figure = CLAIMS[key].shown.partition("#")
-        assert f'<a href="{chapter}.html#{figure}">' in page
+        assert f'<a href="{chapter}.md#{figure}">' in page
 
 
 def test_a_row_has_a_cell_an_experiment(tables):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from quantskew import figures
-from quantskew.style import compare, group_colors, group_markers, group_order
+from quantskew.style import compare, group_colors, group_markers, group_order, log_scale
 
 
 def luminance(color):
@@ -37,3 +37,17 @@ def test_compare_has_a_column_an_audit_and_leaves_no_figure_open(digits_audit):
     assert plt.get_fignums() == before
     legend = figure.axes[2].get_legend().get_texts()
     assert legend[0].get_text() == f"0 ({digits_audit.train_counts[0]})"
+
+
+def test_ticks_of_a_logarithmic_axis_never_crowd():
+    for decades, expected in ((1.5, ["1", "2", "5", "10", "20"]), (6, ["1", "100", "10000"])):
+        figure, axes = plt.subplots(figsize=(3, 2))
+        axes.set_xlim(1, 10**decades)
+        log_scale(axes, "x")
+        shown = [f"{tick:g}" for tick in axes.get_xticks() if 1 <= tick <= 10**decades]
+        plt.close(figure)
+        assert shown[: len(expected)] == expected
+
+
+def test_a_figure_may_have_another_width(digits_audit):
+    assert compare(figures.fvo, {"one": digits_audit}, legend=False, width=3.7).get_size_inches()[0] == 3.7

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from quantskew.files import write_bytes
 from quantskew.groups import check_group_ids, group_counts
-from quantskew.statistics import Curvature, WeightStatistics, arrays_of, at_precisions
+from quantskew.statistics import Curvature, WeightStatistics, arrays_of, at_precisions, joined
 
 _KEY = "quantskew.audit"
 _FORMAT = 1
@@ -116,6 +116,34 @@ class Audit:
         kept = {"weights": self.weights, "curvature": self.curvature}
         kept = {name: None if own is None else at_precisions(own, rows) for name, own in kept.items()}
         return replace(self, logits=self.logits[rows], precisions=tuple(precisions), **kept)
+
+    def join(self, other):
+        """An Audit with the precisions of both, of the same model on the same samples.
+
+        Raises
+        ------
+        ValueError
+            If their labels, groups or names differ, or a precision is in both.
+
+        Examples
+        --------
+        >>> of = {"labels": [0, 1], "groups": ["a", "b"]}
+        >>> first = Audit.from_logits({"fp32": [[2.0, 1.0], [0.0, 3.0]]}, **of)
+        >>> first.join(Audit.from_logits({"int2": [[1.0, 1.5], [0.0, 3.0]]}, **of)).precisions
+        ('fp32', 'int2')
+        """
+        for name in ("labels", "groups", "class_names", "group_names"):
+            if not np.array_equal(getattr(self, name), getattr(other, name)):
+                raise ValueError(
+                    f"the two Audits have different {name.replace('_', ' ')}; they cannot be joined"
+                )
+        return replace(
+            self,
+            logits=np.concatenate([self.logits, other.logits]),
+            precisions=self.precisions + other.precisions,
+            weights=joined(self.weights, other.weights),
+            curvature=joined(self.curvature, other.curvature),
+        )
 
     @classmethod
     def from_logits(

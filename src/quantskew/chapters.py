@@ -136,8 +136,8 @@ def chapter_key(text, parameters, surrounding):
 def with_outputs(text, executed):
     """The text notebook with the outputs of an executed one, cell by cell.
 
-    The cell that papermill injects has no place in the text; it is kept, hidden from the page.  Widgets that
-    have no form for a page are left out.
+    The cell that papermill injects has no place in the text; it is kept, hidden from the page.  Widgets are
+    left out: without their kernel they are dead, and their ids are random.
     """
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     merged = []
@@ -148,6 +148,8 @@ def with_outputs(text, executed):
         done = ran.pop(0)
         cell.outputs = [output for output in done.outputs if not _is_dead(output)]
         cell.execution_count = done.execution_count
+        for output in cell.outputs:
+            output.get("data", {}).pop(_WIDGET, None)
         merged.append(cell)
         if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
             injected = ran.pop(0)

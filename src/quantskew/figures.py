@@ -115,12 +115,17 @@ def weight_distribution(audit, axes):
     zeros = weights.sparsity(audit).set_index("precision")["value"]
     for row, precision in enumerate(reversed(audit.precisions)):
         own = table[table["precision"] == precision]
-        edges = np.append(own["left"].to_numpy(), own["right"].to_numpy()[-1])
-        heights = 0.85 * own["value"].to_numpy() / own["value"].max()
-        axes.stairs(row + heights, edges, baseline=row, fill=True, color="#55557f", alpha=0.9)
+        heights = 0.85 * own["value"] / own["value"].max()
+        ridge(axes, own, row, heights, fill=True, color="#55557f", alpha=0.9)
         share = f"{zeros[precision]:.0%} zero" if zeros[precision] >= 0.005 else "no zeros"
-        axes.text(edges[-1], row + 0.3, share, ha="right", fontsize=8.5)
+        axes.text(own["right"].max(), row + 0.3, share, ha="right", fontsize=8.5)
     return _ridge_axis(axes, audit.precisions, "weight (deviations of its layer)")
+
+
+def ridge(axes, table, row, heights, **look):
+    """A histogram (columns ``left`` and ``right``) drawn on a row, its bins as high as `heights` say."""
+    edges = np.append(table["left"], table["right"].iloc[-1])
+    return axes.stairs(row + np.asarray(heights), edges, baseline=row, **look)
 
 
 def _ridge_axis(axes, precisions, label):
@@ -190,11 +195,10 @@ def dtdb_distribution(audit, axes):
     for group in (order[0], order[-1]):
         for row, precision in enumerate(reversed(audit.precisions)):
             own = table[(table["precision"] == precision) & (table["group"] == audit.group_names[group])]
-            edges = np.append(own["left"].to_numpy(), own["right"].to_numpy()[-1])
-            heights = 0.9 * np.sqrt(own["value"].to_numpy())
+            heights = 0.9 * np.sqrt(own["value"])
             options = {"label": audit.group_names[group]} if row == 0 else {}
-            axes.stairs(row + heights, edges, baseline=row, fill=True, color=colors[group], alpha=0.25)
-            axes.stairs(row + heights, edges, baseline=row, color=colors[group], linewidth=1.5, **options)
+            ridge(axes, own, row, heights, fill=True, color=colors[group], alpha=0.25)
+            ridge(axes, own, row, heights, color=colors[group], linewidth=1.5, **options)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return _ridge_axis(axes, audit.precisions, "distance to the decision boundary")
 

@@ -79,7 +79,8 @@ def wilson_difference(successes, counts, other_successes, other_counts, confiden
     )
 
 
-@functools.lru_cache(maxsize=8)
+# Room for the groups of both experiments of a page: ten digits and five groups of faces.
+@functools.lru_cache(maxsize=16)
 def _draw_weights(count, draws, seed, group):
     """How often each of `count` samples is drawn: whole numbers in float32, shape (draws, count)."""
     rng = np.random.default_rng([seed, group])

@@ -32,7 +32,7 @@ def linked(tables):
         page, _, figure = claim.shown.partition("#")
         rows.append(
             {
-                "claim": f'<a href="{page}.html#{figure}">{html.escape(claim.statement)}</a>',
+                "claim": f'<a href="{page}.md#{figure}">{html.escape(claim.statement)}</a>',
                 "paper": claim.source.replace("section ", ""),
                 "at": claim.at,
                 **{title: _marked(table.iloc[position]) for title, table in tables.items()},

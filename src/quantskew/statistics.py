@@ -107,3 +107,12 @@ def at_precisions(statistics, rows):
     values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
     kept = {name: value[rows] for name, value in values.items() if name in statistics.PER_PRECISION}
     return type(statistics)(**{**values, **kept})
+
+
+def joined(first, second):
+    """The statistics of one model at the precisions of both; None where either is None."""
+    if first is None or second is None:
+        return None
+    values = {field.name: getattr(first, field.name) for field in fields(first)}
+    kept = {name: np.concatenate([values[name], getattr(second, name)]) for name in first.PER_PRECISION}
+    return type(first)(**{**values, **kept})

@@ -60,7 +60,7 @@ def book_style():
         yield
 
 
-def compare(draw, audits, height=3.2, legend=True):
+def compare(draw, audits, height=3.2, legend=True, width=None):
     """Draw the same figure of several Audits, or of whatever it is drawn from, side by side.
 
     Parameters
@@ -74,6 +74,8 @@ def compare(draw, audits, height=3.2, legend=True):
     legend : bool or callable
         Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
         the axes.
+    width : float, optional
+        Of the figure, in inches; by default that of a page, or of one column where there is only one.
 
     Returns
     -------
@@ -81,11 +83,12 @@ def compare(draw, audits, height=3.2, legend=True):
         Closed for pyplot: a notebook shows it once, as the value of its cell.
     """
     rows = [draw] if callable(draw) else list(draw)
+    width = width or (7.4 if len(audits) > 1 else 4.6)
     with book_style():
         figure, grid = plt.subplots(
             len(rows),
             len(audits),
-            figsize=(7.4 if len(audits) > 1 else 4.6, height * len(rows) + (0.9 if legend else 0)),
+            figsize=(width, height * len(rows) + (0.9 if legend else 0)),
             squeeze=False,
             layout="constrained",
         )
@@ -99,11 +102,19 @@ def compare(draw, audits, height=3.2, legend=True):
     return figure
 
 
+class _LogTicks(LogLocator):
+    """Ticks at 1, 2 and 5 of each decade, or at powers of ten where these would crowd."""
+
+    def tick_values(self, vmin, vmax):
+        self.set_params(subs=(1, 2, 5) if vmax < 300 * vmin else (1,))
+        return super().tick_values(vmin, vmax)
+
+
 def log_scale(axes, name):
     """Make the ``x`` or ``y`` axis logarithmic, with ticks in plain numbers that do not overlap."""
     getattr(axes, f"set_{name}scale")("log")
     axis = getattr(axes, f"{name}axis")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+    axis.set_major_locator(_LogTicks(numticks=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

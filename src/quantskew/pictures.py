@@ -1,0 +1,88 @@
+"""Pictures inside of a page: small files with words, and axes that stand still while the data change."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+
+from quantskew.style import book_style
+
+_DPI = 160
+# CSS pixels an inch: what matplotlib draws in points has the size of the page's own text.
+_SCREEN = 110
+_COLORS = 64
+
+
+def png(figure):
+    """A figure as PNG of few colours, a third to a fifth of the usual size; bytes."""
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    # Ticks are made when they are drawn, in the style that is set by then.
+    with book_style():
+        canvas.draw()
+    return _encoded(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+
+
+def _encoded(picture):
+    content = io.BytesIO()
+    picture.quantize(_COLORS, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def beside(pictures):
+    """PNG pictures in a row, as one PNG; bytes."""
+    parts = [Image.open(io.BytesIO(content)) for content in pictures]
+    row = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")
+    left = 0
+    for part in parts:
+        row.paste(part, (left, 0))
+        left += part.width
+    return _encoded(row)
+
+
+def img(content, alt):
+    """A PNG of `png` as an HTML image that holds its own data.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> img(png(plt.figure(figsize=(1, 2))), "An empty box")[:51]
+    '<img alt="An empty box" width="110" height="220" sr'
+    >>> plt.close()
+    """
+    size = Image.open(io.BytesIO(content)).size
+    width, height = (round(pixels * _SCREEN / _DPI) for pixels in size)
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
+
+
+def share_frame(figures):
+    """Give figures that are drawn alike the same limits, and their axes the places of the first one's.
+
+    Axes without data take the limits of the others.
+
+    Parameters
+    ----------
+    figures : sequence of matplotlib.figure.Figure
+        With the same number of axes; from now on their layout is fixed.
+    """
+    for own in zip(*(figure.axes for figure in figures), strict=True):
+        filled = [axes for axes in own if axes.has_data()] or own
+        for name in "xy":
+            limits = np.array([getattr(axes, f"get_{name}lim")() for axes in filled])
+            for axes in own:
+                getattr(axes, f"set_{name}lim")(limits.min(), limits.max())
+    first, *others = figures
+    # A layout that is fixed already stays.
+    if isinstance(first.get_layout_engine(), ConstrainedLayoutEngine):
+        with book_style():
+            first.draw_without_rendering()
+        first.set_layout_engine("none")
+    for figure in others:
+        figure.set_layout_engine("none")
+        for axes, model in zip(figure.axes, first.axes, strict=True):
+            axes.set_position(model.get_position())
