@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import browser
 import samples
 from quantskew import chapters, datasets, experiments, measure
 
@@ -81,6 +82,38 @@ def built_book(tmp_path_factory, repository):
     )
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     return root / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    # Imported here: without Chromium nothing needs it.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        launched = started.chromium.launch(
+            executable_path=browser.CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_in_browser(chromium):
+    """Open a file without a network; what it asks for and what goes wrong is in ``page.seen``."""
+    contexts = []
+
+    def open_one(path, **options):
+        context = chromium.new_context(**{"viewport": {"width": 1100, "height": 900}, **options})
+        context.set_default_timeout(60_000)
+        context.set_offline(True)
+        contexts.append(context)
+        page = browser.watched(context.new_page())
+        page.goto(path.as_uri())
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Controls of a built page in headless Chromium: from disk, with the network cut, and without JavaScript."""
 
+import functools
 import os
 import re
 import shutil
@@ -8,13 +9,10 @@ import sys
 
 import pytest
 
+from browser import grave, needs_browser, pictures
 from quantskew import chapters
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("no Chromium here: install it to test pages in a browser", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+pytestmark = needs_browser
 
 CHAPTER = """---
 kernelspec:
@@ -76,46 +74,10 @@ def html(repository, tmp_path_factory):
     return root / "_build" / "html" / "book" / "chapters" / "00_controls.html"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(chromium, html):
-    """Open the page from disk without a network; what it asks for and what goes wrong is in ``page.seen``."""
-    contexts = []
-
-    def open_one(**options):
-        context = chromium.new_context(**{"viewport": {"width": 1100, "height": 900}, **options})
-        context.set_default_timeout(60_000)
-        context.set_offline(True)
-        contexts.append(context)
-        page = context.new_page()
-        page.seen = []
-        page.on("pageerror", lambda error: page.seen.append(f"error: {error}"))
-        page.on("request", lambda request: _note(page, request.url))
-        page.on("requestfailed", lambda request: page.seen.append(f"failed: {request.url}"))
-        page.goto(html.as_uri())
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-
-
-def _note(page, address):
-    if not address.startswith(("file:", "data:", "blob:")):
-        page.seen.append(f"request: {address}")
-
-
-def pictures(page):
-    """The visible pictures of all controls, by what they show."""
-    shown = page.locator(".bit-width img:visible")
-    return [shown.nth(place).get_attribute("src") for place in range(shown.count())]
+def open_page(open_in_browser, html):
+    """Open the small page, from disk and without a network."""
+    return functools.partial(open_in_browser, html)
 
 
 def test_a_choice_changes_every_picture_of_the_page(open_page):
@@ -205,12 +167,7 @@ def test_buttons_are_legible_in_light_and_in_dark_mode(scheme, open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(scheme, open_page):
     page = open_page(color_scheme=scheme)
-    # Colours fade in; while they do, they are not yet what a reader sees.
-    page.evaluate("Promise.all(document.getAnimations().map(fading => fading.finished))")
-    found = axe.Axe().run(page).response
-    assert len(found["passes"]) > 20
-    grave = [(r["id"], r["help"]) for r in found["violations"] if r["impact"] in ("serious", "critical")]
-    assert grave == [], [node["html"] for rule in found["violations"] for node in rule["nodes"]]
+    assert grave(page) == []
 
 
 def test_no_widget_is_left_in_the_page(html):

@@ -3,20 +3,22 @@
 import importlib
 import itertools
 import re
-import shutil
-import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from browser import grave, needs_browser, pictures
 from quantskew import flow
 
 CHAPTERS = "book/chapters/"
+TOC = (Path(__file__).parents[1] / "_toc.yml").read_text()
+PAGES = [f"{path}.html" for path in re.findall(r"(?:file|root): (\S+)", TOC)]
+# Sphinx itself writes lists of references whose items have no role.
+OF_SPHINX = ("aria-required-children", ['<div role="list" class="citation-list">'])
 PLACES = {stage.chapter: stage.name for stage in flow.STAGES}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed here")
 
 
 @pytest.fixture(scope="module")
@@ -270,39 +272,44 @@ def test_pages_have_a_language_a_title_and_no_jump_in_their_headings(pages):
         assert all(b - a <= 1 for a, b in itertools.pairwise(levels)), path
 
 
-@pytest.fixture
-def browse(built_book, tmp_path):
-    """What a browser makes of a page that is opened from disk, with no name resolved and no proxy."""
-
-    def dump(page):
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--no-proxy-server"]
-        options += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000"]
-        options += ["--enable-logging=stderr", "--dump-dom"]
-        done = subprocess.run(
-            [CHROMIUM, *options, f"file://{built_book}/{page}"],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=True,
-        )
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return BeautifulSoup(done.stdout, "html.parser"), console
-
-    return dump
+@needs_browser
+def test_mathematics_is_set_without_a_network(built_book, open_in_browser):
+    page = open_in_browser(built_book / "book" / "chapters" / "01_weights.html")
+    page.wait_for_function("document.querySelectorAll('mjx-container').length > 5")
+    assert page.locator("mjx-container").count() == page.locator(".math").count()
+    assert page.locator("mjx-merror").count() == 0
+    assert page.seen == []
 
 
-@needs_chromium
-def test_mathematics_is_set_without_a_network(browse):
-    page, console = browse("book/chapters/01_weights.html")
-    assert len(page.find_all("mjx-container")) == len(page.find_all(class_="math")) > 5
-    assert page.find("mjx-merror") is None
-    assert [line for line in console if "Uncaught" in line or "http" in line.partition(" source: ")[0]] == []
+@needs_browser
+def test_search_finds_a_word_without_a_network(built_book, open_in_browser):
+    page = open_in_browser(built_book / "search.html")
+    page.goto((built_book / "search.html").as_uri() + "?q=sparsity")
+    for path in ("book/chapters/01_weights.html", "book/glossary.html"):
+        page.wait_for_selector(f"#search-results a[href*='{path}']")
+    assert page.seen == []
 
 
-@needs_chromium
-def test_search_finds_a_word_without_a_network(browse):
-    page, _ = browse("search.html?q=sparsity")
-    found = {tag["href"].partition("?")[0].partition("#")[0] for tag in page.select("#search-results a")}
-    assert any(address.endswith("book/chapters/01_weights.html") for address in found), found
-    assert any(address.endswith("book/glossary.html") for address in found), found
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", [*PAGES, "search.html"])
+def test_a_page_is_whole_and_can_be_used_by_everybody(path, scheme, built_book, open_in_browser):
+    page = open_in_browser(built_book / path, color_scheme=scheme)
+    assert [found for found in grave(page) if found != OF_SPHINX] == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.seen == []
+
+
+@needs_browser
+def test_choosing_a_precision_changes_every_picture_of_every_control(built_book, open_in_browser):
+    controls = [path for path in PAGES if (built_book / path).read_text().count('class="bit-width"')]
+    assert len(controls) == 8
+    for path in controls:
+        page = open_in_browser(built_book / path)
+        before = pictures(page)
+        page.click(".bit-width label:has-text('int2')")
+        after = pictures(page)
+        assert len(before) == len(after) > 0, path
+        assert set(before).isdisjoint(after), path
+        assert page.seen == [], path

@@ -37,9 +37,15 @@ def pair():
 
 def drawn(axes):
     """Values of the filled and of the hollow markers, from the lowest row to the highest."""
-    filled = [container.lines[0].get_xdata()[0] for container in axes.containers]
-    hollow = [line.get_xdata()[0] for line in axes.lines if line.get_markerfacecolor() == "white"]
-    return filled, hollow
+    marks = {False: [], True: []}
+    for line in axes.lines:
+        marks[line.get_markerfacecolor() == "white"].append(line.get_xdata()[0])
+    return marks[False], marks[True]
+
+
+def spans(axes):
+    """Left and right ends of the lines through the markers, the lowest row first: intervals, then changes."""
+    return [[tuple(ends[:, 0]) for ends in lines.get_segments()] for lines in axes.collections]
 
 
 @pytest.mark.parametrize("draw", OF_LOGITS, ids=lambda draw: draw.__name__)
@@ -104,7 +110,7 @@ def test_the_reference_has_no_hollow_markers_and_no_distance_from_itself(pair, a
     assert drawn(axes)[1] == []
     axes.clear()
     precision_figures.cosine_distance(pair.select(["fp32"]), axes)
-    assert not axes.containers
+    assert drawn(axes) == ([], [])
     assert "no value above zero" in [text.get_text() for text in axes.texts]
 
 
@@ -120,7 +126,16 @@ def test_distances_have_no_hollow_markers(axes):
 def test_a_group_without_samples_is_said_to_be_undefined(axes):
     precision_figures.accuracy(samples.uneven_audit(), axes)
     assert [text.get_text() for text in axes.texts] == ["not defined"]
-    assert len(axes.containers) == 2
+    assert len(drawn(axes)[0]) == 2
+
+
+def test_lines_are_the_intervals_and_the_ways_from_the_reference(pair, axes):
+    precision_figures.accuracy(pair, axes)
+    table = fairness.group_accuracy(pair).set_index(["precision", "group"])
+    of_groups = [f"group {group}" for group in (2, 0, 1)]
+    intervals = [tuple(table.loc[("int2", name), ["low", "high"]]) for name in of_groups]
+    ways = [tuple(table.loc[[("fp32", name), ("int2", name)], "value"]) for name in of_groups]
+    assert np.allclose(spans(axes), [intervals, ways])
 
 
 def test_ridges_are_filled_for_the_precision_and_outlined_for_the_reference(pair, axes):

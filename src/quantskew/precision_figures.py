@@ -5,6 +5,7 @@ is a group, the one with most training images on top; a hollow marker is the ref
 """
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from quantskew import fairness, logits, losses, softmax, steepness, weights
 from quantskew.figures import ridge
@@ -17,7 +18,7 @@ def accuracy(audit, axes):
     shown = table.loc[table["precision"] == audit.precisions[-1], "value"]
     axes.axvspan(shown.min(), shown.max(), color="#bbbbbb", alpha=0.4, linewidth=0)
     axes.set_xlim(-0.03, 1.03)
-    return _rows(audit, axes, table, "accuracy (width of the band: FVO)")
+    return _rows(audit, axes, table, "accuracy (band: FVO)")
 
 
 def weight_distribution(audit, axes):
@@ -43,6 +44,17 @@ def cosine_distance(audit, axes):
 def logit_variance(audit, axes):
     """Mean variance of each group's logits (Eq. 9)."""
     return _rows(audit, axes, logits.logit_variance(audit), "mean variance of the logits", log=True)
+
+
+def softmax_variance(audit, axes):
+    """Mean variance of each group's probabilities."""
+    return _rows(audit, axes, softmax.softmax_variance(audit), "variance of the probabilities")
+
+
+def mean_dtdb(audit, axes):
+    """Mean distance to the decision boundary in each group."""
+    axes.set_xlim(-0.03, 1.03)
+    return _rows(audit, axes, softmax.dtdb(audit), "distance to the boundary")
 
 
 def dtdb(audit, axes):
@@ -81,25 +93,33 @@ def _rows(audit, axes, table, label, log=False, reference=True):
     """
     colors, markers = group_colors(audit), group_markers(audit)
     first, *others = audit.precisions
-    values = table.set_index(["precision", "group"])
-    drawn = 0
-    for row, group in enumerate(reversed(group_order(audit))):
-        own = values.loc[(audit.precisions[-1], audit.group_names[group])]
-        look = {"color": colors[group], "marker": markers[group], "markersize": 6}
+    order = [audit.group_names[group] for group in reversed(group_order(audit))]
+    own = table[table["precision"] == audit.precisions[-1]].set_index("group").loc[order]
+    before = table[table["precision"] == first].set_index("group").loc[order, "value"].to_numpy()
+    values = own["value"].to_numpy()
+    looks = [(colors[group], markers[group]) for group in reversed(group_order(audit))]
+    shown = np.isfinite(values) & ((values > 0) | (not log))
+    rows = np.arange(len(order))
+    # Lines of all groups at once: an errorbar for each takes most of the time that a figure takes.
+    lines = [(own["low"].to_numpy(), own["high"].to_numpy(), shown)]
+    if reference and others:
+        lines.append((before, values, np.isfinite(before) & np.isfinite(values)))
+    for left, right, drawn in lines:
+        ends = np.where(np.isfinite(left), left, values), np.where(np.isfinite(right), right, values)
+        kept = [color for (color, _), there in zip(looks, drawn, strict=True) if there]
+        axes.hlines(rows[drawn], ends[0][drawn], ends[1][drawn], colors=kept, linewidth=1)
+    for row, (color, marker) in enumerate(looks):
+        look = {"color": color, "marker": marker, "markersize": 6, "linestyle": "none"}
         if reference and others:
-            before = values.loc[(first, audit.group_names[group]), "value"]
-            axes.plot([before, own["value"]], [row, row], color=colors[group], linewidth=1)
-            axes.plot(before, row, **look, markerfacecolor="white")
-        if np.isfinite(own["value"]) and (own["value"] > 0 or not log):
-            bars = np.clip([[own["value"] - own["low"]], [own["high"] - own["value"]]], 0, None)
-            axes.errorbar(own["value"], row, xerr=np.nan_to_num(bars), **look, elinewidth=1)
-            drawn += 1
-        elif np.isnan(own["value"]):
+            axes.add_line(Line2D([before[row]], [row], **look, markerfacecolor="white"))
+        if shown[row]:
+            axes.add_line(Line2D([values[row]], [row], **look))
+        elif np.isnan(values[row]):
             axes.text(0.02, row, "not defined", transform=axes.get_yaxis_transform(), va="center")
     if log:
         log_scale(axes, "x")
         axes.minorticks_off()
-    if not drawn:
+    if not shown.any():
         axes.text(0.5, 0.5, "no value above zero", transform=axes.transAxes, ha="center", va="center")
     _group_axis(audit, axes)
     axes.set_ylim(-0.6, len(audit.group_names) - 0.4)

@@ -76,8 +76,8 @@ class BitWidth:
     def __init__(self, panels):
         self.panels = panels
         first = _PAPERS if _PAPERS in panels.precisions else panels.precisions[-1]
-        self._precision = _buttons("Precision", panels.precisions, first)
-        self._scheme = _buttons("Scheme", SCHEMES, panels.scheme)
+        self._precision = buttons("Precision", panels.precisions, first)
+        self._scheme = buttons("Scheme", SCHEMES, panels.scheme)
         self._status, self._area = ipywidgets.HTML(), ipywidgets.HTML()
         choices = [self._precision] if panels.model is None else [self._precision, self._scheme]
         self.widget = ipywidgets.VBox([*choices, self._status, self._area])
@@ -93,7 +93,7 @@ class BitWidth:
 
     @value.setter
     def value(self, precision):
-        _press(self._precision, precision)
+        press(self._precision, precision)
 
     @property
     def scheme(self):
@@ -102,7 +102,7 @@ class BitWidth:
 
     @scheme.setter
     def scheme(self, scheme):
-        _press(self._scheme, scheme)
+        press(self._scheme, scheme)
 
     @property
     def numbers(self):
@@ -138,13 +138,15 @@ class BitWidth:
         }
 
 
-def _buttons(description, options, value):
+def buttons(description, options, value):
+    """A row of buttons of which one is pressed, for one choice of a control."""
     return ipywidgets.ToggleButtons(
         options=options, value=value, description=description, style={"button_width": "auto"}
     )
 
 
-def _press(buttons, value):
-    if value not in buttons.options:
-        raise ValueError(f"there is no {value!r} to choose; there are {', '.join(buttons.options)}")
-    buttons.value = value
+def press(row, value):
+    """Press one of the buttons of a row, as a click does; ValueError if there is no such button."""
+    if value not in row.options:
+        raise ValueError(f"there is no {value!r} to choose; there are {', '.join(row.options)}")
+    row.value = value
