@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quantskew.pictures import beside, img, png, share_frame
+from quantskew.pictures import beside, fit_frame, img, png, share_frame
 from quantskew.style import compare
 
 
@@ -77,9 +77,17 @@ def test_axes_without_data_take_the_limits_of_the_others():
     assert [figure.axes[0].get_xlim() for figure in figures] == [pytest.approx(expected)] * 2
 
 
-def test_a_frame_that_is_fixed_stays_where_it_is():
-    first = drawn([1, 2, 3])
-    share_frame([first])
-    place = first.axes[0].get_position().bounds
-    share_frame([first, drawn([1, 2, 30000000])])
-    assert first.axes[0].get_position().bounds == place
+def test_a_frame_stays_as_it_is_for_a_figure_that_is_fitted_to_it():
+    frame = [drawn([1, 2, 3]), drawn([2, 30])]
+    share_frame(frame)
+    places = [(own.axes[0].get_position().bounds, own.axes[0].get_xlim()) for own in frame]
+    for points in ([1, 2, 30000000], [2, 3]):
+        fitted = drawn(points)
+        own = fitted.axes[0].get_xlim()
+        fit_frame(fitted, frame)
+        assert [
+            (figure.axes[0].get_position().bounds, figure.axes[0].get_xlim()) for figure in frame
+        ] == places
+        (place, (low, high)) = places[0]
+        assert fitted.axes[0].get_position().bounds == place
+        assert fitted.axes[0].get_xlim() == (min(own[0], low), max(own[1], high))

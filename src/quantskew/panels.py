@@ -6,7 +6,7 @@ from html import escape
 
 import pandas as pd
 
-from quantskew.pictures import beside, img, png, share_frame
+from quantskew.pictures import beside, fit_frame, img, png, share_frame
 from quantskew.quantizers import integer_bits
 from quantskew.style import compare
 from quantskew.tables import number
@@ -110,7 +110,7 @@ class Panels:
             figure = self._figures[title][precision]
         else:
             figure = self._draw(audit, title, precision, scheme)
-            share_frame([*self._figures[title].values(), figure])
+            fit_frame(figure, list(self._figures[title].values()))
         numbers, picture = self.view.numbers(audit), png(figure)
         named, table = self._title(title, precision, scheme), self.view.table(numbers)
         headline = [

@@ -6,7 +6,6 @@ from html import escape
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from quantskew.style import book_style
@@ -75,18 +74,39 @@ def share_frame(figures):
         With the same number of axes; from now on their layout is fixed.
     """
     for own in zip(*(figure.axes for figure in figures), strict=True):
-        filled = [axes for axes in own if axes.has_data()] or own
-        for name in "xy":
-            limits = np.array([getattr(axes, f"get_{name}lim")() for axes in filled])
-            for axes in own:
-                getattr(axes, f"set_{name}lim")(limits.min(), limits.max())
+        _share_limits(own, own)
     first, *others = figures
-    # A layout that is fixed already stays.
-    if isinstance(first.get_layout_engine(), ConstrainedLayoutEngine):
-        with book_style():
-            first.draw_without_rendering()
-        first.set_layout_engine("none")
+    with book_style():
+        first.draw_without_rendering()
+    first.set_layout_engine("none")
     for figure in others:
-        figure.set_layout_engine("none")
-        for axes, model in zip(figure.axes, first.axes, strict=True):
-            axes.set_position(model.get_position())
+        _take_layout(figure, first)
+
+
+def fit_frame(figure, frame):
+    """Give a figure the limits of others that stay as they are, wider where its own data ask for it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Its axes get the places of the others'.
+    frame : sequence of matplotlib.figure.Figure
+        With the same number of axes, and a layout that is fixed (see `share_frame`).
+    """
+    for axes, *others in zip(figure.axes, *(other.axes for other in frame), strict=True):
+        _share_limits([axes], [axes, *others])
+    _take_layout(figure, frame[0])
+
+
+def _take_layout(figure, first):
+    figure.set_layout_engine("none")
+    for axes, model in zip(figure.axes, first.axes, strict=True):
+        axes.set_position(model.get_position())
+
+
+def _share_limits(changed, sources):
+    filled = [axes for axes in sources if axes.has_data()] or sources
+    for name in "xy":
+        limits = np.array([getattr(axes, f"get_{name}lim")() for axes in filled])
+        for axes in changed:
+            getattr(axes, f"set_{name}lim")(limits.min(), limits.max())

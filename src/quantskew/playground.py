@@ -1,6 +1,5 @@
 """The playground: every choice of a quantizer, and the whole chain of what it does to each group."""
 
-import base64
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -10,12 +9,11 @@ import pandas as pd
 
 from quantskew.chain import by_group, chain, chain_figure, in_words
 from quantskew.live_model import LiveModel
-from quantskew.pictures import img, png, share_frame
+from quantskew.pictures import fit_frame, img, png
 from quantskew.quantizers import DEFAULT_PRECISIONS, SCHEMES
-from quantskew.radio_page import LOOK, control
-from quantskew.widgets import buttons, press
+from quantskew.radio_page import control
+from quantskew.widgets import buttons, forms, press, refresh
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 # What each button means to `quantskew.ptq.quantize_model`; the first ones are the paper's.
 _OPTIONS = {
     "scheme": {name: {"scheme": name} for name in SCHEMES},
@@ -118,14 +116,7 @@ class Playground:
         return self._shown(**self.choice).numbers
 
     def _changed(self, _):
-        self._status.value = f'<p role="status">measuring {escape(repr(self))} …</p>'
-        try:
-            self._area.value = f"<style>{LOOK}</style>{self._shown(**self.choice).html}"
-        except Exception as error:
-            # Raised from here it would reach a log that no reader sees.
-            self._status.value = f'<p role="alert">{escape(f"{type(error).__name__}: {error}")}</p>'
-        else:
-            self._status.value = ""
+        refresh(self._status, self._area, repr(self), lambda: self._shown(**self.choice).html)
 
     def _audit(self, experiment, precision, **choice):
         options = {}
@@ -151,7 +142,7 @@ class Playground:
         self._canvases[choice["experiment"]] = figure = chain_figure(
             audit, self._canvases.get(choice["experiment"])
         )
-        share_frame([*frame, figure])
+        fit_frame(figure, frame)
         picture, precision = png(figure), choice["precision"]
         table, whole = by_group(numbers, precision), in_words(numbers, precision)
         accuracies = ", ".join(f"{group} {value}" for group, value in table["accuracy"].items())
@@ -172,12 +163,9 @@ class Playground:
             precision: self._shown(**{**self.choice, "precision": precision}) for precision in self.precisions
         }
         panels = {precision: shown.html for precision, shown in pages.items()}
-        return {
-            "text/plain": repr(self),
-            "text/html": control("Bit-width: the whole chain", panels, self.choice["precision"]),
-            "image/png": base64.b64encode(pages[self.choice["precision"]].picture).decode(),
-            _WIDGET: self.widget._repr_mimebundle_()[_WIDGET],
-        }
+        chosen = self.choice["precision"]
+        page = control("Bit-width: the whole chain", panels, chosen)
+        return forms(repr(self), page, pages[chosen].picture, self.widget)
 
 
 def _named(choice):

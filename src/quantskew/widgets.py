@@ -114,14 +114,7 @@ class BitWidth:
 
     def _choose(self, _):
         self._recomputed = self.panels.model is not None
-        self._status.value = f'<p role="status">measuring {escape(self.value)} …</p>'
-        try:
-            self._area.value = f"<style>{LOOK}</style>{self.panels.html(*self._choice())}"
-        except Exception as error:
-            # Raised from here it would reach a log that no reader sees.
-            self._status.value = f'<p role="alert">{escape(f"{type(error).__name__}: {error}")}</p>'
-        else:
-            self._status.value = ""
+        refresh(self._status, self._area, self.value, lambda: self.panels.html(*self._choice()))
 
     def __repr__(self):
         known = ", ".join(self.panels.precisions)
@@ -130,12 +123,53 @@ class BitWidth:
     def _repr_mimebundle_(self, include=None, exclude=None):
         self._area.value = f"<style>{LOOK}</style>{self.panels.html(*self._choice())}"
         pages = {precision: self.panels.html(precision) for precision in self.panels.precisions}
-        return {
-            "text/plain": repr(self),
-            "text/html": control(f"Bit-width: {self.panels.view.title}", pages, self.value),
-            "image/png": base64.b64encode(self.panels.picture(self.value)).decode(),
-            _WIDGET: self.widget._repr_mimebundle_()[_WIDGET],
-        }
+        page = control(f"Bit-width: {self.panels.view.title}", pages, self.value)
+        return forms(repr(self), page, self.panels.picture(self.value), self.widget)
+
+
+def forms(words, page, picture, widget):
+    """All forms of a control, for whatever shows the notebook; the widget's is for a kernel.
+
+    Parameters
+    ----------
+    words, page : str
+        Plain text and HTML.
+    picture : bytes
+        PNG.
+    widget : ipywidgets.Widget
+
+    Returns
+    -------
+    dict of str to object
+        By MIME type.
+    """
+    return {
+        "text/plain": words,
+        "text/html": page,
+        "image/png": base64.b64encode(picture).decode(),
+        _WIDGET: widget._repr_mimebundle_()[_WIDGET],
+    }
+
+
+def refresh(status, area, choice, make):
+    """Fill an area with new HTML; say what goes on meanwhile, and what went wrong.
+
+    Parameters
+    ----------
+    status, area : ipywidgets.HTML
+    choice : str
+        What is being measured, in words.
+    make : callable
+        Returns the HTML.
+    """
+    status.value = f'<p role="status">measuring {escape(choice)} …</p>'
+    try:
+        area.value = f"<style>{LOOK}</style>{make()}"
+    except Exception as error:
+        # Raised from here it would reach a log that no reader sees.
+        status.value = f'<p role="alert">{escape(f"{type(error).__name__}: {error}")}</p>'
+    else:
+        status.value = ""
 
 
 def buttons(description, options, value):
