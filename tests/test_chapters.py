@@ -8,6 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
+from click.testing import CliRunner
+from papermill.__main__ import papermill as papermill_command
 
 from quantskew import chapters, text_notebooks
 
@@ -15,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 # The pages of the argument have a number before their name; others are executed like them.
 CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+PARAMETER_FILES = sorted((ROOT / "notebooks" / "parameters").glob("*.yml"))
 REPRODUCTION = ROOT / "notebooks" / "reproduction.md"
 
 TEXT = """---
@@ -96,6 +100,11 @@ def test_a_stalled_cell_ends_at_its_timeout(chapter, tmp_path, monkeypatch):
     assert list(tmp_path.glob("*.ipynb")) == []
 
 
+def test_a_kernel_is_reached_through_files_where_their_names_are_short_enough():
+    assert chapters._own_sockets("/tmp/short").KernelManager.transport == "ipc"
+    assert not chapters._own_sockets("/tmp/" + "long" * 30)
+
+
 def test_prose_reuses_outputs_and_code_does_not(chapter, tmp_path, capsys):
     def states():
         chapters.build(tmp_path)
@@ -111,6 +120,9 @@ def test_prose_reuses_outputs_and_code_does_not(chapter, tmp_path, capsys):
     assert states() == ["executing"]
     (tmp_path / "book" / "records").mkdir()
     (tmp_path / "book" / "records" / "new.safetensors").write_bytes(b"new")
+    assert states() == ["executing"]
+    (tmp_path / "notebooks" / "grids").mkdir()
+    (tmp_path / "notebooks" / "grids" / "new.yml").write_text("new")
     assert states() == ["executing"]
 
 
@@ -172,6 +184,41 @@ def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
     assert "of the weights" in helped.stdout
 
 
+# papermill warns of a notebook that is text, and reads it.
+_TEXT = pytest.mark.filterwarnings("ignore:The specified file")
+
+
+@_TEXT
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plain_papermill_explains_every_chapter(source, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    helped = CliRunner().invoke(papermill_command, ["--help-notebook", f"notebooks/{source.name}"])
+    assert helped.exit_code == 0, helped.output
+    for name in chapters.declared_parameters(text_notebooks.read_text_notebook(source)):
+        # The name, its type and default, and below them what it means.
+        assert re.search(rf"^  {name}: \w+ \(default .+\)\s+\w", helped.output, re.MULTILINE), name
+
+
+@_TEXT
+@pytest.mark.parametrize("file", PARAMETER_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plain_papermill_takes_parameter_files(source, file, monkeypatch, tmp_path):
+    parameters = yaml.safe_load(file.read_text())
+    declared = chapters.declared_parameters(text_notebooks.read_text_notebook(source))
+    if not parameters.keys() <= declared.keys():
+        pytest.skip(f"{source.stem} does not declare {', '.join(parameters.keys() - declared.keys())}")
+    monkeypatch.chdir(ROOT)
+    paths = [f"notebooks/{source.name}", str(tmp_path / "out.ipynb")]
+    command = ["--prepare-only", *paths, "-f", f"notebooks/parameters/{file.name}"]
+    prepared = CliRunner().invoke(papermill_command, command)
+    assert prepared.exit_code == 0, prepared.output
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    (injected,) = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert all(
+        f"{name} = {value!r}".replace("'", '"') in injected.source for name, value in parameters.items()
+    )
+
+
 def test_a_source_is_never_overwritten(chapter):
     with pytest.raises(ValueError, match="is a chapter's source"):
         text_notebooks.TextNotebookHandler.write("{}", str(chapter))
@@ -219,4 +266,4 @@ def test_the_page_on_reproduction_names_every_chapter_and_figure_of_the_paper():
 
 def test_the_table_of_contents_has_every_chapter():
     listed = re.findall(r"book/chapters/(\w+)", (ROOT / "_toc.yml").read_text())
-    assert listed == [path.stem for path in NOTEBOOKS]
+    assert sorted(listed) == [path.stem for path in NOTEBOOKS]

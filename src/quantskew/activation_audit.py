@@ -5,8 +5,8 @@ weight quantization or expand the disparity that we observed".  The Audit made h
 """
 
 from quantskew import experiments
-from quantskew.audit import Audit
-from quantskew.files import cache_dir, digest
+from quantskew.audit_cache import audit_once
+from quantskew.files import digest
 from quantskew.measure import audit_models, calibration_images
 from quantskew.provenance import source_digest
 from quantskew.ptq import quantize_model
@@ -50,8 +50,8 @@ def audit_activations(experiment, data_dir=None, device="auto"):
     data = experiments.load_data(experiment, data_dir)
     model, record = experiments.trained(experiment, data, device)
     key = digest([record["key"], list(COLUMNS.items()), source_digest("quantskew.activation_audit")])
-    path = cache_dir() / "audits" / f"{experiment.name}-activations-{key}.safetensors"
-    if not path.exists():
+
+    def make(_):
         images = calibration_images(data)
         quantized = {
             name: quantize_model(model, weights, activation_precision=activations, calibration=images)
@@ -59,5 +59,6 @@ def audit_activations(experiment, data_dir=None, device="auto"):
         }
         facts = experiments.training_facts(experiment, data, record, device)
         facts["quantization"] = {"columns": COLUMNS, "calibration_images": len(images)}
-        audit_models(quantized["fp32"], quantized, data, facts=facts).save(path)
-    return Audit.load(path)
+        return audit_models(quantized["fp32"], quantized, data, facts=facts)
+
+    return audit_once(f"{experiment.name}-activations", key, make)

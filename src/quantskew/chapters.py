@@ -7,6 +7,7 @@ a change of prose reuses the outputs, a change of code, parameters, package or r
 import ast
 import hashlib
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from quantskew.files import digest, replacing, write_bytes
 from quantskew.text_notebooks import read_text_notebook
@@ -52,22 +54,43 @@ def check_parameters(notebook, parameters, name):
         The message lists the declared parameters with their defaults.
     """
     declared = declared_parameters(notebook)
+    # A parameter that is empty by default is a name or a path.
+    kinds = {key: str if default is None else type(default) for key, default in declared.items()}
+    check_declared(declared, kinds, parameters, name)
+
+
+def check_declared(declared, kinds, parameters, name):
+    """Refuse parameters that are not declared, or that have another type.
+
+    Parameters
+    ----------
+    declared : dict of str to object
+        Defaults, which always fit.
+    kinds : dict of str to type
+        A whole number serves for a float.
+    parameters : dict
+    name : str
+        Of what declares them.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
     listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
     for key, value in parameters.items():
         if key not in declared:
             raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
-        default = declared[key]
-        # A parameter that is empty by default is a name or a path.
-        expected = str if default is None else type(default)
+        default, expected = declared[key], kinds[key]
         fits = type(value) is expected or (expected is float and type(value) is int) or value is default
         if not fits:
             raise ValueError(
                 f"{name}: {key} must be of type {expected.__name__}, not {type(value).__name__} ({value!r}); "
-                f"the chapter declares {listing}"
+                f"it declares {listing}"
             )
 
 
-def execute(source, output, parameters=None, cwd=".", progress=True):
+def execute(source, output, parameters=None, cwd=".", progress=True, timeout=None):
     """Execute one chapter with papermill; the output appears only when every cell has run.
 
     Parameters
@@ -81,6 +104,8 @@ def execute(source, output, parameters=None, cwd=".", progress=True):
         Where the kernel runs.
     progress : bool
         Whether papermill shows its progress bar.
+    timeout : int, optional
+        Seconds that a cell may take; by default `CELL_TIMEOUT`.
 
     Raises
     ------
@@ -89,7 +114,7 @@ def execute(source, output, parameters=None, cwd=".", progress=True):
     RuntimeError
         If a cell fails, with the cell's error.
     """
-    parameters = parameters or {}
+    parameters, timeout = parameters or {}, timeout or CELL_TIMEOUT
     notebook = read_text_notebook(source)
     check_parameters(notebook, parameters, Path(source).name)
     with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
@@ -103,25 +128,51 @@ def execute(source, output, parameters=None, cwd=".", progress=True):
                 parameters,
                 cwd=str(cwd),
                 progress_bar=progress,
-                execution_timeout=CELL_TIMEOUT,
+                execution_timeout=timeout,
                 start_timeout=START_TIMEOUT,
+                # Only a whole notebook is kept, so that it need not be written after every cell.
+                request_save_on_cell_execute=False,
+                autosave_cell_every=0,
+                config=_own_sockets(folder),
+                # All outputs are here by then, and torch takes seconds to go.
+                shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
             raise RuntimeError(
                 f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
             ) from error
         except CellTimeoutError as error:
-            raise RuntimeError(f"{source}: a cell did not end within {CELL_TIMEOUT} s") from error
+            raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
         except DeadKernelError as error:
             raise RuntimeError(f"{source}: its kernel died; was it out of memory?") from error
         partial.write_bytes(executed.read_bytes())
 
 
-def surroundings(root):
-    """Digest of what every chapter depends on beside its own text: the package and the records."""
-    content = hashlib.sha256()
+def _own_sockets(folder):
+    """Let a kernel be reached through files in a folder of its own.
+
+    Ports are chosen before they are taken, so that of many kernels that start at once two may get the same.
+    """
+    path = f"{folder}/kernel"
+    # The operating system allows about a hundred letters.
+    usable = os.name == "posix" and len(path) < 90
+    return Config({"KernelManager": {"transport": "ipc", "ip": path}} if usable else {})
+
+
+def surroundings(root, *patterns):
+    """Digest of what every chapter depends on beside its own text: the package, the records, and more files.
+
+    Parameters
+    ----------
+    root : path
+        The repository.
+    *patterns : str
+        Of further files below it.
+    """
+    content, root = hashlib.sha256(), Path(root)
     package = sorted(Path(__file__).parent.rglob("*.py"))
-    for path in package + sorted((Path(root) / "book" / "records").glob("*.safetensors")):
+    others = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    for path in package + sorted((root / "book" / "records").glob("*.safetensors")) + others:
         content.update(path.name.encode() + path.read_bytes())
     return content.hexdigest()
 
@@ -220,7 +271,7 @@ def build(root, parameters=None):
     if not texts:
         raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
     own_parameters = _share_out(parameters or {}, texts)
-    surrounding = surroundings(root)
+    surrounding = surroundings(root, "notebooks/grids/*.yml")
     chapters = []
     for number, (source, text) in enumerate(texts.items(), 1):
         own = own_parameters[source]

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from quantskew import datasets, models, training
-from quantskew.audit import Audit
+from quantskew.audit_cache import audit_once
 from quantskew.datasets import normalise
-from quantskew.files import cache_dir, digest
+from quantskew.files import digest
 from quantskew.gradients import group_gradient_norms
 from quantskew.measure import audit_model, check_audit
 from quantskew.model_cache import model_path, train_once
@@ -275,9 +275,9 @@ def audit(
     model, record = trained(experiment, data, device)
     extent = [curvature, curvature_images if curvature else None]
     key = digest([record["key"], list(precisions), options, extent, source_digest("quantskew.measure")])
-    path = cache_dir() / "audits" / f"{experiment.name}-{key}.safetensors"
-    if not path.exists():
-        audit_model(
+
+    def make(path):
+        return audit_model(
             model,
             data,
             precisions,
@@ -286,8 +286,9 @@ def audit(
             curvature=curvature,
             curvature_images=curvature_images,
             checkpoint=path.with_suffix(".curvature"),
-        ).save(path)
-    return Audit.load(path)
+        )
+
+    return audit_once(experiment.name, key, make)
 
 
 def training_facts(experiment, data, record, device="auto"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from quantskew import batchnorm, experiments, methods, models, qat, training
-from quantskew.audit import Audit
-from quantskew.files import cache_dir, digest
+from quantskew.audit_cache import audit_once
+from quantskew.files import digest
 from quantskew.measure import audit_models
 from quantskew.model_cache import model_path, train_once
 from quantskew.provenance import source_digest
@@ -90,8 +90,8 @@ def mitigate(
         model, record = experiments.trained(start, data, device)
     parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
     key = digest([*parts, source_digest("quantskew.mitigation")])
-    path = cache_dir() / "audits" / f"{experiment.name}-{method.key}-{key}.safetensors"
-    if not path.exists():
+
+    def make(_):
         facts = experiments.training_facts(start, data, record, device)
         facts["method"] = dataclasses.asdict(method)
         if start_from:
@@ -103,8 +103,9 @@ def mitigate(
             facts["retraining_seconds"] = round(retraining.seconds, 1)
         if method.trains_quantized:
             facts["qat"] = dataclasses.asdict(options)
-        audit_models(quantized["fp32"], quantized, data, facts=facts).save(path)
-    return Audit.load(path)
+        return audit_models(quantized["fp32"], quantized, data, facts=facts)
+
+    return audit_once(f"{experiment.name}-{method.key}", key, make)
 
 
 def float_experiment(experiment, method, data, device="auto"):

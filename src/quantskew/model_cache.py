@@ -1,4 +1,4 @@
-"""Trained models on disk: each is trained once, and goes on where it stood if it was killed."""
+"""Trained models on disk: each is trained once, by one process, and goes on where it stood if killed."""
 
 import json
 import time
@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from quantskew.files import cache_dir, replacing
+from quantskew.locks import make_once
 from quantskew.models import load_weights
 
 
@@ -26,7 +27,8 @@ def train_once(model, path, train):
     dict
         ``history`` and ``seconds`` of training.
     """
-    if not path.exists():
+
+    def make():
         checkpoint = path.with_suffix(".checkpoint")
         start = time.perf_counter()
         history = train(checkpoint)
@@ -35,6 +37,8 @@ def train_once(model, path, train):
         with replacing(path) as partial:
             save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
         checkpoint.unlink(missing_ok=True)
+
+    make_once(path, make)
     load_weights(model, path)
     with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["quantskew.record"])
