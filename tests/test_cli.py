@@ -180,6 +180,8 @@ def test_claims_of_records_and_of_a_file(tmp_path, monkeypatch, capsys):
         (["train", "digits", "--device", "tpu"], "cannot be used here"),
         (["train", "utkface", "--data-dir", "nowhere"], "nowhere does not exist"),
         (["train", "digits", "--epochs", "0"], "epochs must be at least 1"),
+        (["sweep", "nowhere.yml"], "there is no grid at nowhere.yml"),
+        (["sweep", "nowhere.yml", "--jobs", "0"], "--jobs must be at least 1; got 0"),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(arguments, message, fresh_cache, capsys):
@@ -219,6 +221,12 @@ def test_the_book_refuses_parameters_that_no_chapter_has(repository, capsys):
 def test_the_book_needs_chapters(tmp_path, capsys):
     assert main(["book", "--root", str(tmp_path)]) == 2
     assert "has no chapters in notebooks/" in capsys.readouterr().err
+
+
+def test_only_a_sweep_takes_options_of_snakemake(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "digits", "--", "--dry-run"])
+    assert "only sweep takes options after --; got --dry-run" in capsys.readouterr().err
 
 
 def test_non_finite_logits_name_the_sample(arrays, capsys):

@@ -1,4 +1,4 @@
-"""The command line: ``quantskew experiments | train | audit | mitigate | claims | records | book``."""
+"""The command line: ``quantskew COMMAND``, where every command and option is documented."""
 
 import argparse
 import sys
@@ -23,14 +23,18 @@ from quantskew.tradeoff_report import write_comparison
 
 def main(arguments=None):
     """Run one command; errors that a user can mend are one line on standard error and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(own)
+    options.passed = arguments[len(own) + 1 :]
+    if options.passed and options.run is not _sweep:
+        parser.error(f"only sweep takes options after --; got {' '.join(options.passed)}")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(f"quantskew: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser():
@@ -165,6 +169,27 @@ def _parser():
         help="of the chapters, its value in YAML, such as -p scheme mse; repeat",
     )
     book.set_defaults(run=_book)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="run a grid of chapters and audits, here or on a cluster (run in the repository)",
+        description="Run the cells of a grid (YAML) with Snakemake, and gather their results in one table "
+        "and one page. What is done already is not done again: after anything was killed, the same "
+        "command goes on. Further options of Snakemake follow after --, such as -- --dry-run.",
+    )
+    sweep.add_argument("grid", type=Path, metavar="GRID.yml", help="which cells: see notebooks/grids")
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="at once (default: %(default)s)")
+    sweep.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/GRID")
+    sweep.add_argument(
+        "--executor", metavar="NAME", help="of Snakemake, such as slurm (default: this machine)"
+    )
+    sweep.add_argument(
+        "--timeout", type=int, metavar="SECONDS", help="that one code cell of a chapter may take (900)"
+    )
+    sweep.add_argument(
+        "--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)"
+    )
+    sweep.set_defaults(run=_sweep)
     return parser
 
 
@@ -343,3 +368,33 @@ def _book(options):
     parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
     for chapter in chapters.build(options.root, parameters):
         print(chapter)
+
+
+def _sweep(options):
+    # Only this command needs Snakemake and the book's own packages.
+    from quantskew.sweep import DRY_RUN, run_sweep
+    from quantskew.sweep_page import write_page
+    from quantskew.sweep_table import gather
+
+    folder = options.output or Path("runs") / options.grid.stem
+    failed = run_sweep(
+        options.grid,
+        folder,
+        options.jobs,
+        options.root,
+        options.executor,
+        options.timeout,
+        options.passed,
+    )
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}\n    log: {folder / 'cells' / name / 'log.txt'}", file=sys.stderr)
+    if DRY_RUN & set(options.passed):
+        return 0
+    print(f"the table: {folder / 'table.parquet'} and {folder / 'table.csv'}")
+    if not gather(folder).empty:
+        try:
+            print(f"the page: {write_page(folder, options.root)}")
+        except FileNotFoundError as error:
+            # Audits can be swept anywhere.
+            print(f"no page: {error}")
+    return 1 if failed else 0
