@@ -22,7 +22,7 @@ def small(digits_model):
 
 
 def gap(numbers, precision):
-    return numbers.query("measure == 'FVO' and precision == @precision")["value"].item()
+    return numbers.query("measure == 'fvo' and precision == @precision")["value"].item()
 
 
 def test_it_begins_with_the_papers_quantizer(small):

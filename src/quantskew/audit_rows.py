@@ -5,11 +5,14 @@ import pandas as pd
 from quantskew import fairness, logits, losses, softmax
 from quantskew.tables import OVERALL
 
+# In the order of the chain.
 MEASURES = {
-    "accuracy": fairness.group_accuracy,
-    "loss": losses.group_loss,
     "cosine_distance": logits.cosine_distance,
+    "logit_variance": logits.logit_variance,
     "softmax_variance": softmax.softmax_variance,
+    "dtdb": softmax.dtdb,
+    "loss": losses.group_loss,
+    "accuracy": fairness.group_accuracy,
 }
 OVERALL_MEASURES = {"accuracy": fairness.overall_accuracy, "fvo": fairness.fvo}
 
@@ -25,9 +28,9 @@ def audit_rows(audit):
     -------
     pandas.DataFrame
         Columns ``precision``, ``group`` (``all`` for what is measured over all groups), ``trained_on``
-        (training images of the group), ``measure`` (``accuracy``, ``fvo``, ``loss`` in nats,
-        ``cosine_distance`` of the logits, ``softmax_variance``), ``value``, ``low`` and ``high`` (95 %
-        interval) and ``count`` (test samples; of ``fvo`` groups).
+        (training images of the group), ``measure`` (``cosine_distance`` of the logits, ``logit_variance``,
+        ``softmax_variance``, ``dtdb``, ``loss`` in nats, ``accuracy``, ``fvo``), ``value``, ``low`` and
+        ``high`` (95 % interval) and ``count`` (test samples; of ``fvo`` groups).
 
     Examples
     --------

@@ -4,29 +4,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from quantskew import fairness, logits, losses, precision_figures, softmax, weights
+from quantskew import precision_figures, weights
+from quantskew.audit_rows import audit_rows
 from quantskew.style import book_style
 from quantskew.tables import OVERALL, number
 
-# By group, in the order of the chain: what is measured, how it is drawn, and how its numbers are written.
+# By the name in `audit_rows`: the name for reading, how it is drawn, and how its numbers are written.
 _OF_GROUPS = {
-    "cosine distance": (logits.cosine_distance, precision_figures.cosine_distance, (1, True)),
-    "variance of logits": (logits.logit_variance, precision_figures.logit_variance, (1, False)),
-    "variance of probabilities": (
-        softmax.softmax_variance,
-        precision_figures.softmax_variance,
-        (3, False),
-    ),
-    "DTDB": (softmax.dtdb, precision_figures.mean_dtdb, (2, False)),
-    "loss": (losses.group_loss, precision_figures.loss, (2, False)),
-    "accuracy": (fairness.group_accuracy, precision_figures.accuracy, (2, False)),
+    "cosine_distance": ("cosine distance", precision_figures.cosine_distance, (1, True)),
+    "logit_variance": ("variance of logits", precision_figures.logit_variance, (1, False)),
+    "softmax_variance": ("variance of probabilities", precision_figures.softmax_variance, (3, False)),
+    "dtdb": ("DTDB", precision_figures.mean_dtdb, (2, False)),
+    "loss": ("loss", precision_figures.loss, (2, False)),
+    "accuracy": ("accuracy", precision_figures.accuracy, (2, False)),
 }
-_OF_MODEL = {
-    "share of zeros": weights.sparsity,
-    "overall accuracy": fairness.overall_accuracy,
-    "FVO": fairness.fvo,
-}
-MEASURES = (*_OF_GROUPS, *_OF_MODEL)
+_OF_MODEL = {"sparsity": "share of zeros", "accuracy": "overall accuracy", "fvo": "FVO"}
 
 
 def chain(audit):
@@ -40,21 +32,17 @@ def chain(audit):
     Returns
     -------
     pandas.DataFrame
-        Columns ``measure`` (of `MEASURES`), ``group`` (``all`` for what is of the whole model),
-        ``precision``, ``value``, and ``low`` and ``high``, NaN where there is no interval.
+        As `quantskew.audit_rows.audit_rows`, with the ``measure`` ``sparsity`` of the whole model too.
 
     Examples
     --------
     >>> from quantskew import experiments
     >>> table = chain(experiments.audit("digits", ["fp32", "int2"]))
-    >>> table.query("measure == 'FVO'")["precision"].tolist()
+    >>> table.query("measure == 'fvo'")["precision"].tolist()
     ['fp32', 'int2']
     """
-    measured = {name: measure(audit) for name, (measure, _, _) in _OF_GROUPS.items()}
-    measured |= {name: measure(audit).assign(group=OVERALL) for name, measure in _OF_MODEL.items()}
-    columns = ["measure", "group", "precision", "value", "low", "high"]
-    rows = [table.assign(measure=name).reindex(columns=columns) for name, table in measured.items()]
-    return pd.concat(rows, ignore_index=True)
+    zeros = weights.sparsity(audit).assign(measure="sparsity", group=OVERALL)
+    return pd.concat([audit_rows(audit), zeros], ignore_index=True)
 
 
 def by_group(table, precision):
@@ -70,12 +58,12 @@ def by_group(table, precision):
     -------
     pandas.DataFrame of str
     """
-    own = table[(table["precision"] == precision) & table["measure"].isin(_OF_GROUPS)]
+    own = table[(table["precision"] == precision) & (table["group"] != OVERALL)]
     values = own.pivot(index="group", columns="measure", values="value")
     values = values.loc[own["group"].unique(), list(_OF_GROUPS)]
-    for name, (_, _, look) in _OF_GROUPS.items():
-        values[name] = [number(v, *look) if np.isfinite(v) else "not defined" for v in values[name]]
-    return values
+    for key, (_, _, look) in _OF_GROUPS.items():
+        values[key] = [number(v, *look) if np.isfinite(v) else "not defined" for v in values[key]]
+    return values.rename(columns={key: name for key, (name, _, _) in _OF_GROUPS.items()})
 
 
 def in_words(table, precision):
@@ -91,11 +79,11 @@ def in_words(table, precision):
     -------
     str
     """
-    own = table[(table["precision"] == precision) & table["measure"].isin(_OF_MODEL)]
+    own = table[(table["precision"] == precision) & (table["group"] == OVERALL)].set_index("measure")
     return "; ".join(
-        f"{row.measure} {number(row.value, 2)}"
+        f"{_OF_MODEL[row.Index]} {number(row.value, 2)}"
         + ("" if np.isnan(row.low) else f" [{number(row.low, 2)}, {number(row.high, 2)}]")
-        for row in own.itertuples()
+        for row in own.loc[list(_OF_MODEL)].itertuples()
     )
 
 

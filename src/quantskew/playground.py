@@ -60,7 +60,7 @@ class Playground:
     >>> playground.choose(precision="int3", grid="per channel")
     >>> playground
     digits, int3, banner, per channel, first and last layer as the others, batch norm kept
-    >>> playground.numbers.query("measure == 'FVO'")["precision"].tolist()
+    >>> playground.numbers.query("measure == 'fvo'")["precision"].tolist()
     ['fp32', 'int3']
     """
 
