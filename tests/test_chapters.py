@@ -1,5 +1,6 @@
 """Chapters: parameters refused, outputs kept by content, every chapter run by papermill."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -126,6 +127,39 @@ def test_prose_reuses_outputs_and_code_does_not(chapter, tmp_path, capsys):
     assert states() == ["executing"]
 
 
+MEETING = """
+import time
+from pathlib import Path
+
+Path(names[0]).touch()
+while not {other}.exists():
+    time.sleep(0.05)
+"""
+
+
+def test_chapters_are_executed_at_once_and_laid_out_in_order(chapter, tmp_path):
+    # Each waits until the other has begun.
+    for name, own, other in (("00_small", "a", "b"), ("01_more", "b", "a")):
+        text = TEXT.replace('["a"]', f'["{own}"]')
+        cell = MEETING.format(other=f'Path("{other}")')
+        chapter.with_name(f"{name}.md").write_text(text.replace("print(bits * share, names)", cell))
+    threads = os.environ.get("OMP_NUM_THREADS")
+    built = chapters.build(tmp_path, at_once=2)
+    assert [path.stem for path in built] == ["00_small", "01_more"]
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+def test_a_chapter_that_fails_ends_the_build(chapter, tmp_path):
+    chapter.write_text(TEXT.replace("print(bits * share, names)", "raise ValueError('no')"))
+    for number in range(1, 4):
+        chapter.with_name(f"0{number}_more.md").write_text(TEXT)
+    with pytest.raises(RuntimeError, match=r"00_small.md failed in cell \d: ValueError: no"):
+        chapters.build(tmp_path, at_once=1)
+    # One may have begun before the error was seen.
+    assert len(list((tmp_path / ".cache" / "chapters").glob("*.ipynb"))) <= 1
+    assert not (tmp_path / "book" / "chapters").exists()
+
+
 def test_links_between_texts_become_links_between_pages(chapter, tmp_path):
     chapter.write_text(TEXT.replace("# A title", "# A title\n\n[Next](01_more.md), [notes](notes.md)"))
     shown = "from IPython.display import HTML\n\nHTML('<a href=\"00_small.md\">back</a>')"
@@ -199,14 +233,26 @@ def test_plain_papermill_explains_every_chapter(source, monkeypatch):
         assert re.search(rf"^  {name}: \w+ \(default .+\)\s+\w", helped.output, re.MULTILINE), name
 
 
+def declared_in(source):
+    return chapters.declared_parameters(text_notebooks.read_text_notebook(source)).keys()
+
+
+TAKERS = [
+    pytest.param(source, file, id=f"{source.stem}-{file.stem}")
+    for source in NOTEBOOKS
+    for file in PARAMETER_FILES
+    if yaml.safe_load(file.read_text()).keys() <= declared_in(source)
+]
+
+
+def test_every_parameter_file_is_for_some_chapter():
+    assert {parameters.values[1] for parameters in TAKERS} == set(PARAMETER_FILES)
+
+
 @_TEXT
-@pytest.mark.parametrize("file", PARAMETER_FILES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("source", "file"), TAKERS)
 def test_plain_papermill_takes_parameter_files(source, file, monkeypatch, tmp_path):
     parameters = yaml.safe_load(file.read_text())
-    declared = chapters.declared_parameters(text_notebooks.read_text_notebook(source))
-    if not parameters.keys() <= declared.keys():
-        pytest.skip(f"{source.stem} does not declare {', '.join(parameters.keys() - declared.keys())}")
     monkeypatch.chdir(ROOT)
     paths = [f"notebooks/{source.name}", str(tmp_path / "out.ipynb")]
     command = ["--prepare-only", *paths, "-f", f"notebooks/parameters/{file.name}"]

@@ -80,6 +80,7 @@ LAYERS = (
         "radio_page",
         "prose",
         "text_notebooks",
+        "executed_chapters",
         "tradeoffs",
     ),
     (

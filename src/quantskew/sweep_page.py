@@ -10,7 +10,8 @@ from pathlib import Path
 
 import nbformat
 
-from quantskew.chapters import execute, with_outputs
+from quantskew.chapters import execute
+from quantskew.executed_chapters import with_outputs
 from quantskew.files import write_bytes
 from quantskew.sweep import run_sweep
 from quantskew.text_notebooks import read_text_notebook
