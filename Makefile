@@ -53,8 +53,9 @@ $(LAB): $(READY) requirements-lab.txt
 lab: $(LAB)  ## open the chapters as notebooks in JupyterLab; OPTIONS are passed on
 	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_problem.md $(OPTIONS)
 
+# A process for each processor, with one thread; a file stays in one process, which makes what its tests share.
 test: $(READY)  ## run all tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 	@echo "all tests passed (their settings: pyproject.toml)"
 
 bench: $(READY)  ## run the benchmarks: ratios to a floor or a peer, in one process

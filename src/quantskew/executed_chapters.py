@@ -54,6 +54,7 @@ def lead_to_pages(notebook, stems):
 
     Examples
     --------
+    >>> import nbformat
     >>> text = nbformat.v4.new_markdown_cell("[Next](02_logits.md#norms), [more](notes.md)")
     >>> lead_to_pages(nbformat.v4.new_notebook(cells=[text]), ["02_logits"]).cells[0].source
     '[Next](02_logits.ipynb#norms), [more](notes.md)'
