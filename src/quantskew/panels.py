@@ -6,7 +6,7 @@ from html import escape
 
 import pandas as pd
 
-from quantskew.pictures import beside, fit_frame, img, png, share_frame
+from quantskew.pictures import beside, fit_frame, png, share_frame, shown
 from quantskew.quantizers import integer_bits
 from quantskew.style import compare
 from quantskew.tables import number
@@ -116,12 +116,8 @@ class Panels:
         headline = [
             f"{words}: {table.loc[row, precision]}" for words, row in self.view.headline(audit).items()
         ]
-        rows = table.rename_axis(index=None, columns=None).to_html(border=0)
-        html = (
-            f"<figure>{img(picture, f'{self.view.title}, {named}: {self._spoken(numbers, precision)}.')}"
-            f"<figcaption>{escape('; '.join(headline))}</figcaption>"
-            f"<details><summary>All numbers</summary>{rows}</details></figure>"
-        )
+        alt = f"{self.view.title}, {named}: {self._spoken(numbers, precision)}."
+        html = shown(picture, alt, "; ".join(headline), table)
         return _Column(numbers, picture, html)
 
     def _spoken(self, numbers, precision):

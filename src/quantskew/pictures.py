@@ -63,6 +63,26 @@ def img(content, alt):
     return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
 
 
+def shown(content, alt, caption, table):
+    """A PNG of `png` with its caption and, folded below it, all its numbers, as HTML.
+
+    Parameters
+    ----------
+    content : bytes
+    alt, caption : str
+    table : pandas.DataFrame
+
+    Returns
+    -------
+    str
+    """
+    rows = table.rename_axis(index=None, columns=None).to_html(border=0)
+    return (
+        f"<figure>{img(content, alt)}<figcaption>{escape(caption)}</figcaption>"
+        f"<details><summary>All numbers</summary>{rows}</details></figure>"
+    )
+
+
 def share_frame(figures):
     """Give figures that are drawn alike the same limits, and their axes the places of the first one's.
 

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cache
-from html import escape
 
 import ipywidgets
 import pandas as pd
 
 from quantskew.chain import by_group, chain, chain_figure, in_words
 from quantskew.live_model import LiveModel
-from quantskew.pictures import fit_frame, img, png
+from quantskew.pictures import fit_frame, png, shown
 from quantskew.quantizers import DEFAULT_PRECISIONS, SCHEMES
 from quantskew.radio_page import control
-from quantskew.widgets import buttons, forms, press, refresh
+from quantskew.widgets import buttons, first_shown, forms, press, refresh
 
 # What each button means to `quantskew.ptq.quantize_model`; the first ones are the paper's.
 _OPTIONS = {
@@ -70,10 +69,9 @@ class Playground:
         self.precisions = tuple(precisions)
         models = [LiveModel(own, seed, data_dir=data_dir, device=device) for own in experiments]
         self._models = {model.experiment.name: model for model in models}
-        first = "int4" if "int4" in self.precisions else self.precisions[-1]
         self._rows = {
             "experiment": buttons("experiment", tuple(self._models), next(iter(self._models))),
-            "precision": buttons("precision", self.precisions, first),
+            "precision": buttons("precision", self.precisions, first_shown(self.precisions)),
             **{name: buttons(name, tuple(known), next(iter(known))) for name, known in _OPTIONS.items()},
         }
         self._status, self._area = ipywidgets.HTML(), ipywidgets.HTML()
@@ -147,11 +145,8 @@ class Playground:
         table, whole = by_group(numbers, precision), in_words(numbers, precision)
         accuracies = ", ".join(f"{group} {value}" for group, value in table["accuracy"].items())
         alt = f"The chain at {_named(choice)}: {whole}; accuracy of each group: {accuracies}."
-        html = (
-            f'<div class="bit-width-panel"><figure>{img(picture, alt)}<figcaption>{escape(_named(choice))}: '
-            f"{escape(whole)}</figcaption><details><summary>All numbers</summary>"
-            f"{table.rename_axis(index=None, columns=None).to_html(border=0)}</details></figure></div>"
-        )
+        html = shown(picture, alt, f"{_named(choice)}: {whole}", table)
+        html = f'<div class="bit-width-panel">{html}</div>'
         return _Shown(numbers, picture, html)
 
     def __repr__(self):

@@ -75,8 +75,7 @@ class BitWidth:
 
     def __init__(self, panels):
         self.panels = panels
-        first = _PAPERS if _PAPERS in panels.precisions else panels.precisions[-1]
-        self._precision = buttons("Precision", panels.precisions, first)
+        self._precision = buttons("Precision", panels.precisions, first_shown(panels.precisions))
         self._scheme = buttons("Scheme", SCHEMES, panels.scheme)
         self._status, self._area = ipywidgets.HTML(), ipywidgets.HTML()
         choices = [self._precision] if panels.model is None else [self._precision, self._scheme]
@@ -125,6 +124,11 @@ class BitWidth:
         pages = {precision: self.panels.html(precision) for precision in self.panels.precisions}
         page = control(f"Bit-width: {self.panels.view.title}", pages, self.value)
         return forms(repr(self), page, self.panels.picture(self.value), self.widget)
+
+
+def first_shown(precisions):
+    """The precision that a control shows first: the paper's, or the last one where that is missing."""
+    return _PAPERS if _PAPERS in precisions else precisions[-1]
 
 
 def forms(words, page, picture, widget):
