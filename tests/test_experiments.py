@@ -30,6 +30,13 @@ def quick_audit(precisions=("fp32", "int2"), options=(), **changes):
     return experiments.audit(experiments.get("digits", **{**QUICK, **changes}), precisions, **dict(options))
 
 
+def test_what_every_audit_imports_leaves_out_what_is_slow_to_import():
+    slow = {"torchvision", "sklearn", "scipy.stats"}
+    code = f"import sys, quantskew.experiments; print({slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_a_second_audit_comes_from_the_cache(fresh_cache):
     first = quick_audit()
     before = entries(fresh_cache)

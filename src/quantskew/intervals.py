@@ -7,7 +7,7 @@ for every precision: a difference between precisions is therefore a paired one.
 import functools
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from quantskew.groups import group_counts
 
@@ -36,7 +36,7 @@ def wilson(successes, counts, confidence=CONFIDENCE):
     [0.722, 1.0]
     """
     counts = np.asarray(counts, dtype=np.float64)
-    z = norm.ppf((1 + confidence) / 2)
+    z = ndtri((1 + confidence) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.asarray(successes) / counts
         centre = share + z**2 / (2 * counts)

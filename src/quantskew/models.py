@@ -4,7 +4,6 @@ Every model is built with random weights: nothing is downloaded.
 """
 
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -62,12 +61,13 @@ def known_models():
     >>> {"resnet18", "small_resnet", "mobilenet_v2"} <= set(known_models())
     True
     """
-    return ["small_resnet", *torchvision.models.list_models(module=torchvision.models)]
+    models = _torchvision_models()
+    return ["small_resnet", *models.list_models(module=models)]
 
 
 def check_name(name):
     """Refuse a model name that is not known, with the known ones."""
-    if name not in known_models():
+    if name != "small_resnet" and name not in known_models():
         raise ValueError(f"unknown model {name!r}; known: {', '.join(known_models())}")
 
 
@@ -145,12 +145,19 @@ def load_weights(model, path):
     model.load_state_dict(found)
 
 
+def _torchvision_models():
+    # Its import takes a second, which who audits small_resnet or a model of their own need not wait for.
+    from torchvision import models
+
+    return models
+
+
 def _torchvision_model(name, num_classes, in_channels):
     options = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         # Their auxiliary classifiers return a tuple in training mode.
         options |= {"aux_logits": False, "init_weights": True}
-    model = torchvision.models.get_model(name, weights=None, **options)
+    model = _torchvision_models().get_model(name, weights=None, **options)
     path, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != in_channels:
         replacement = nn.Conv2d(

@@ -5,16 +5,15 @@ CIFAR10's files are pickles; torchvision opens them only where their checksums a
 
 import numpy as np
 import torch
-from torchvision import datasets as tv
 
 from quantskew.datasets.split import Dataset, Split, resize, stratified_indices
 from quantskew.files import cache_dir
 
 ATTRIBUTES = ("class",)
 _SETS = {
-    "fashion_mnist": (tv.FashionMNIST, {"train": True}, {"train": False}),
-    "cifar10": (tv.CIFAR10, {"train": True}, {"train": False}),
-    "svhn": (tv.SVHN, {"split": "train"}, {"split": "test"}),
+    "fashion_mnist": ("FashionMNIST", {"train": True}, {"train": False}),
+    "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
+    "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
 }
 
 
@@ -42,7 +41,11 @@ def load(name, data_dir=None, size=None, seed=0, download=False):
     FileNotFoundError
         If the files are not there and `download` is off.
     """
-    factory, train_options, test_options = _SETS[name]
+    # Its import takes a second, which other data sets need not wait for.
+    from torchvision import datasets
+
+    class_name, train_options, test_options = _SETS[name]
+    factory = getattr(datasets, class_name)
     root = data_dir if data_dir is not None else cache_dir() / "torchvision"
     try:
         train = factory(str(root), download=download, **train_options)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from quantskew.datasets.split import Dataset, resize, split_arrays
 
@@ -26,6 +25,9 @@ def load(size=None, seed=0, share=TRAINING_SHARE):
     share : dict of int to float
         Share of each digit's training images to keep.
     """
+    # Its import takes a second, which other data sets need not wait for.
+    from sklearn.datasets import load_digits
+
     bundle = load_digits()
     images = np.round(bundle.images * (255 / 16)).astype(np.uint8)[:, None]
     images = resize(torch.from_numpy(images), size).numpy()
