@@ -12,7 +12,10 @@ from hypothesis import settings
 
 import browser
 import samples
-from quantskew import chapters, datasets, experiments, measure
+from quantskew import datasets
+from quantskew.audits import measure
+from quantskew.pages import chapters
+from quantskew.studies import experiments
 
 # Benchmarks are scripts; collecting doctests would run them.
 collect_ignore = ["benchmarks"]

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from quantskew import training
-from quantskew.audit import Audit
+from quantskew.audits.audit import Audit
 from quantskew.datasets import Dataset, Split
-from quantskew.models import build
-from quantskew.recipe import Recipe
+from quantskew.learning import training
+from quantskew.learning.models import build
+from quantskew.learning.recipe import Recipe
 
 TINY_RECIPE = Recipe(epochs=3, batch_size=16, shift=1, compute="fp32", learning_rate=0.05)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew import cli, record_sets
-from quantskew.audit import Audit
+from quantskew import cli
+from quantskew.audits.audit import Audit
 from quantskew.cli import main
+from quantskew.studies import record_sets
 
 
 @pytest.fixture

@@ -1,119 +1,25 @@
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 import quantskew
-from quantskew.provenance import imported_modules
+from quantskew.base.provenance import imported_modules
 
-# A module imports only from layers strictly below its own: nothing flows back.
-LAYERS = (
-    (
-        "",
-        "statistics",
-        "files",
-        "locks",
-        "groups",
-        "quantizers",
-        "models",
-        "lanczos",
-        "hutchinson",
-        "lean_convolution",
-        "weighted_loss",
-        "oscillation",
-        "launch",
-    ),
-    (
-        "intervals",
-        "provenance",
-        "audit",
-        "activations",
-        "learned_step",
-        "datasets.split",
-        "datasets.decode",
-        "sampling",
-        "rendering",
-        "recipe",
-        "model_cache",
-        "one_gpu",
-        "checkpoint",
-    ),
-    ("ptq", "augmentation", "methods", "qat_options", "intersections", "audit_cache"),
-    (
-        "differentiation",
-        "tables",
-        "datasets.digits",
-        "datasets.utkface",
-        "datasets.folder",
-        "datasets.benchmarks",
-    ),
-    (
-        "datasets",
-        "weights",
-        "logits",
-        "softmax",
-        "losses",
-        "fairness",
-        "gradients",
-        "folding",
-        "loss_surface",
-    ),
-    (
-        "training",
-        "batchnorm",
-        "batchnorm_drift",
-        "hessian_operator",
-        "style",
-        "seeds",
-        "equalized_odds",
-        "audit_rows",
-    ),
-    (
-        "hessian",
-        "qat",
-        "verdicts",
-        "steepness",
-        "figures",
-        "intersection_figures",
-        "flow",
-        "pictures",
-        "radio_page",
-        "prose",
-        "text_notebooks",
-        "executed_chapters",
-        "tradeoffs",
-    ),
-    (
-        "curvature",
-        "surface_figures",
-        "tradeoff_figures",
-        "precision_figures",
-        "panels",
-        "sweep_figures",
-        "forward_claims",
-        "backward_claims",
-        "controls",
-    ),
-    ("power", "power_figures", "views", "chain"),
-    ("measure", "widgets"),
-    ("experiments",),
-    ("report", "records", "chapters", "mitigation", "difficulty", "activation_audit", "live_model"),
-    (
-        "playground",
-        "record_sets",
-        "reproduction",
-        "difficulty_figures",
-        "tradeoff_report",
-        "claims_report",
-        "cells",
-    ),
-    ("method_claims", "grid_cells", "sweep_table"),
-    ("claims", "evidence", "grid", "sweep_plan"),
-    ("scorecard_page", "sweep"),
-    ("sweep_page",),
+# Each package stands on a floor, and imports only from floors below: nothing flows back.
+FLOORS = (
+    ("", "base", "quantization"),
+    ("datasets", "derivatives"),
+    ("learning", "measures"),
+    ("audits", "quantization_aware"),
+    ("studies",),
+    ("claims", "drawing"),
+    ("interactive", "pages", "reports"),
+    ("sweeps",),
     ("cli",),
 )
-LAYER_OF = {f"quantskew.{name}".rstrip("."): layer for layer, names in enumerate(LAYERS) for name in names}
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ROOT = Path(quantskew.__file__).parent
 
 
@@ -122,14 +28,19 @@ def module_name(path):
     return ".".join(part for part in parts if part != "__init__")
 
 
+def package_of(name):
+    return name.partition(".")[2].partition(".")[0]
+
+
 MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def violations(name, source):
     """What is wrong with the imports of a module, in words."""
     tree = ast.parse(source)
-    unlisted = "{} is in no layer; add it to LAYERS in tests/test_layers.py"
-    if name not in LAYER_OF:
+    own = package_of(name)
+    unlisted = "{} is on no floor; add its package to FLOORS in tests/test_layers.py"
+    if own not in FLOOR_OF:
         return [unlisted.format(name)]
     found = [
         f"{name} imports relatively; name the module in full"
@@ -137,40 +48,70 @@ def violations(name, source):
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     for other in imported_modules(tree):
-        if other not in LAYER_OF:
+        package = package_of(other)
+        if package not in FLOOR_OF:
             found.append(unlisted.format(other))
-        elif LAYER_OF[other] >= LAYER_OF[name]:
+        elif package != own and FLOOR_OF[package] >= FLOOR_OF[own]:
             found.append(
-                f"{name} (layer {LAYER_OF[name]}) imports {other} (layer {LAYER_OF[other]}), not below it"
+                f"{name} (floor {FLOOR_OF[own]}) imports {other} (floor {FLOOR_OF[package]}), not below it"
             )
     return found
 
 
+def circle(sources):
+    """Modules that import each other in a circle, or an empty list."""
+    graph = {name: imported_modules(ast.parse(source)) for name, source in sources.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_lower_layers(name):
+def test_a_module_imports_only_from_lower_floors(name):
     assert violations(name, MODULES[name].read_text(encoding="utf-8")) == []
 
 
-def test_every_listed_module_exists_once():
-    assert sorted(set(LAYER_OF) - set(MODULES)) == []
-    assert len(LAYER_OF) == sum(map(len, LAYERS))
+def test_no_modules_import_each_other():
+    assert circle({name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}) == []
+
+
+def test_every_package_that_is_listed_exists():
+    assert sorted(FLOOR_OF) == sorted({package_of(name) for name in MODULES})
+    assert len(FLOOR_OF) == sum(map(len, FLOORS))
 
 
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("quantskew.groups", "from quantskew.fairness import fvo", "quantskew.fairness (layer 4), not below"),
-        ("quantskew.groups", "from quantskew import files", "quantskew.files (layer 0), not below"),
-        ("quantskew.groups", "import quantskew.audit as a", "quantskew.audit (layer 1), not below"),
-        ("quantskew.logits", "def f():\n    from quantskew import cli", "quantskew.cli"),
-        ("quantskew.datasets.split", "from quantskew.datasets import load", "quantskew.datasets (layer 4)"),
-        ("quantskew.logits", "from . import softmax", "imports relatively"),
-        ("quantskew.sampler", "import numpy", "quantskew.sampler is in no layer; add it to LAYERS"),
+        (
+            "base.groups",
+            "from quantskew.measures.fairness import fvo",
+            "fairness (floor 2), not below",
+        ),
+        ("datasets.split", "from quantskew.derivatives import hessian", "hessian (floor 1), not below"),
+        ("base.groups", "import quantskew.audits.audit as a", "quantskew.audits.audit (floor 3), not below"),
+        ("measures.logits", "def f():\n    from quantskew import cli", "quantskew.cli"),
+        ("measures.logits", "from . import softmax", "imports relatively"),
+        (
+            "tools.sampler",
+            "import numpy",
+            "sampler is on no floor; add its package to FLOORS",
+        ),
     ],
 )
 def test_a_violation_is_found(name, source, message):
-    assert [message in violation for violation in violations(name, source)] == [True]
+    assert [message in violation for violation in violations(f"quantskew.{name}", source)] == [True]
 
 
-def test_imports_from_below_are_no_violation():
-    assert violations("quantskew.fairness", "import numpy\nfrom quantskew.groups import group_means") == []
+def test_a_circle_is_found():
+    one, two = "quantskew.measures.logits", "quantskew.measures.softmax"
+    assert {one, two} == set(circle({one: f"import {two}", two: f"import {one}"}))
+
+
+def test_imports_from_below_and_beside_are_no_violation():
+    source = (
+        "import numpy\nfrom quantskew.base.groups import group_means\nfrom quantskew.measures import tables"
+    )
+    assert violations("quantskew.measures.fairness", source) == []

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from quantskew import claims, experiments, methods
-from quantskew.audit import Audit
-from quantskew.claims import CLAIMS
-from quantskew.claims_report import FORMATS, written
-from quantskew.evidence import made_evidence, recorded_evidence
-from quantskew.files import write_bytes
-from quantskew.methods import METHODS
-from quantskew.model_cache import model_path
-from quantskew.provenance import provenance
-from quantskew.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
-from quantskew.record_sets import write_records, write_sets
-from quantskew.report import summary, write_report
-from quantskew.tradeoff_report import write_comparison
+from quantskew.audits.audit import Audit
+from quantskew.base.files import write_bytes
+from quantskew.base.provenance import provenance
+from quantskew.claims import register
+from quantskew.claims.evidence import made_evidence, recorded_evidence
+from quantskew.claims.register import CLAIMS
+from quantskew.learning.model_cache import model_path
+from quantskew.quantization.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.reports.claims_report import FORMATS, written
+from quantskew.reports.report import summary, write_report
+from quantskew.reports.tradeoff_report import write_comparison
+from quantskew.studies import experiments, methods
+from quantskew.studies.methods import METHODS
+from quantskew.studies.record_sets import write_records, write_sets
 
 
 def main(arguments=None):
@@ -329,13 +330,13 @@ def _mitigate(options):
 
 
 def _claims(options):
-    chosen = [claims.get(key) for key in options.claims]
+    chosen = [register.get(key) for key in options.claims]
     if options.recorded or options.experiment.endswith(".safetensors"):
         found = recorded_evidence(options.experiment, chosen)
     else:
         experiment, seeds, where = _over_seeds(options)
         found = made_evidence(experiment, chosen, seeds, **where)
-    text = written(claims.judged(found, options.claims), options.format) + "\n"
+    text = written(register.judged(found, options.claims), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())
     else:
@@ -363,7 +364,7 @@ def _book(options):
     # Only this command needs the book's own packages.
     import yaml
 
-    from quantskew import chapters
+    from quantskew.pages import chapters
 
     parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
     for chapter in chapters.build(options.root, parameters):
@@ -372,9 +373,9 @@ def _book(options):
 
 def _sweep(options):
     # Only this command needs Snakemake and the book's own packages.
-    from quantskew.sweep import DRY_RUN, run_sweep
-    from quantskew.sweep_page import write_page
-    from quantskew.sweep_table import gather
+    from quantskew.sweeps.sweep import DRY_RUN, run_sweep
+    from quantskew.sweeps.sweep_page import write_page
+    from quantskew.sweeps.sweep_table import gather
 
     folder = options.output or Path("runs") / options.grid.stem
     failed = run_sweep(

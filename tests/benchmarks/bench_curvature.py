@@ -15,17 +15,18 @@ import torch
 from ratios import interleaved, show
 from torch.nn import functional
 
-from quantskew import experiments, models
-from quantskew.curvature import measure_curvature
+from quantskew.audits.curvature import measure_curvature
 from quantskew.datasets import Split, normalise
-from quantskew.differentiation import flatten, without_rounding
-from quantskew.folding import DifferentiableModel
-from quantskew.gradients import group_gradient_norms
-from quantskew.hessian import starting_vector, traces
-from quantskew.hessian_operator import HessianOperator, group_operators
-from quantskew.lanczos import top_eigenvalue
-from quantskew.ptq import quantize_model
-from quantskew.quantizers import DEFAULT_PRECISIONS
+from quantskew.derivatives.differentiation import flatten, without_rounding
+from quantskew.derivatives.folding import DifferentiableModel
+from quantskew.derivatives.gradients import group_gradient_norms
+from quantskew.derivatives.hessian import starting_vector, traces
+from quantskew.derivatives.hessian_operator import HessianOperator, group_operators
+from quantskew.derivatives.lanczos import top_eigenvalue
+from quantskew.learning import models
+from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
+from quantskew.studies import experiments
 
 IMAGES_PER_GROUP = 256
 SMALL = "digits, small ResNet of 7 convolutions"

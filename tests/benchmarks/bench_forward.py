@@ -3,10 +3,11 @@
 import torch
 from ratios import interleaved, show
 
-from quantskew import fairness, logits, losses, models, softmax
+from quantskew.audits.measure import audit_model
 from quantskew.datasets import Split, normalise
-from quantskew.measure import audit_model
-from quantskew.quantizers import DEFAULT_PRECISIONS
+from quantskew.learning import models
+from quantskew.measures import fairness, logits, losses, softmax
+from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
 
 # The largest tensor of a batch stays below 32 MiB, from where on glibc returns its memory each time.
 BATCH = 64

@@ -3,7 +3,7 @@
 import statistics
 import time
 
-from quantskew.playground import Playground
+from quantskew.interactive.playground import Playground
 
 
 def main():

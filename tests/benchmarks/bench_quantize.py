@@ -3,9 +3,9 @@
 import torch
 from ratios import interleaved, show
 
-from quantskew import models
-from quantskew.ptq import quantize_model, weight_parameters
-from quantskew.quantizers import fake_quantize
+from quantskew.learning import models
+from quantskew.quantization.ptq import quantize_model, weight_parameters
+from quantskew.quantization.quantizers import fake_quantize
 
 
 def brevitas_ways(weights):

@@ -18,7 +18,7 @@ EPOCHS = 1
 
 def seconds(grid, workers=1):
     """Wall time of a sweep of its own, and its folder."""
-    from quantskew.sweep import run_sweep
+    from quantskew.sweeps.sweep import run_sweep
 
     folder = Path(tempfile.mkdtemp())
     (folder / "grid.yml").write_text(yaml.safe_dump(grid))
@@ -41,8 +41,8 @@ def of_chapters():
 
 
 def of_audits():
-    """Of one of 96 cells: its time with the start of everything, and `quantskew.experiments.audit` alone."""
-    from quantskew import experiments
+    """Of one of 96 cells: its time with the start of everything, and `experiments.audit` alone."""
+    from quantskew.studies import experiments
 
     options = {"scheme": ["banner", "symmetric", "mse"], "boundary_precision": [None, "int8"]}
     models = {"experiment": ["digits"], "epochs": [EPOCHS], "seed": list(range(16))}

@@ -6,8 +6,8 @@ CIFAR10's files are pickles; torchvision opens them only where their checksums a
 import numpy as np
 import torch
 
+from quantskew.base.files import cache_dir
 from quantskew.datasets.split import Dataset, Split, resize, stratified_indices
-from quantskew.files import cache_dir
 
 ATTRIBUTES = ("class",)
 _SETS = {

@@ -1,0 +1,278 @@
+"""The Audit: all that is worth keeping of one model under several precisions.
+
+Everything the book shows of the forward pass is a pure function of the logits, so nothing derived is kept.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from quantskew.base.files import write_bytes
+from quantskew.base.groups import check_group_ids, group_counts
+from quantskew.measures.statistics import Curvature, WeightStatistics, arrays_of, at_precisions, joined
+
+_KEY = "quantskew.audit"
+_FORMAT = 1
+_IDS = ("labels", "groups")
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Logits of every test sample at every precision, with labels, groups and provenance.
+
+    Attributes
+    ----------
+    logits : ndarray of float32, shape (P, N, C)
+    labels : ndarray of int64, shape (N,)
+    groups : ndarray of int64, shape (N,)
+    precisions : tuple of str, length P
+        The first one is the reference that the others are compared with.
+    class_names : tuple of str, length C
+    group_names : tuple of str, length G
+    train_counts : ndarray of int64, shape (G,)
+        Training images of each group: which group is the majority.  By default the test counts.
+    weights : WeightStatistics or None
+        None where the model's weights were not at hand.
+    curvature : Curvature or None
+        None where the loss was not differentiated.
+    provenance : dict
+        How it came about, JSON-able.
+
+    Raises
+    ------
+    ValueError
+        If shapes, ids or names do not belong together, or a logit is not finite.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    precisions: tuple
+    class_names: tuple
+    group_names: tuple
+    train_counts: np.ndarray | None = None
+    weights: WeightStatistics | None = None
+    curvature: Curvature | None = None
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.logits.ndim != 3 or self.logits.shape[0] != len(self.precisions):
+            raise ValueError(
+                f"logits must have the shape (precisions, samples, classes) with {len(self.precisions)} "
+                f"precisions; got {self.logits.shape}"
+            )
+        if len(set(self.precisions)) != len(self.precisions):
+            raise ValueError(f"each precision is named once; got {', '.join(self.precisions)}")
+        samples, classes = self.logits.shape[1:]
+        if len(self.class_names) != classes:
+            raise ValueError(f"{classes} logits a sample but {len(self.class_names)} class names")
+        for what, ids, names in (
+            ("label", self.labels, self.class_names),
+            ("group", self.groups, self.group_names),
+        ):
+            if ids.shape != (samples,):
+                raise ValueError(f"{samples} samples have logits, but {what}s have the shape {ids.shape}")
+            check_group_ids(ids, len(names), what)
+        finite = np.isfinite(self.logits).all(axis=2)
+        if not finite.all():
+            precision, sample = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"the logits of {(~finite).sum()} samples are not finite; the first is sample {sample} at "
+                f"{self.precisions[precision]}"
+            )
+        if self.train_counts is None:
+            object.__setattr__(self, "train_counts", self.group_counts)
+        elif len(self.train_counts) != len(self.group_names):
+            raise ValueError(f"{len(self.train_counts)} training counts for {len(self.group_names)} groups")
+
+    @property
+    def group_counts(self):
+        """Number of test samples in each group, ndarray of int64, shape (G,)."""
+        return group_counts(self.groups, len(self.group_names))
+
+    @property
+    def predictions(self):
+        """Class with the largest logit, ndarray of int64, shape (P, N)."""
+        return self.logits.argmax(axis=2)
+
+    def index(self, precision):
+        """Position of a precision.
+
+        Raises
+        ------
+        ValueError
+            If this Audit does not have it; the message lists those it has.
+        """
+        if precision not in self.precisions:
+            raise ValueError(f"this Audit has no {precision!r}; it has {', '.join(self.precisions)}")
+        return self.precisions.index(precision)
+
+    def select(self, precisions):
+        """An Audit with only these precisions, in this order."""
+        rows = [self.index(precision) for precision in precisions]
+        kept = {"weights": self.weights, "curvature": self.curvature}
+        kept = {name: None if own is None else at_precisions(own, rows) for name, own in kept.items()}
+        return replace(self, logits=self.logits[rows], precisions=tuple(precisions), **kept)
+
+    def join(self, other):
+        """An Audit with the precisions of both, of the same model on the same samples.
+
+        Raises
+        ------
+        ValueError
+            If their labels, groups or names differ, or a precision is in both.
+
+        Examples
+        --------
+        >>> of = {"labels": [0, 1], "groups": ["a", "b"]}
+        >>> first = Audit.from_logits({"fp32": [[2.0, 1.0], [0.0, 3.0]]}, **of)
+        >>> first.join(Audit.from_logits({"int2": [[1.0, 1.5], [0.0, 3.0]]}, **of)).precisions
+        ('fp32', 'int2')
+        """
+        for name in ("labels", "groups", "class_names", "group_names"):
+            if not np.array_equal(getattr(self, name), getattr(other, name)):
+                raise ValueError(
+                    f"the two Audits have different {name.replace('_', ' ')}; they cannot be joined"
+                )
+        return replace(
+            self,
+            logits=np.concatenate([self.logits, other.logits]),
+            precisions=self.precisions + other.precisions,
+            weights=joined(self.weights, other.weights),
+            curvature=joined(self.curvature, other.curvature),
+        )
+
+    @classmethod
+    def from_logits(
+        cls, logits, labels, groups, group_names=None, class_names=None, train_counts=None, provenance=None
+    ):
+        """An Audit of logits from anywhere: another runtime, another framework, a file.
+
+        Parameters
+        ----------
+        logits : dict of str to array_like, each of shape (N, C)
+            One entry a precision or runtime, by any name; the first is the reference.
+        labels : array_like of int, shape (N,)
+        groups : array_like of int or str, shape (N,)
+            Ids, or names that are then numbered in alphabetical order.
+        group_names, class_names : sequence of str, optional
+        train_counts : array_like of int, shape (G,), optional
+        provenance : dict, optional
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not belong together, or a logit is not finite (its sample is named).
+
+        Examples
+        --------
+        >>> logits = {"fp32": [[2.0, 1.0], [0.0, 3.0]], "int8": [[1.0, 2.0], [0.0, 3.0]]}
+        >>> audit = Audit.from_logits(logits, labels=[0, 1], groups=["a", "b"])
+        >>> audit.predictions
+        array([[0, 1],
+               [1, 1]])
+        """
+        if not logits:
+            raise ValueError("no logits were given; give at least one precision")
+        # What is too large for fp32 becomes infinite and is refused by its sample below.
+        with np.errstate(over="ignore"):
+            arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
+        first = next(iter(arrays))
+        for name, values in arrays.items():
+            if values.ndim != 2:
+                raise ValueError(
+                    f"the logits of {name} must have the shape (samples, classes); got {values.shape}"
+                )
+            if values.shape != arrays[first].shape:
+                raise ValueError(
+                    f"the logits of {name} have the shape {values.shape}, those of {first} "
+                    f"{arrays[first].shape}; they must be of the same samples in the same order"
+                )
+        labels, _ = check_group_ids(labels, what="label")
+        groups = np.asarray(groups)
+        if groups.size and groups.dtype.kind in "US":
+            named, groups = np.unique(groups, return_inverse=True)
+            if group_names is not None:
+                raise ValueError("give group_names only where the groups are numbers")
+            group_names = [str(name) for name in named]
+        groups, num_groups = check_group_ids(groups, None if group_names is None else len(group_names))
+        return cls(
+            np.stack(list(arrays.values())),
+            labels,
+            groups,
+            tuple(arrays),
+            tuple(class_names or (f"class {c}" for c in range(arrays[first].shape[1]))),
+            tuple(group_names or (f"group {g}" for g in range(num_groups))),
+            None if train_counts is None else np.asarray(train_counts, dtype=np.int64),
+            provenance=provenance or {"source": "logits"},
+        )
+
+    def save(self, path):
+        """Write the Audit to a safetensors file, whole or not at all."""
+        arrays = {"logits": self.logits, "train_counts": self.train_counts}
+        # A record holds thousands of ids, and most of their bytes would be zeros.
+        arrays |= {name: _smallest(getattr(self, name)) for name in _IDS}
+        names = {
+            "precisions": self.precisions,
+            "class_names": self.class_names,
+            "group_names": self.group_names,
+        }
+        if self.weights is not None:
+            arrays |= {f"weights/{name}": array for name, array in arrays_of(self.weights).items()}
+            names["layers"] = self.weights.layers
+        if self.curvature is not None:
+            arrays |= {f"curvature/{name}": array for name, array in arrays_of(self.curvature).items()}
+            names["profile_precision"] = [self.curvature.profile_precision]
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
+        described = {"format": _FORMAT, "names": names, "provenance": self.provenance}
+        write_bytes(path, save(arrays, {_KEY: json.dumps(described, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path):
+        """Read an Audit that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not an Audit of this version, or is not whole.
+        """
+        try:
+            with safe_open(path, framework="np") as file:
+                described = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+                if described.get("format") != _FORMAT:
+                    raise ValueError(
+                        f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
+                        "with `quantskew audit`"
+                    )
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+            arrays |= {name: arrays[name].astype(np.int64) for name in _IDS}
+            names = {name: tuple(values) for name, values in described["names"].items()}
+            weights = curvature = None
+            if "layers" in names:
+                weights = WeightStatistics(names.pop("layers"), **_take(arrays, "weights/"))
+            if "profile_precision" in names:
+                (profiled,) = names.pop("profile_precision")
+                curvature = Curvature(profile_precision=profiled, **_take(arrays, "curvature/"))
+            return cls(
+                **arrays, **names, weights=weights, curvature=curvature, provenance=described["provenance"]
+            )
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no Audit at {path}") from None
+        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+
+
+def _smallest(ids):
+    """Ids in the smallest unsigned type that holds them."""
+    return ids.astype(np.min_scalar_type(ids.max(initial=0)))
+
+
+def _take(arrays, prefix):
+    """Remove the arrays whose names begin so, and return them by the rest of their names."""
+    return {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}

@@ -1,0 +1,196 @@
+"""Measure the loss surface of each group at each precision, and go on where an interrupted run stood."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from quantskew.base.files import digest, write_bytes
+from quantskew.base.groups import group_means
+from quantskew.datasets import normalise
+from quantskew.derivatives.gradients import group_gradient_norms, parameter_vector
+from quantskew.derivatives.hessian import starting_vector
+from quantskew.derivatives.hessian_operator import group_operators
+from quantskew.derivatives.hutchinson import trace_samples
+from quantskew.derivatives.lanczos import top_eigenvalue
+from quantskew.derivatives.loss_surface import loss_along
+from quantskew.measures.statistics import Curvature
+from quantskew.quantization.ptq import quantize_model
+
+_KEY = "quantskew.curvature"
+_PROFILE_STEPS = np.linspace(-1.5, 1.5, 21)
+_PROFILE_PRECISION = "int4"
+
+
+def measure_curvature(
+    model, split, precisions, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0, **options
+):
+    """Gradient norm, lambda_max and trace of each group at each precision, and profiles of the loss.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On the device where it is to be computed; it is not changed.
+    split : Split
+        Test images.  The gradient norms are over all of them (Eq. 10).
+    precisions : sequence of str
+        The first one is the reference.
+    images : int, optional
+        Images of each group for lambda_max, trace and profiles, the first of the split; all by default.
+    rtol : float
+        Relative residual of lambda_max.
+    samples : int
+        Random vectors of each trace, at least 2.
+    checkpoint : path, optional
+        A file that is replaced after each group and precision; a run that finds it goes on from there.
+    seed : int
+        Of the random vectors.
+    **options
+        See `quantskew.quantization.ptq.quantize_model`.
+
+    Returns
+    -------
+    Curvature
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, or the checkpoint is corrupt or belongs to another run.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> from quantskew.learning import models
+    >>> data = datasets.load("digits")
+    >>> model = models.build("small_resnet", num_classes=10, in_channels=1)
+    >>> curvature = measure_curvature(model, data.test, ["fp32", "int2"], images=2, samples=2)
+    >>> curvature.lambda_max.shape, bool((curvature.residuals <= 0.01).all())
+    ((2, 10), True)
+    """
+    problem = _Problem(model, split, images)
+    base = quantize_model(model, "fp32", fold_batchnorm=options.get("fold_batchnorm", False))
+    weights = parameter_vector(base)
+    settings = [list(precisions), options, images, rtol, samples, seed, weights.sum().item(), len(split)]
+    state = _State(checkpoint, digest(settings), len(precisions), len(split.group_names))
+    state.arrays["images"][:] = [len(own) for own in problem.members]
+    vectors, served = {}, problem.served(base)
+    with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
+        for row, precision in enumerate(precisions):
+            quantized = quantize_model(model, precision, **options)
+            if np.isnan(state.arrays["change_norms"][row]):
+                norms = group_gradient_norms(quantized, *problem.everything)
+                change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
+                state.put(row, gradient_norms=norms.numpy(), change_norms=float(change))
+            # Two of the reference's eigenvectors are needed again for the profiles.
+            done = state.done(row) if row else []
+            bar.update(len(done))
+            for group, operator in group_operators(quantized, *problem.chosen, skip=done):
+                pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)), rtol)
+                traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
+                vectors[group] = pair.vector
+                state.put(
+                    (row, group),
+                    lambda_max=pair.value,
+                    residuals=pair.residual,
+                    matvecs=pair.matvecs,
+                    traces=traces.mean(),
+                    trace_errors=traces.std(ddof=1) / np.sqrt(samples),
+                )
+                bar.update()
+                # Before the next group's graphs are built, this one's must be free.
+                del operator
+            if row == 0:
+                reference = {group: vectors[group] for group in served}
+        profiled = _PROFILE_PRECISION if _PROFILE_PRECISION in precisions else precisions[-1]
+        change = parameter_vector(quantize_model(model, profiled, **options)) - weights
+        profile = problem.profiles(base, served, reference, state.arrays["lambda_max"][0], change)
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
+    return Curvature(**state.arrays, **profile, profile_precision=profiled)
+
+
+class _Problem:
+    """The images of each group: all of them, and those that the Hessian is taken over."""
+
+    def __init__(self, model, split, images):
+        device = next(model.parameters()).device
+        groups, self.num_groups = split.groups, len(split.group_names)
+        inputs, labels = normalise(split.images.to(device)), split.labels.to(device)
+        self.members = [torch.nonzero(groups == g).flatten()[:images] for g in range(self.num_groups)]
+        chosen = torch.cat(self.members)
+        self.everything = inputs, labels, groups, self.num_groups
+        self.chosen = inputs[chosen], labels[chosen], groups[chosen], self.num_groups
+
+    def served(self, model):
+        """The best- and the worst-served group."""
+        inputs, labels, groups, num_groups = self.everything
+        with torch.inference_mode():
+            outputs = torch.cat([model(batch).argmax(1) for batch in inputs.split(256)])
+        accuracy = group_means((outputs == labels).cpu().double().numpy(), groups.numpy(), num_groups)
+        return np.array([np.nanargmax(accuracy), np.nanargmin(accuracy)])
+
+    def profiles(self, model, served, vectors, top, change):
+        """Loss of the served groups along the top eigenvector and along `change`."""
+        inputs, labels, *_ = self.everything
+        # To second order a step of this length along the eigenvector adds one nat: 1/2 lambda t^2 = 1.
+        lengths = np.array(
+            [np.sqrt(2 / max(np.max(top[served]), 1e-6)), float(torch.linalg.vector_norm(change))]
+        )
+        losses = np.zeros((2, 2, len(_PROFILE_STEPS)))
+        for position, group in enumerate(served):
+            own = self.members[group]
+            steepest = functional.normalize(vectors[group], dim=0) * float(lengths[0])
+            for index, direction in enumerate((steepest, change)):
+                losses[position, index] = loss_along(
+                    model, inputs[own], labels[own], direction, _PROFILE_STEPS
+                )
+        return {
+            "profile_groups": served,
+            "profile_steps": _PROFILE_STEPS,
+            "profile_lengths": lengths,
+            "profile_losses": losses,
+        }
+
+
+class _State:
+    """What has been measured so far, on disk after each step."""
+
+    def __init__(self, path, run, precisions, groups):
+        self.path, self.run = path, run
+        shape = (precisions, groups)
+        names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
+        self.arrays = {name: np.full(shape, np.nan) for name in names}
+        self.arrays |= {
+            "images": np.zeros(groups, dtype=np.int64),
+            "matvecs": np.zeros(shape, dtype=np.int64),
+            "change_norms": np.full(precisions, np.nan),
+        }
+        if path is not None and Path(path).exists():
+            self._restore()
+
+    def _restore(self):
+        try:
+            with safe_open(self.path, framework="np") as file:
+                run = (file.metadata() or {}).get(_KEY)
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{self.path} is not a whole checkpoint ({error}); delete it to begin anew"
+            ) from error
+        if run != self.run:
+            raise ValueError(f"{self.path} belongs to another model or other settings; delete it")
+        self.arrays = arrays
+
+    def done(self, row):
+        """Groups whose eigenvalue at this precision is known."""
+        return np.flatnonzero(~np.isnan(self.arrays["trace_errors"][row])).tolist()
+
+    def put(self, where, **values):
+        for name, value in values.items():
+            self.arrays[name][where] = value
+        if self.path is not None:
+            write_bytes(self.path, save(self.arrays, {_KEY: self.run}))

@@ -1,0 +1,1 @@
+"""What everything else stands on: whole files, locks, groups of samples, and where results come from."""

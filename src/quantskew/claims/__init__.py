@@ -1,0 +1,1 @@
+"""The paper's claims, each a predicate on evidence, and their verdicts."""

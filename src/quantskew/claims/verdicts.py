@@ -1,0 +1,199 @@
+"""A claim, and its verdict on evidence: effect, interval, and whether it holds.
+
+An effect is a number that is positive where the claim is right.  Its interval comes from a bootstrap of
+seeds and test images (see `quantskew.measures.seeds`), paired across precisions and methods; a claim "holds"
+where the whole interval is positive, "fails" where it is negative, and is "undecided" otherwise.  Evidence is
+a dict of Audits: the seeds of each method, by its key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import false_discovery_control
+
+from quantskew.measures.intervals import CONFIDENCE, DRAWS, percentile_interval
+from quantskew.measures.seeds import paired
+
+# Key of an experiment's own Audits: no mitigation, with gradients and Hessians where they were measured.
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes
+    ----------
+    key : str
+    source : str
+        Section and figure of the paper.
+    shown : str
+        Chapter and figure of this book that show it, as ``04_loss#fig-loss``.
+    statement : str
+        In our words.
+    effect : str
+        What is measured, in words; positive is as claimed.
+    at : str
+        Precision at which the paper shows it.
+    measure : callable
+        (evidence, precision, number of draws) -> effect and its resampled values.
+    needs : tuple of str
+        Keys of the evidence that `measure` reads.
+    curvature : bool
+        Whether it reads the curvature of the Audits.
+    grouped : bool
+        Whether it is about groups, so that the control is the same effect with shuffled groups.
+    """
+
+    key: str
+    source: str
+    shown: str
+    statement: str
+    effect: str
+    at: str
+    measure: Callable
+    needs: tuple = (BASE,)
+    curvature: bool = False
+    grouped: bool = True
+
+
+def verdict(low, high):
+    """Verdict of an effect by its interval.
+
+    Examples
+    --------
+    >>> verdict(0.1, 0.3), verdict(-0.2, 0.1), verdict(-0.2, -0.1)
+    ('holds', 'undecided', 'fails')
+    """
+    if low > 0:
+        return "holds"
+    return "fails" if high < 0 else "undecided"
+
+
+def missing(claim, evidence, precision):
+    """What a claim lacks in the evidence that it reads, in words; None where it can be judged."""
+    for key, audits in evidence.items():
+        if not audits:
+            return f"no Audits of {key}"
+        if precision not in audits[0].precisions:
+            return f"no {precision} in {key}"
+        if claim.grouped and (audits[0].group_counts > 0).sum() < 2:
+            return "fewer than two groups"
+        if claim.curvature and any(audit.curvature is None for audit in audits):
+            return f"no curvature in {key}"
+    return None
+
+
+def judge(claim, evidence, precision=None):
+    """Effect of a claim, with its interval and verdict.
+
+    Parameters
+    ----------
+    claim : Claim
+    evidence : dict of str to sequence of Audit
+        The seeds of each method, of the same groups.
+    precision : str, optional
+        By default the claim's own.
+
+    Returns
+    -------
+    dict
+        ``effect``, ``low``, ``high`` (95 %), ``p`` (two-sided), ``verdict``, ``seeds``, ``positive`` (how
+        many of the seeds are as claimed by themselves) and ``lacks``: what the evidence lacks, or None.  An
+        effect that is not defined, or that has no interval since it varies over seeds alone and there is
+        one, is undecided.
+
+    Raises
+    ------
+    ValueError
+        If the precision is the reference.
+    """
+    precision, evidence = precision or claim.at, read(claim, evidence)
+    lacks = missing(claim, evidence, precision)
+    nothing = {"effect": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "verdict": "undecided"}
+    if lacks:
+        return {**nothing, "seeds": 0, "positive": 0, "lacks": lacks}
+    reference = evidence[claim.needs[0]][0].precisions[0]
+    if precision == reference and claim.at != reference:
+        raise ValueError(f"{precision} is the reference; name another precision")
+    value, draws = claim.measure(evidence, precision, DRAWS)
+    low, high = percentile_interval(draws)
+    seeds = len(evidence[claim.needs[0]])
+    alone = [{key: [audits[seed]] for key, audits in evidence.items()} for seed in range(seeds)]
+    positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
+    lacks = (
+        "an interval: it varies over seeds, and takes three"
+        if np.isnan(low) and not np.isnan(value)
+        else None
+    )
+    return {
+        "effect": float(value),
+        "low": float(low),
+        "high": float(high),
+        "p": p_value(draws),
+        "verdict": verdict(low, high),
+        "seeds": seeds,
+        "positive": positive,
+        "lacks": lacks,
+    }
+
+
+def read(claim, evidence):
+    """The evidence that a claim reads: of the seeds that all of it has, and with the curvature it reads."""
+    own = {key: evidence.get(key, ()) for key in claim.needs}
+    if claim.curvature:
+        curved = {key: [a for a in audits if a.curvature is not None] for key, audits in own.items()}
+        own = {key: curved[key] or audits for key, audits in own.items()}
+    return paired(own)
+
+
+def p_value(draws):
+    """Two-sided p-value of an effect by its resampled values: twice the share on the far side of zero.
+
+    Examples
+    --------
+    >>> p_value(np.array([-1.0, 1.0, 2.0, 3.0])), p_value(np.array([np.nan]))
+    (0.8, nan)
+    """
+    if np.isnan(draws).all():
+        return np.nan
+    draws = draws[~np.isnan(draws)]
+    # A share of none of the draws is one that was not seen yet.
+    least = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
+    return float(min(1.0, 2 * least))
+
+
+def corrected(judgements):
+    """Judgements whose verdicts account for how many claims are tested together (Benjamini and Hochberg).
+
+    Of the claims that are then decided, at most one in twenty is expected to be decided by chance.
+
+    Parameters
+    ----------
+    judgements : sequence of dict
+        See `judge`; those without a p-value do not count.
+
+    Returns
+    -------
+    list of dict
+        With ``q``, the corrected p-value; a verdict whose q is above 0.05 becomes "undecided".
+    """
+    tested = [j for j, judged in enumerate(judgements) if not np.isnan(judged["p"])]
+    q = np.full(len(judgements), np.nan)
+    if tested:
+        q[tested] = false_discovery_control([judgements[j]["p"] for j in tested])
+    return [
+        {**judged, "q": float(own), "verdict": judged["verdict"] if own <= 1 - CONFIDENCE else "undecided"}
+        for judged, own in zip(judgements, q, strict=True)
+    ]
+
+
+def cell(result):
+    """A judgement as a table shows it: verdict, effect, interval, and how many seeds are as claimed."""
+    if np.isnan(result["effect"]):
+        return ""
+    known = result["low"] != result["high"] and not np.isnan(result["low"])
+    interval = f" [{result['low']:.2g}, {result['high']:.2g}]" if known else ""
+    seeds = f", {result['positive']} of {result['seeds']}" if result["seeds"] > 1 else ""
+    return f"{result['verdict']}: {result['effect']:.2g}{interval}{seeds}"

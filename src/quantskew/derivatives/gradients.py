@@ -1,0 +1,149 @@
+"""Gradients of each group's loss at fixed weights (section 4.4 and Eq. 10 of the paper).
+
+The loss of a group is the mean cross-entropy of its images.  Its gradient is taken with respect to all
+trainable parameters at their values in the model given: of a quantized copy, the dequantized weights.  It
+is computed in full fp32 and evaluation mode; nothing about the model changes, its ``.grad`` included.
+"""
+
+import torch
+from torch.nn import functional
+
+from quantskew.derivatives.differentiation import (
+    batch_of_pixels,
+    check_problem,
+    flatten,
+    full_precision,
+    trainable_parameters,
+)
+
+_PIXELS_PER_BATCH = 128 * 64 * 64
+
+
+def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_size=None):
+    """Gradient norm of each group's loss, Eq. 10, for all groups in one pass over the images.
+
+    G(theta; D_g) = || grad of the mean cross-entropy of group g at theta ||_2, over all K parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A classifier in evaluation mode, on the device where it is to be computed.  A copy in half precision
+        (`quantskew.quantization.ptq.HalfPrecision`) is differentiated at its fp16-rounded weights in fp32
+        arithmetic, since the rounding between its layers has no derivative.
+    images : Tensor of float, shape (N, ...)
+        Normalised inputs (see `quantskew.datasets.normalise`).
+    labels : array_like of int, shape (N,)
+    groups : array_like of int, shape (N,)
+        Group id of each image.
+    num_groups : int, optional
+        Number of groups G; by default the largest id plus one.
+    batch_size : int, optional
+        Images that are differentiated together, about: a group is cut into batches of equal size.  By
+        default 128 of 64x64 pixels, and as many pixels of other sizes.
+
+    Returns
+    -------
+    Tensor of float64, shape (G,), on the processor
+        NaN for a group without images.
+
+    Raises
+    ------
+    ValueError
+        If the model or a part of it is in training mode, none of its parameters requires a gradient, the
+        arrays do not belong together, or a gradient is not finite.
+
+    Examples
+    --------
+    Two classes and zero weights: the gradient is (p - y) x = (-1/2, 1/2) of an image of one pixel 2 and
+    the biases' (-1/2, 1/2).
+
+    >>> layer = torch.nn.Linear(1, 2).eval()
+    >>> for parameter in layer.parameters():
+    ...     _ = torch.nn.init.zeros_(parameter)
+    >>> group_gradient_norms(layer, torch.tensor([[2.0]]), [0], [1])
+    tensor([   nan, 1.5811], dtype=torch.float64)
+    """
+    problem = check_problem(model, images, labels, groups, num_groups)
+    norms = torch.full((len(problem.members),), torch.nan, dtype=torch.float64)
+    for group, gradients in _gradients(problem, batch_size):
+        pieces = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients])
+        norms[group] = torch.linalg.vector_norm(pieces)
+        if not bool(torch.isfinite(norms[group])):
+            raise ValueError(f"the gradient of group {group} is not finite; check the weights and images")
+    return norms
+
+
+def group_gradients(model, images, labels, groups, num_groups=None, batch_size=None):
+    """Gradient of each group's loss, for one group after another.
+
+    Parameters
+    ----------
+    model, images, labels, groups, num_groups, batch_size
+        See `group_gradient_norms`.
+
+    Returns
+    -------
+    iterator of (int, Tensor of shape (K,))
+        Each group that has images, and its gradient as a vector in the order of `parameter_vector`.
+
+    Raises
+    ------
+    ValueError
+        See `group_gradient_norms`.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 2, bias=False).eval()
+    >>> _ = torch.nn.init.zeros_(layer.weight)
+    >>> list(group_gradients(layer, torch.tensor([[2.0]]), [0], [1]))
+    [(1, tensor([-1.,  1.]))]
+    """
+    problem = check_problem(model, images, labels, groups, num_groups)
+    return ((group, flatten(gradients)) for group, gradients in _gradients(problem, batch_size))
+
+
+def parameter_vector(model):
+    """All trainable parameters of a model in one vector, in the order of ``model.parameters()``.
+
+    The difference of two of them, of a quantized copy and of its original, is the weight change d of Tran
+    et al.'s bound.
+
+    Returns
+    -------
+    Tensor of shape (K,), detached
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> len(parameter_vector(layer))
+    3
+    """
+    return flatten([p.detach() for p in trainable_parameters(model)])
+
+
+def _gradients(problem, batch_size):
+    """Yield each group that has images and its gradient, a list of tensors."""
+    parameters = trainable_parameters(problem.model)
+    if batch_size is None:
+        batch_size = batch_of_pixels(problem.images, _PIXELS_PER_BATCH)
+    for group, members in enumerate(problem.members):
+        if not len(members):
+            continue
+        # Equal batches near batch_size: a small rest would cost a whole batch's overhead.
+        batches = members.tensor_split(max(1, round(len(members) / batch_size)))
+        total = None
+        for batch in batches:
+            with full_precision(problem.images.device):
+                logits = problem.model(problem.images[batch])
+                loss = functional.cross_entropy(logits, problem.labels[batch], reduction="sum")
+                gradients = torch.autograd.grad(
+                    loss / len(members), parameters, allow_unused=True, materialize_grads=True
+                )
+            if total is None:
+                # Sums over batches are kept in float64; a single batch needs none.
+                total = (
+                    gradients if len(batches) == 1 else [g.to(torch.float64, copy=True) for g in gradients]
+                )
+            else:
+                total = [t.add_(g) for t, g in zip(total, gradients, strict=True)]
+        yield group, [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]

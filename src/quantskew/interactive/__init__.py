@@ -1,0 +1,1 @@
+"""The controls of the book's pages: alive with a kernel, radio buttons without one."""

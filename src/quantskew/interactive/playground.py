@@ -1,0 +1,169 @@
+"""The playground: every choice of a quantizer, and the whole chain of what it does to each group."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import ipywidgets
+import pandas as pd
+
+from quantskew.interactive.chain import by_group, chain, chain_figure, in_words
+from quantskew.interactive.live_model import LiveModel
+from quantskew.interactive.pictures import fit_frame, png, shown
+from quantskew.interactive.radio_page import control
+from quantskew.interactive.widgets import buttons, first_shown, forms, press, refresh
+from quantskew.quantization.quantizers import DEFAULT_PRECISIONS, SCHEMES
+
+# What each button means to `quantskew.quantization.ptq.quantize_model`; the first ones are the paper's.
+_OPTIONS = {
+    "scheme": {name: {"scheme": name} for name in SCHEMES},
+    "grid": {"per tensor": {}, "per channel": {"per_channel": True}},
+    "first and last layer": {"as the others": {}, "int8": {"boundary_precision": "int8"}},
+    "batch norm": {"kept": {}, "folded": {"fold_batchnorm": True}},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What is shown of one choice."""
+
+    numbers: pd.DataFrame
+    picture: bytes
+    html: str
+
+
+class Playground:
+    """Choose an experiment, a precision and a quantizer; see the chain of all groups.
+
+    With a kernel every change quantizes the model and measures it, once for each choice.  In a page only the
+    precision can be chosen, with all else as it is.  Elsewhere it is a picture.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment or str
+        To choose from; one is trained, or taken from the cache, when it is chosen.
+    precisions : sequence of str
+        The first one is the reference.
+    seed : int
+    data_dir : path, optional
+    device : str
+        See `quantskew.studies.experiments.audit`.
+
+    Raises
+    ------
+    ValueError
+        If there is no experiment or no precision to choose.
+
+    Examples
+    --------
+    >>> playground = Playground(["digits"])
+    >>> playground.choose(precision="int3", grid="per channel")
+    >>> playground
+    digits, int3, banner, per channel, first and last layer as the others, batch norm kept
+    >>> playground.numbers.query("measure == 'fvo'")["precision"].tolist()
+    ['fp32', 'int3']
+    """
+
+    def __init__(self, experiments, precisions=DEFAULT_PRECISIONS, seed=0, *, data_dir=None, device="auto"):
+        if not experiments or not precisions:
+            raise ValueError("a playground needs an experiment and a precision; none was given")
+        self.precisions = tuple(precisions)
+        models = [LiveModel(own, seed, data_dir=data_dir, device=device) for own in experiments]
+        self._models = {model.experiment.name: model for model in models}
+        self._rows = {
+            "experiment": buttons("experiment", tuple(self._models), next(iter(self._models))),
+            "precision": buttons("precision", self.precisions, first_shown(self.precisions)),
+            **{name: buttons(name, tuple(known), next(iter(known))) for name, known in _OPTIONS.items()},
+        }
+        self._status, self._area = ipywidgets.HTML(), ipywidgets.HTML()
+        for row in self._rows.values():
+            row.style.description_width = "9rem"
+            row.observe(self._changed, names="value")
+        self.widget = ipywidgets.VBox([*self._rows.values(), self._status, self._area])
+        # By all that was chosen: what was made once is not made again.
+        self._made, self._canvases = {}, {}
+
+    @property
+    def choice(self):
+        """What is chosen, dict of str to str; see `choose`."""
+        return {name: row.value for name, row in self._rows.items()}
+
+    def choose(self, **choice):
+        """Do what clicks do.
+
+        Parameters
+        ----------
+        **choice
+            Of ``experiment``, ``precision``, ``scheme``, ``grid``, ``first_and_last_layer`` and
+            ``batch_norm``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such choice, or no such button.
+        """
+        chosen = {name.replace("_", " "): value for name, value in choice.items()}
+        unknown = set(chosen) - set(self._rows)
+        if unknown:
+            raise ValueError(f"unknown choice {min(unknown)!r}; known: {', '.join(self._rows)}")
+        for name, value in chosen.items():
+            press(self._rows[name], value)
+
+    @property
+    def numbers(self):
+        """Every measure of what is chosen and of the reference, see `quantskew.interactive.chain.chain`."""
+        return self._shown(**self.choice).numbers
+
+    def _changed(self, _):
+        refresh(self._status, self._area, repr(self), lambda: self._shown(**self.choice).html)
+
+    def _audit(self, experiment, precision, **choice):
+        options = {}
+        for name, value in choice.items():
+            options |= _OPTIONS[name][value]
+        return self._models[experiment].audit(precision, reference=self.precisions[0], **options)
+
+    @cache  # noqa: B019 - a playground lives as long as its page
+    def _frame(self, experiment):
+        """Figures with the paper's quantizer at every precision: what limits the axes of all others."""
+        defaults = {name: next(iter(known)) for name, known in _OPTIONS.items()}
+        return [chain_figure(self._audit(experiment, precision, **defaults)) for precision in self.precisions]
+
+    def _shown(self, **choice):
+        key = tuple(choice.values())
+        if key not in self._made:
+            self._made[key] = self._make(choice)
+        return self._made[key]
+
+    def _make(self, choice):
+        audit = self._audit(**choice)
+        numbers, frame = chain(audit), self._frame(choice["experiment"])
+        self._canvases[choice["experiment"]] = figure = chain_figure(
+            audit, self._canvases.get(choice["experiment"])
+        )
+        fit_frame(figure, frame)
+        picture, precision = png(figure), choice["precision"]
+        table, whole = by_group(numbers, precision), in_words(numbers, precision)
+        accuracies = ", ".join(f"{group} {value}" for group, value in table["accuracy"].items())
+        alt = f"The chain at {_named(choice)}: {whole}; accuracy of each group: {accuracies}."
+        html = shown(picture, alt, f"{_named(choice)}: {whole}", table)
+        html = f'<div class="bit-width-panel">{html}</div>'
+        return _Shown(numbers, picture, html)
+
+    def __repr__(self):
+        return _named(self.choice)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        self._changed(None)
+        pages = {
+            precision: self._shown(**{**self.choice, "precision": precision}) for precision in self.precisions
+        }
+        panels = {precision: shown.html for precision, shown in pages.items()}
+        chosen = self.choice["precision"]
+        page = control("Bit-width: the whole chain", panels, chosen)
+        return forms(repr(self), page, pages[chosen].picture, self.widget)
+
+
+def _named(choice):
+    """A choice in words."""
+    experiment, precision, scheme, grid, layers, norms = choice.values()
+    return f"{experiment}, {precision}, {scheme}, {grid}, first and last layer {layers}, batch norm {norms}"

@@ -1,0 +1,1 @@
+"""Models, and their training by a recipe that is data."""

@@ -1,0 +1,154 @@
+"""Confidence intervals of group values: Wilson's for proportions, a paired bootstrap for the rest.
+
+The bootstrap draws the test images of each group again, as many as the group has, and uses the same draws
+for every precision: a difference between precisions is therefore a paired one.
+"""
+
+import functools
+
+import numpy as np
+from scipy.special import ndtri
+
+from quantskew.base.groups import group_counts
+
+DRAWS = 2000
+CONFIDENCE = 0.95
+
+
+def wilson(successes, counts, confidence=CONFIDENCE):
+    """Wilson score interval of a proportion.
+
+    Unlike the bootstrap it has a width where all or no samples succeed.
+
+    Parameters
+    ----------
+    successes, counts : array_like of float, same shape
+        A count of 0 gives NaN.
+    confidence : float
+
+    Returns
+    -------
+    low, high : ndarray of float
+
+    Examples
+    --------
+    >>> [round(float(bound), 3) for bound in wilson(10, 10)]
+    [0.722, 1.0]
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    z = ndtri((1 + confidence) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.asarray(successes) / counts
+        centre = share + z**2 / (2 * counts)
+        spread = z * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2))
+        low, high = ((centre + sign * spread) / (1 + z**2 / counts) for sign in (-1, 1))
+        # Rounding must not push a bound outside of the possible values.
+        return np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def wilson_difference(successes, counts, other_successes, other_counts, confidence=CONFIDENCE):
+    """Interval of a proportion less another one, of samples that are not paired (Newcombe 1998, method 10).
+
+    It is made of the Wilson intervals of both.
+
+    Parameters
+    ----------
+    successes, counts, other_successes, other_counts : array_like of float, same shape
+        A count of 0 gives NaN.
+    confidence : float
+
+    Returns
+    -------
+    low, high : ndarray of float
+
+    Examples
+    --------
+    >>> [round(float(bound), 2) for bound in wilson_difference(10, 10, 0, 10)]
+    [0.61, 1.0]
+    """
+    (low, high), (other_low, other_high) = (
+        wilson(successes, counts, confidence),
+        wilson(other_successes, other_counts, confidence),
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, other = np.divide(successes, counts), np.divide(other_successes, other_counts)
+    difference = share - other
+    return (
+        difference - np.hypot(share - low, other_high - other),
+        difference + np.hypot(high - share, other - other_low),
+    )
+
+
+# Room for the groups of both experiments of a page: ten digits and five groups of faces.
+@functools.lru_cache(maxsize=16)
+def _draw_weights(count, draws, seed, group):
+    """How often each of `count` samples is drawn: whole numbers in float32, shape (draws, count)."""
+    rng = np.random.default_rng([seed, group])
+    drawn = rng.integers(0, count, (draws, count), dtype=np.int32)
+    drawn += np.arange(draws, dtype=np.int32)[:, None] * np.int32(count)
+    times = np.bincount(drawn.ravel(), minlength=draws * count)
+    return times.reshape(draws, count).astype(np.float32)
+
+
+def bootstrap_group_means(values, groups, num_groups, draws=DRAWS, seed=0):
+    """Group means of resampled images, stratified by group.
+
+    The result depends on the order of the images in a group only through which of them are drawn together.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (P, N)
+        One row a precision.  NaN leaves a sample out of its group's mean.
+    groups : ndarray of int, shape (N,)
+    num_groups : int
+    draws : int
+        Number of resamples B.
+    seed : int
+        The same seed draws the same images, whatever the values are.
+
+    Returns
+    -------
+    ndarray of float64, shape (B, P, G)
+        NaN for a group without samples.
+
+    Examples
+    --------
+    >>> values = np.array([[0.0, 1.0, 5.0], [1.0, 2.0, 6.0]])
+    >>> means = bootstrap_group_means(values, np.array([0, 0, 1]), 2, draws=4)
+    >>> bool(np.allclose(means[:, 1] - means[:, 0], 1))
+    True
+    """
+    means = np.full((draws, len(values), num_groups), np.nan)
+    for group, count in enumerate(group_counts(groups, num_groups)):
+        if count == 0:
+            continue
+        own = values[:, groups == group]
+        defined = ~np.isnan(own)
+        weights = _draw_weights(int(count), draws, seed, group)
+        total = weights @ np.where(defined, own, 0.0).T
+        if defined.all():
+            means[:, :, group] = total / count
+            continue
+        share = weights @ defined.T.astype(np.float64)
+        means[:, :, group] = np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
+    return means
+
+
+def percentile_interval(resampled, confidence=CONFIDENCE):
+    """Interval that holds the middle `confidence` of resampled values, over the first axis.
+
+    Returns
+    -------
+    low, high : ndarray of float
+        NaN where a resampled value is not defined in any draw.
+
+    Examples
+    --------
+    >>> [round(float(bound), 2) for bound in percentile_interval(np.arange(96.0), 0.9)]
+    [4.75, 90.25]
+    """
+    tail = 50 * (1 - confidence)
+    missing = np.isnan(resampled).all(axis=0)
+    filled = np.where(missing, 0.0, resampled)
+    low, high = np.nanpercentile(filled, [tail, 100 - tail], axis=0)
+    return np.where(missing, np.nan, low)[()], np.where(missing, np.nan, high)[()]

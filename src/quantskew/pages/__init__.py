@@ -1,0 +1,1 @@
+"""From a text notebook to a page of the book."""

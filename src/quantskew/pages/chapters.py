@@ -1,0 +1,295 @@
+"""Chapters: text notebooks in, executed notebooks out, with papermill.
+
+A chapter's only source is its text (jupytext MyST) in ``notebooks/``.  What was executed is kept by content:
+a change of prose reuses the outputs, a change of code, parameters, package or records makes new ones.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_core.utils import ensure_event_loop
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from quantskew.base.files import digest, replacing, write_bytes
+from quantskew.pages.executed_chapters import lead_to_pages, with_outputs
+from quantskew.pages.text_notebooks import read_text_notebook
+
+CELL_TIMEOUT = 900
+START_TIMEOUT = 120
+# Each kernel holds about a gigabyte.
+_MOST_AT_ONCE = 4
+_THREADS = "OMP_NUM_THREADS"
+
+
+def declared_parameters(notebook):
+    """Names and default values in a notebook's ``parameters`` cell.
+
+    Examples
+    --------
+    >>> source = 'seed: int = 0  # of the run'
+    >>> cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    >>> declared_parameters(nbformat.v4.new_notebook(cells=[cell]))
+    {'seed': 0}
+    """
+    declared = {}
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.AnnAssign) and node.value is not None:
+                    declared[node.target.id] = ast.literal_eval(node.value)
+    return declared
+
+
+def check_parameters(notebook, parameters, name):
+    """Refuse parameters that a chapter does not declare, or that have another type.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
+    declared = declared_parameters(notebook)
+    # A parameter that is empty by default is a name or a path.
+    kinds = {key: str if default is None else type(default) for key, default in declared.items()}
+    check_declared(declared, kinds, parameters, name)
+
+
+def check_declared(declared, kinds, parameters, name):
+    """Refuse parameters that are not declared, or that have another type.
+
+    Parameters
+    ----------
+    declared : dict of str to object
+        Defaults, which always fit.
+    kinds : dict of str to type
+        A whole number serves for a float.
+    parameters : dict
+    name : str
+        Of what declares them.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
+    listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
+    for key, value in parameters.items():
+        if key not in declared:
+            raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
+        default, expected = declared[key], kinds[key]
+        fits = type(value) is expected or (expected is float and type(value) is int) or value is default
+        if not fits:
+            raise ValueError(
+                f"{name}: {key} must be of type {expected.__name__}, not {type(value).__name__} ({value!r}); "
+                f"it declares {listing}"
+            )
+
+
+def execute(source, output, parameters=None, cwd=".", progress=True, timeout=None):
+    """Execute one chapter with papermill; the output appears only when every cell has run.
+
+    Parameters
+    ----------
+    source : path
+        Text notebook.
+    output : path
+        Executed notebook.
+    parameters : dict, optional
+    cwd : path
+        Where the kernel runs.
+    progress : bool
+        Whether papermill shows its progress bar.
+    timeout : int, optional
+        Seconds that a cell may take; by default `CELL_TIMEOUT`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is refused (before anything runs).
+    RuntimeError
+        If a cell fails, with the cell's error.
+    """
+    parameters, timeout = parameters or {}, timeout or CELL_TIMEOUT
+    notebook = read_text_notebook(source)
+    check_parameters(notebook, parameters, Path(source).name)
+    with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
+        plain = Path(folder) / f"{Path(source).stem}.ipynb"
+        nbformat.write(notebook, plain)
+        executed = Path(folder) / "executed.ipynb"
+        try:
+            papermill.execute_notebook(
+                str(plain),
+                str(executed),
+                parameters,
+                cwd=str(cwd),
+                progress_bar=progress,
+                execution_timeout=timeout,
+                start_timeout=START_TIMEOUT,
+                # Only a whole notebook is kept, so that it need not be written after every cell.
+                request_save_on_cell_execute=False,
+                autosave_cell_every=0,
+                config=_own_sockets(folder),
+                # All outputs are here by then, and torch takes seconds to go.
+                shutdown_kernel="immediate",
+            )
+        except PapermillExecutionError as error:
+            raise RuntimeError(
+                f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+            ) from error
+        except CellTimeoutError as error:
+            raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
+        except DeadKernelError as error:
+            raise RuntimeError(f"{source}: its kernel died; was it out of memory?") from error
+        partial.write_bytes(executed.read_bytes())
+
+
+def _own_sockets(folder):
+    """Let a kernel be reached through files in a folder of its own.
+
+    Ports are chosen before they are taken, so that of many kernels that start at once two may get the same.
+    """
+    path = f"{folder}/kernel"
+    # The operating system allows about a hundred letters.
+    usable = os.name == "posix" and len(path) < 90
+    return Config({"KernelManager": {"transport": "ipc", "ip": path}} if usable else {})
+
+
+def surroundings(root, *patterns):
+    """Digest of what every chapter depends on beside its own text: the package, the records, and more files.
+
+    Parameters
+    ----------
+    root : path
+        The repository.
+    *patterns : str
+        Of further files below it.
+    """
+    content, root = hashlib.sha256(), Path(root)
+    package = sorted(Path(__file__).parents[1].rglob("*.py"))
+    others = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    for path in package + sorted((root / "book" / "records").glob("*.safetensors")) + others:
+        content.update(path.name.encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def chapter_key(text, parameters, surrounding):
+    """Digest of everything that a chapter's outputs depend on: its code and tags, not its prose."""
+    code = [cell for cell in text.cells if cell.cell_type == "code"]
+    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code]
+    return digest([cells, parameters, surrounding])
+
+
+def build(root, parameters=None, at_once=None):
+    """Execute every chapter of a book whose outputs are not at hand, and lay them out for rendering.
+
+    The processors are shared out between the chapters that are executed at once, since small models gain
+    little from a second one.
+
+    Parameters
+    ----------
+    root : path
+        The repository: text in ``notebooks/``, executed chapters to ``book/chapters/``, the store of
+        outputs in ``.cache/chapters/``.
+    parameters : dict, optional
+        The same for every chapter that declares them.
+    at_once : int, optional
+        How many chapters are executed at the same time; by default one for each processor, four at most.
+
+    Returns
+    -------
+    list of Path
+        The chapters, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no chapters.
+    ValueError
+        If a parameter is not declared, or has another type.
+    RuntimeError
+        If a chapter fails; those that have not begun are not executed then.
+    """
+    root = Path(root)
+    texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
+    if not texts:
+        raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
+    own_parameters = _share_out(parameters or {}, texts)
+    surrounding = surroundings(root, "notebooks/grids/*.yml")
+    folder = root / ".cache" / "chapters"
+    keys = {source: chapter_key(text, own_parameters[source], surrounding) for source, text in texts.items()}
+    stores = {source: folder / f"{source.stem}-{key}.ipynb" for source, key in keys.items()}
+
+    def prepare(number, source):
+        name = f"[{number}/{len(texts)}] {source.stem}:"
+        if stores[source].exists():
+            print(name, "unchanged", flush=True)
+            return
+        print(name, "executing", flush=True)
+        start = time.perf_counter()
+        try:
+            execute(source, stores[source], own_parameters[source], cwd=root, progress=False)
+        finally:
+            # The kernel's client makes a loop for each thread, and leaves it open.
+            ensure_event_loop().close()
+        print(f"{name} executed in {time.perf_counter() - start:.0f} s", flush=True)
+
+    _for_all(prepare, enumerate(texts, 1), at_once or min(_processors(), _MOST_AT_ONCE))
+    return [_lay_out(root, source, texts, stores[source]) for source in texts]
+
+
+def _processors():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _for_all(prepare, arguments, at_once):
+    """Call a function with each of the arguments, some at once; the first error ends it."""
+    given = os.environ.get(_THREADS)
+    os.environ[_THREADS] = given or str(max(1, _processors() // at_once))
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            running = [pool.submit(prepare, *own) for own in arguments]
+            try:
+                for done in as_completed(running):
+                    done.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        del os.environ[_THREADS]
+        if given:
+            os.environ[_THREADS] = given
+
+
+def _lay_out(root, source, texts, store):
+    """Write the chapter that the renderer reads."""
+    merged = with_outputs(texts[source], nbformat.read(store, as_version=4))
+    lead_to_pages(merged, [path.stem for path in texts])
+    chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
+    content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    # An untouched file lets the renderer skip the page.
+    if not chapter.exists() or chapter.read_bytes() != content:
+        write_bytes(chapter, content)
+    return chapter
+
+
+def _share_out(parameters, texts):
+    """The parameters that each chapter declares, all checked before the first chapter runs."""
+    shares = {}
+    for source, text in texts.items():
+        declared = declared_parameters(text)
+        shares[source] = {key: value for key, value in parameters.items() if key in declared}
+        check_parameters(text, shares[source], source.name)
+    unknown = sorted(parameters.keys() - set().union(*shares.values()))
+    if unknown:
+        known = sorted(set().union(*map(declared_parameters, texts.values())))
+        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(known)}")
+    return shares

@@ -1,0 +1,98 @@
+"""What the book's pages need beyond the theme: links at their heads, tables that fit (a Sphinx extension)."""
+
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from sphinx.errors import ConfigError
+
+from quantskew.pages.launch import links, with_installation
+
+_LOOKS = {
+    "Source": ("fas fa-file-lines", "The text that this page is made from"),
+    "Binder": ("_static/images/logo_binder.svg", "Run this chapter on Binder"),
+    "Colab": ("_static/images/logo_colab.png", "Run this chapter in Colab"),
+}
+# Sphinx breaks tables of more rows than this over pages, and then no longer breaks the lines in their cells.
+_LONG = 30
+# In characters, of a column of a long table.
+_NARROWEST, _WIDEST = 8, 40
+
+
+def _repository(app):
+    options = app.config.html_theme_options
+    return options.get("repository_url", ""), options.get("repository_branch") or "main"
+
+
+def check_repository(app):
+    """Refuse an address of the repository that no link can be made of, before anything is rendered."""
+    try:
+        links("", *_repository(app))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def add_buttons(app, page, template, context, doctree):
+    """Links to a page's source and to where it runs, in a group of buttons at its head."""
+    found = links(page, *_repository(app)) if doctree else {}
+    buttons = [
+        {
+            "type": "link",
+            "text": name,
+            "url": address,
+            "icon": _LOOKS[name][0],
+            "tooltip": _LOOKS[name][1],
+            "label": f"{name.lower()}-button",
+        }
+        for name, address in found.items()
+    ]
+    if buttons:
+        group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons", "buttons": buttons}
+        context["header_buttons"].append({**group, "tooltip": "Source, and where to run it"})
+
+
+def drop_thebe(app, page, template, context, doctree):
+    """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [
+        script
+        for script in scripts
+        if "thebe" not in str(script.filename).lower() + script.attributes.get("body", "").lower()
+    ]
+
+
+def prepare_downloads(app, error):
+    """Let the notebooks that pages offer for download fetch the package themselves."""
+    repository, _ = _repository(app)
+    if error or not repository or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_sources" / "book" / "chapters").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        # A page that was not rendered anew has its notebook from the build before.
+        if notebook.cells[0].get("id") != "installation":
+            nbformat.write(with_installation(notebook, repository), path)
+
+
+def fit_tables(app, doctree, page):
+    """Give the columns of long tables widths by their words, where the book becomes a PDF."""
+    if app.builder.format != "latex":
+        return
+    for table in doctree.findall(nodes.table):
+        rows = [[entry.astext() for entry in row.children] for row in table.findall(nodes.row)]
+        if len(rows) <= _LONG:
+            continue
+        columns = zip(*rows, strict=True)
+        for column, cells in zip(table.findall(nodes.colspec), columns, strict=True):
+            column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
+        table["classes"].append("colwidths-given")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("builder-inited", check_repository)
+    # After the theme, which makes the list of buttons at 500 and fills it at 501.
+    app.connect("html-page-context", add_buttons, priority=600)
+    app.connect("html-page-context", drop_thebe, priority=600)
+    app.connect("doctree-resolved", fit_tables)
+    app.connect("build-finished", prepare_downloads)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,1 @@
+"""Weights and activations on a grid of integers, in models that are trained already."""

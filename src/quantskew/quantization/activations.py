@@ -1,0 +1,142 @@
+"""Activation quantization: what a layer is fed lies on a grid of integers, as its weights do.
+
+An integer kernel multiplies integers with integers, so what is quantized is the input of every convolution
+and linear layer; what lies between them (batch norm, sums, means) stays in floating point.  Each input has
+one grid, asymmetric and from the smallest to the largest value that the layer was fed on calibration
+images, with zero among its points, so that padding and what a ReLU cuts off stay exactly zero.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from quantskew.quantization.quantizers import QParams, choose_qparams, quantize_dequantize
+
+_BATCH_SIZE = 64
+
+
+class InputQuantizer(nn.Module):
+    """Puts the input of a layer on a grid, in floating point.
+
+    It is a forward pre-hook of its layer and also a child of it, so that it is copied, moved and saved with
+    the layer.
+
+    Parameters
+    ----------
+    grid : QParams
+        Of a whole tensor, without offset.
+    """
+
+    def __init__(self, grid):
+        super().__init__()
+        self.register_buffer("scale", grid.scale)
+        self.register_buffer("zero_point", grid.zero_point)
+        self.low, self.high, self.half_away = grid.low, grid.high, grid.half_away
+
+    @property
+    def grid(self):
+        """The grid, where the quantizer is."""
+        return QParams(self.scale, self.zero_point, None, self.low, self.high, self.half_away)
+
+    def forward(self, layer, inputs):
+        """The layer's inputs with the first of them on the grid."""
+        fed, *others = inputs
+        _, values = quantize_dequantize(fed.to(self.scale.dtype), self.grid)
+        return values.to(fed.dtype), *others
+
+
+@torch.no_grad()
+def quantize_activations(model, precisions, images):
+    """Put a quantizer before layers of a model, in place, and the model into evaluation mode.
+
+    The ranges are those of the model as it is given: where its weights are quantized already, of what these
+    make of the images.  While they are taken, no activation is quantized yet.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    precisions : dict of str to str
+        Integer precision of what each layer is fed, by the layer's name.
+    images : Tensor of float, shape (B, C, H, W)
+        Normalised calibration images.
+
+    Returns
+    -------
+    dict of str to QParams
+        The grid of each layer's input.  A layer that is fed nothing but zeros has none: it is left as it is.
+
+    Raises
+    ------
+    ValueError
+        If there are no calibration images or they are no float tensor, the activations are quantized
+        already, or a layer is not called or is fed what is not finite (it is named).
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(1, 1))
+    >>> grids = quantize_activations(model, {"0": "int2"}, torch.tensor([[-1.0], [2.0]]))
+    >>> float(grids["0"].scale), float(grids["0"].zero_point)
+    (1.0, 1.0)
+    >>> bool(model(torch.tensor([[0.4]])) == model(torch.tensor([[0.0]])))
+    True
+    """
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point() or not len(images):
+        raise ValueError(
+            "activations are calibrated on images: give a float tensor (B, C, H, W) of normalised ones, not "
+            "empty"
+        )
+    if any(isinstance(module, InputQuantizer) for module in model.modules()):
+        raise ValueError("the activations of this model are quantized already")
+    grids = {}
+    for name, (low, high) in _ranges(model.eval(), precisions, images).items():
+        if low < high:
+            grids[name] = _grid(low, high, precisions[name])
+    for name, grid in grids.items():
+        layer = model.get_submodule(name)
+        layer.input_quantizer = InputQuantizer(grid).eval()
+        layer.register_forward_pre_hook(layer.input_quantizer)
+    return grids
+
+
+def _ranges(model, names, images):
+    """Smallest and largest value that each layer is fed over all its calls, zero included."""
+    ranges = {}
+
+    def watch(name):
+        def observe(layer, inputs):
+            fed = inputs[0] if inputs[0].dtype == torch.float64 else inputs[0].float()
+            low, high = torch.aminmax(fed)
+            before = ranges.get(name, (low.new_zeros(()),) * 2)
+            low, high = ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+            if not bool(torch.isfinite(high - low)):
+                raise ValueError(
+                    f"{name or 'the model'} is fed activations that are not finite (NaN, infinity, or a "
+                    "range beyond the floating-point format) on the calibration images"
+                )
+
+        return model.get_submodule(name).register_forward_pre_hook(observe)
+
+    handles = [watch(name) for name in names]
+    try:
+        device = next(model.parameters()).device
+        for batch in images.split(_BATCH_SIZE):
+            model(batch.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in names:
+        if name not in ranges:
+            raise ValueError(
+                f"{name} is not called on the calibration images, so the range of its activations is not "
+                "known (torch never calls the layers inside an attention layer one by one)"
+            )
+    return {name: ranges[name] for name in names}
+
+
+def _grid(low, high, precision):
+    grid = choose_qparams(torch.stack([low, high]), precision)
+    if grid.offset is None:
+        return grid
+    # Where the range ends at zero the grid starts at its smallest value, and zero need not be a point of it.
+    return replace(grid, zero_point=(low.abs() / grid.scale).round(), offset=None)

@@ -1,0 +1,1 @@
+"""Tables and figures as files, for the command line."""

@@ -1,0 +1,149 @@
+"""Runs cells of a grid: what Snakemake calls, ``python -m quantskew.sweeps.cells FOLDER JOB``.
+
+A job is a chapter or a batch of audits, which share one process, since starting one costs seconds.  Each cell
+has a folder of its own with its log; ``result.json`` appears in it last, whole, and says that the cell is
+done.  A cell that fails leaves ``error.txt``, and the job goes on with the next one.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from quantskew.audits.audit import Audit
+from quantskew.audits.audit_cache import LISTENER, taken
+from quantskew.base.files import write_bytes
+from quantskew.base.locks import locked
+from quantskew.measures.audit_rows import audit_rows, audited
+from quantskew.pages.chapters import execute
+from quantskew.sweeps.one_gpu import one_gpu
+
+PLAN = "plan.json"
+AUDIT = "audit"
+
+
+def cell_folder(folder, name):
+    """Where the cell of that id leaves what it makes."""
+    return Path(folder) / "cells" / name
+
+
+def result_of(folder, name, key):
+    """What a cell has left.
+
+    Parameters
+    ----------
+    folder : path
+        Of the sweep.
+    name : str
+        The cell's id.
+    key : str
+        Digest of what the result has to depend on; a result of older code counts as none.
+
+    Returns
+    -------
+    dict or None
+        ``audits``: for each Audit ``audit`` (its name in the cache), ``audited`` (of what) and ``rows`` (see
+        `quantskew.measures.audit_rows`, by column); ``seconds`` that the cell took.
+    """
+    try:
+        result = json.loads((cell_folder(folder, name) / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return result if result["key"] == key else None
+
+
+def run_job(folder, job):
+    """Run the cells of one job of a sweep, but not those that are done or have failed already.
+
+    Parameters
+    ----------
+    folder : path
+        Of the sweep, with its plan (see `quantskew.sweeps.sweep`).
+    job : str
+    """
+    folder = Path(folder).resolve()
+    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    # A log is no place for bars that move.
+    os.environ["TQDM_DISABLE"] = "1"
+    os.chdir(plan["root"])
+    chosen = plan["jobs"][job]
+    with one_gpu(plan["gpus"] if chosen["gpu"] else []):
+        for name in chosen["cells"]:
+            _run_cell(folder, name, plan["cells"][name], plan["timeout"])
+
+
+def _run_cell(folder, name, cell, timeout):
+    own = cell_folder(folder, name)
+    error, started = own / "error.txt", own / "started"
+    # A worker of a sweep that was killed may still be at it.
+    with locked(own / "cell"):
+        if error.exists() or result_of(folder, name, cell["key"]):
+            return
+        if started.exists():
+            write_bytes(error, b"its process was killed while it ran; was it out of memory?")
+            return
+        started.write_text(str(os.getpid()))
+        with _output_to(own / "log.txt"):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {cell['task']} {json.dumps(cell['parameters'])}")
+            try:
+                start = time.perf_counter()
+                audits = _execute(own, cell, timeout)
+                seconds = round(time.perf_counter() - start, 3)
+                result = {"key": cell["key"], "seconds": seconds, "audits": audits}
+                write_bytes(own / "result.json", json.dumps(result).encode())
+                print(f"done in {seconds} s")
+            except Exception as failure:
+                traceback.print_exc()
+                write_bytes(error, f"{type(failure).__name__}: {failure}".encode())
+        # The next sweep may have cleared it already, if this worker outlived its own.
+        started.unlink(missing_ok=True)
+
+
+def _execute(own, cell, timeout):
+    """Run the chapter or make the audit; the rows of every Audit that it took from the cache."""
+    listener = own / "audits.txt"
+    listener.unlink(missing_ok=True)
+    os.environ[LISTENER] = str(listener)
+    if cell["task"] == AUDIT:
+        # A chapter's worker need not wait for torch.
+        from quantskew.studies import experiments
+
+        experiment = experiments.get(**cell["experiment"])
+        experiments.audit(experiment, **cell["options"]).save(own / "audit.safetensors")
+    else:
+        source = Path("notebooks") / f"{cell['task']}.md"
+        output = own / f"{cell['task']}.ipynb"
+        execute(source, output, cell["parameters"], progress=False, timeout=timeout)
+    del os.environ[LISTENER]
+    return [_described(path) for path in taken(listener)]
+
+
+def _described(path):
+    audit = Audit.load(path)
+    return {"audit": path.stem, "audited": audited(audit), "rows": audit_rows(audit).to_dict("list")}
+
+
+@contextlib.contextmanager
+def _output_to(path):
+    """Send standard output and error to a file, those of child processes and compiled code too."""
+    with (
+        open(path, "a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        kept = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield
+        finally:
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+
+
+if __name__ == "__main__":
+    run_job(*sys.argv[1:])

@@ -1,0 +1,185 @@
+"""`quantskew sweep`: Snakemake runs the cells of a grid, here or on a cluster, and goes on where it stood."""
+
+import fcntl
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from quantskew.base.files import write_bytes
+from quantskew.sweeps.cells import PLAN, cell_folder
+from quantskew.sweeps.grid import read_grid
+from quantskew.sweeps.one_gpu import visible_gpus
+from quantskew.sweeps.sweep_plan import described, jobs, pending
+from quantskew.sweeps.sweep_table import write_table
+
+_SNAKEFILE = Path(__file__).with_name("Snakefile")
+_LOG = "snakemake.log"
+DRY_RUN = {"-n", "--dry-run", "--dryrun"}
+_SECONDS_BETWEEN_LOOKS = 0.3
+
+
+def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, passed=()):
+    """Run the cells of a grid that are not done yet, and gather all results.
+
+    Parameters
+    ----------
+    grid : path
+        See `quantskew.sweeps.grid`.
+    folder : path
+        Where everything is left; a sweep that was ended in any way goes on when it is given again.
+    workers : int
+        Jobs at once; each has one processor, unless Snakemake is told otherwise.
+    root : path
+        The repository with the chapters; audits alone need none.
+    executor : str, optional
+        Of Snakemake, such as ``slurm``; by default this machine.
+    timeout : int, optional
+        Seconds that one code cell of a chapter may take; by default `quantskew.pages.chapters.CELL_TIMEOUT`.
+    passed : sequence of str
+        Further options of Snakemake.
+
+    Returns
+    -------
+    dict of str to str
+        The error of each cell that has failed, by its id.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        If the grid is refused (see `quantskew.sweeps.grid.read_grid`); nothing has run then.
+    RuntimeError
+        If Snakemake is not installed, refuses its options, or ends before the cells do.
+    """
+    check_installed()
+    if workers < 1:
+        raise ValueError(f"--jobs must be at least 1; got {workers}")
+    root, folder = Path(root).resolve(), Path(folder)
+    cells = read_grid(grid, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        _hold(lock, folder)
+        plan = described(cells, root)
+        waiting = pending(folder, plan)
+        # A cluster gives each of its jobs a GPU itself.
+        gpus = visible_gpus() if executor in (None, "local") else []
+        chosen = [cell for cell in cells if cell.id in set(waiting)]
+        content = {
+            "root": str(root),
+            "timeout": timeout,
+            "gpus": gpus,
+            "cells": plan,
+            "jobs": jobs(chosen, workers, gpus),
+        }
+        write_bytes(folder / "grid.yml", Path(grid).read_bytes())
+        write_bytes(folder / PLAN, json.dumps(content, indent=1).encode())
+        shutil.rmtree(folder / "jobs", ignore_errors=True)
+        command = _command(folder, workers, executor, gpus, passed)
+        if DRY_RUN & set(passed):
+            if subprocess.run(command, check=False).returncode:
+                raise RuntimeError("Snakemake refused this dry run; what it says is above")
+            return {}
+        if waiting:
+            _clear(folder, waiting)
+            _schedule(command, folder, plan, waiting, lock)
+        write_table(folder)
+    return failures(folder, pending(folder, plan))
+
+
+def check_installed():
+    """Say how to install what a sweep needs, where it is missing.
+
+    Raises
+    ------
+    RuntimeError
+        With the command.
+    """
+    for name in ("snakemake", "pyarrow"):
+        if importlib.util.find_spec(name) is None:
+            raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
+
+
+def failures(folder, names):
+    """Why cells have failed.
+
+    Parameters
+    ----------
+    folder : path
+    names : sequence of str
+        Their ids.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    errors = {name: cell_folder(folder, name) / "error.txt" for name in names}
+    return {name: path.read_text(encoding="utf-8") for name, path in errors.items()}
+
+
+def _hold(lock, folder):
+    """Lock the folder; Snakemake inherits the lock, which so outlives this process if Snakemake does."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for the sweep that runs in {folder} already", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _clear(folder, names):
+    """Remove what earlier sweeps left of cells that are to be run."""
+    for name in names:
+        for left in ("result.json", "error.txt", "started"):
+            (cell_folder(folder, name) / left).unlink(missing_ok=True)
+
+
+def _command(folder, workers, executor, gpus, passed):
+    # The folder is locked above, in a way that ends with the process that holds it.
+    command = [sys.executable, "-m", "snakemake", "--nolock", "--keep-going", "--rerun-incomplete"]
+    command += ["--snakefile", str(_SNAKEFILE), "--directory", str(folder), "--jobs", str(workers)]
+    # The other scheduler solves a linear program, for jobs that depend on each other.
+    command += ["--scheduler", "greedy", "--nocolor"]
+    if executor:
+        command += ["--executor", executor]
+    if gpus:
+        command += ["--resources", f"gpu={len(gpus)}"]
+    return [*command, *passed]
+
+
+def _schedule(command, folder, plan, waiting, lock):
+    """Run Snakemake and show how many cells are done, until it ends."""
+    interval = 0.1 if sys.stderr.isatty() else 10
+    done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
+    with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock.fileno()]
+        )
+        running = True
+        while running:
+            try:
+                running = process.poll() is None
+                left = [name for name in waiting if not _ended(folder, name)]
+                bar.update(len(plan) - len(left) - bar.n)
+                if running:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            except KeyboardInterrupt:
+                # Snakemake is interrupted too, and ends its jobs.
+                process.wait()
+                raise
+    if left:
+        tail = (folder / _LOG).read_text(errors="replace").splitlines()[-15:]
+        write_table(folder)
+        others = failures(folder, [name for name in pending(folder, plan) if name not in left])
+        raise RuntimeError(
+            f"Snakemake ended with {len(left)} of {len(plan)} cells to do (status {process.returncode}); the "
+            f"same command goes on with them. The end of {folder / _LOG}:\n"
+            + "\n".join([*tail, *(f"failed: {name}: {error}" for name, error in others.items())])
+        )
+
+
+def _ended(folder, name):
+    return any((cell_folder(folder, name) / left).exists() for left in ("result.json", "error.txt"))

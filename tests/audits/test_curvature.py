@@ -1,0 +1,122 @@
+"""The backward half on a real model: values, resuming, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from quantskew.audits import curvature as module
+from quantskew.audits.curvature import measure_curvature
+from quantskew.datasets import normalise
+from quantskew.derivatives.gradients import group_gradient_norms
+from quantskew.derivatives.hessian import top_eigenvalues
+from quantskew.measures.statistics import arrays_of
+from quantskew.quantization.ptq import quantize_model
+
+PRECISIONS = ["fp32", "int8", "int2"]
+
+
+@pytest.fixture(scope="module")
+def split(digits):
+    return digits.test.subset(range(120))
+
+
+@pytest.fixture(scope="module")
+def measured(digits_model, split):
+    return measure_curvature(digits_model, split, PRECISIONS, images=6, samples=4)
+
+
+def same(a, b):
+    return all(
+        np.array_equal(x, y, equal_nan=True)
+        for x, y in zip(arrays_of(a).values(), arrays_of(b).values(), strict=True)
+    )
+
+
+def test_values_are_those_of_the_functions(measured, digits_model, split):
+    quantized = quantize_model(digits_model, "int8")
+    inputs = normalise(split.images)
+    norms = group_gradient_norms(quantized, inputs, split.labels, split.groups, 10)
+    assert measured.gradient_norms[1] == pytest.approx(norms.numpy(), rel=1e-5)
+    chosen = torch.cat([torch.nonzero(split.groups == g).flatten()[:6] for g in range(10)])
+    top = top_eigenvalues(quantized, inputs[chosen], split.labels[chosen], split.groups[chosen], 1e-4)
+    assert measured.lambda_max[1] == pytest.approx(top.values, rel=0.02)
+    assert (measured.residuals <= 0.01).all()
+
+
+def test_nothing_moves_at_the_reference(measured):
+    assert measured.change_norms[0] == 0
+    assert (np.diff(measured.change_norms) > 0).all()
+
+
+def test_profiles_meet_the_models(measured, digits_model, split):
+    start = np.flatnonzero(measured.profile_steps == 0)
+    assert measured.profile_losses[:, 0, start] == pytest.approx(measured.profile_losses[:, 1, start])
+    assert measured.profile_precision == "int2"
+
+
+def test_an_interrupted_run_goes_on_where_it_stood(measured, digits_model, split, tmp_path, monkeypatch):
+    done, real = [], module.top_eigenvalue
+
+    def interrupted(*arguments):
+        if len(done) == 14:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*arguments)
+
+    checkpoint = tmp_path / "curvature"
+    options = {"images": 6, "samples": 4, "checkpoint": checkpoint}
+    monkeypatch.setattr(module, "top_eigenvalue", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_curvature(digits_model, split, PRECISIONS, **options)
+    assert checkpoint.exists()
+    counted = []
+    monkeypatch.setattr(module, "top_eigenvalue", lambda *a: counted.append(1) or real(*a))
+    resumed = measure_curvature(digits_model, split, PRECISIONS, **options)
+    # Ten groups at the reference again, for the profiles, and the sixteen that were missing.
+    assert len(counted) == 10 + 16
+    assert not checkpoint.exists()
+    assert resumed.lambda_max == pytest.approx(measured.lambda_max, rel=0.02)
+    assert np.array_equal(resumed.gradient_norms, measured.gradient_norms)
+
+
+def test_the_same_run_gives_the_same_numbers(measured, digits_model, split):
+    again = measure_curvature(digits_model, split, PRECISIONS, images=6, samples=4)
+    assert same(measured, again)
+
+
+def test_checkpoints_of_other_runs_and_broken_ones_are_refused(digits_model, split, tmp_path):
+    checkpoint = tmp_path / "curvature"
+    checkpoint.write_bytes(b"half")
+    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+        measure_curvature(digits_model, split, PRECISIONS, images=2, samples=2, checkpoint=checkpoint)
+    state = module._State(checkpoint.with_suffix(".other"), "another run", 3, 10)
+    state.put((0, 0), traces=1.0)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        measure_curvature(
+            digits_model, split, PRECISIONS, images=2, samples=2, checkpoint=checkpoint.with_suffix(".other")
+        )
+
+
+def test_an_absent_group_is_nan_and_counted(digits_model, split):
+    some = split.subset(torch.nonzero(split.groups != 3).flatten())
+    curvature = measure_curvature(digits_model, some, ["fp32", "int2"], images=3, samples=2)
+    assert curvature.images[3] == 0
+    for name in ("gradient_norms", "lambda_max", "traces"):
+        values = getattr(curvature, name)
+        assert np.isnan(values[:, 3]).all()
+        assert np.isfinite(np.delete(values, 3, axis=1)).all()
+
+
+def test_the_model_is_left_alone(digits_model, split):
+    before = {name: value.clone() for name, value in digits_model.state_dict().items()}
+    gradients = [parameter.grad for parameter in digits_model.parameters()]
+    measure_curvature(digits_model, split, ["fp32", "int2"], images=2, samples=2)
+    assert all(torch.equal(before[name], value) for name, value in digits_model.state_dict().items())
+    assert all(p.grad is g for p, g in zip(digits_model.parameters(), gradients, strict=True))
+
+
+def test_statistics_are_frozen(measured):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        measured.images = None

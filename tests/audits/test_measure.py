@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+import torch
+
+import samples
+from quantskew.audits import measure
+from quantskew.audits.audit import Audit
+from quantskew.audits.measure import audit_model, audit_models, calibration_images
+from quantskew.datasets import Dataset, normalise
+from quantskew.measures.statistics import arrays_of
+from quantskew.quantization.ptq import quantize_model
+
+PRECISIONS = ("fp32", "fp16", "int4", "int2")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scheme": "mse", "per_channel": True}, {"fold_batchnorm": True, "boundary_precision": "int8"}],
+)
+def test_logits_are_those_of_the_quantized_models(digits, digits_model, options):
+    audit = audit_model(digits_model, digits.test.subset(range(50)), PRECISIONS, **options)
+    for row, precision in enumerate(PRECISIONS):
+        with torch.no_grad():
+            expected = quantize_model(digits_model, precision, **options)(normalise(digits.test.images[:50]))
+        np.testing.assert_allclose(audit.logits[row], expected, rtol=1e-5, atol=1e-5)
+    assert audit.logits.dtype == np.float32
+    assert audit.provenance["quantization"].items() >= options.items()
+
+
+def test_permuting_the_images_permutes_the_logits(digits, digits_model):
+    order = torch.randperm(len(digits.test), generator=torch.Generator().manual_seed(0))
+    audit = audit_model(digits_model, digits.test, ["fp32", "int3"])
+    shuffled = audit_model(digits_model, digits.test.subset(order), ["fp32", "int3"])
+    np.testing.assert_allclose(shuffled.logits, audit.logits[:, order], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(shuffled.labels, audit.labels[order])
+    np.testing.assert_array_equal(shuffled.groups, audit.groups[order])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_the_batch_size_is_irrelevant(batch_size):
+    model, data = samples.tiny_model(), samples.tiny_data()
+    expected = audit_model(model, data, PRECISIONS).logits
+    measured = audit_model(model, data, PRECISIONS, batch_size=batch_size).logits
+    np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_data_set_gives_its_test_split_and_training_counts():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    whole, split = (audit_model(model, part, ["fp32"]) for part in (data, data.test))
+    np.testing.assert_array_equal(whole.logits, split.logits)
+    assert whole.train_counts.tolist() == data.train.group_counts.tolist()
+    assert split.train_counts.tolist() == data.test.group_counts.tolist()
+    assert whole.class_names == ("dark", "bright")
+    assert whole.group_names == ("even", "absent", "odd")
+
+
+def test_the_model_is_left_as_it_was():
+    model = samples.tiny_model(dropout=0.5).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    audit_model(model, samples.tiny_data(), PRECISIONS)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_facts_are_kept_through_the_file(tmp_path):
+    audit = audit_model(samples.tiny_model(), samples.tiny_data(), ["fp32"], facts={"seed": 5})
+    audit.save(tmp_path / "a.safetensors")
+    assert Audit.load(tmp_path / "a.safetensors").provenance["seed"] == 5
+
+
+def test_models_that_are_quantized_already_are_audited_alike():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    quantized = {precision: quantize_model(model, precision) for precision in PRECISIONS}
+    audit = audit_models(model.eval(), quantized, data, facts={"seed": 5})
+    expected = audit_model(model, data, PRECISIONS)
+    assert audit.precisions == PRECISIONS
+    np.testing.assert_array_equal(audit.logits, expected.logits)
+    np.testing.assert_array_equal(audit.train_counts, expected.train_counts)
+    for name, array in arrays_of(audit.weights).items():
+        np.testing.assert_array_equal(array, arrays_of(expected.weights)[name])
+    assert audit.provenance["seed"] == 5
+
+
+def test_a_precision_is_named_once():
+    with pytest.raises(ValueError, match="each precision is named once; got fp32, int8, fp32"):
+        audit_model(samples.tiny_model(), samples.tiny_data(), ["fp32", "int8", "fp32"])
+
+
+def test_nothing_to_measure():
+    data = samples.tiny_data()
+    assert audit_model(samples.tiny_model(), data.test.subset([]), PRECISIONS).logits.shape == (4, 0, 2)
+    with pytest.raises(ValueError, match="no precisions"):
+        audit_model(samples.tiny_model(), data, [])
+
+
+def test_logits_that_are_not_finite_name_sample_and_precision():
+    model, data = samples.tiny_model().eval(), samples.tiny_data()
+    # Small enough for fp16 itself, too large once multiplied by an image.
+    model[5].weight.data[:] = 6e4
+    model[1].bias.data[:] = 1.0
+    with pytest.raises(ValueError, match="not finite; the first is sample 0 at fp16"):
+        audit_model(model, data, ["fp32", "fp16"])
+    model[5].bias.data[0] = float("nan")
+    with pytest.raises(ValueError, match="sample 0 at fp32"):
+        audit_model(model, data, ["fp32"])
+
+
+def test_activations_are_quantized_where_weights_are_integers(digits, digits_model):
+    precisions, options = ("fp32", "fp16", "int8", "int3"), {"boundary_precision": "int8"}
+    audit = audit_model(digits_model, digits, precisions, activation_precision="int4", **options)
+    plain = audit_model(digits_model, digits, precisions, **options)
+    images, calibration = normalise(digits.test.images), calibration_images(digits)
+    np.testing.assert_array_equal(audit.logits[:2], plain.logits[:2])
+    for row in (2, 3):
+        more = {"activation_precision": "int4", "calibration": calibration}
+        with torch.no_grad():
+            expected = quantize_model(digits_model, precisions[row], **options, **more)(images)
+        # Another batch size may round an activation near a tie to the neighbouring code.
+        differing = np.abs(audit.logits[row] - expected.numpy()) > 1e-3
+        assert differing.mean() < 0.01
+        assert np.abs(audit.logits[row] - plain.logits[row]).mean() > 0.01
+    for name, array in arrays_of(audit.weights).items():
+        np.testing.assert_array_equal(array, arrays_of(plain.weights)[name])
+    assert audit.provenance["quantization"]["activation_precision"] == "int4"
+    assert plain.provenance["quantization"]["activation_precision"] is None
+
+
+def test_calibration_is_on_training_images_alone():
+    model, data = samples.tiny_model(), samples.tiny_data()
+    expected = audit_model(model, data, ["fp32", "int8"], activation_precision="int4").logits
+    dark = data.test.subset(range(len(data.test)))
+    dark.images[5:] = 0
+    changed = Dataset("tiny", data.train, data.validation.subset([0]), dark)
+    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    np.testing.assert_array_equal(measured[:, :5], expected[:, :5])
+    bright = data.train.subset(range(len(data.train)))
+    bright.images[:] = 255
+    changed = Dataset("tiny", bright, data.validation, data.test)
+    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    np.testing.assert_array_equal(measured[0], expected[0])
+    assert not np.allclose(measured[1], expected[1], atol=1e-2)
+
+
+def test_calibration_images_have_the_groups_shares(digits, monkeypatch):
+    def counts(number):
+        monkeypatch.setattr(measure, "_CALIBRATION_IMAGES", number)
+        images = calibration_images(digits)
+        assert torch.equal(images, calibration_images(digits))
+        rows = [
+            int(torch.nonzero((normalise(digits.train.images) == image).flatten(1).all(1))[0])
+            for image in images
+        ]
+        assert len(set(rows)) == len(rows)
+        return digits.train.subset(rows).group_counts
+
+    total = len(digits.train)
+    assert counts(10).tolist() == [1] * 10
+    np.testing.assert_allclose(counts(200), 200 * digits.train.group_counts / total, atol=1)
+    assert counts(1000).tolist() == digits.train.group_counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": samples.tiny_data().test}, "give the whole Dataset, not one split of it"),
+        ({"curvature": True}, "cannot be differentiated through rounded activations; leave out curvature"),
+        ({"precisions": ["fp32", "fp16"]}, "where the weights are integers; none of fp32, fp16 is"),
+        ({"activation_precision": "int99"}, "unknown precision 'int99'"),
+        ({"activation_precision": "fp16"}, "activation_precision must be an integer precision or fp32"),
+        ({"data": Dataset("none", *[samples.tiny_data().train.subset([])] * 3)}, "give a float tensor"),
+    ],
+)
+def test_activations_that_cannot_be_quantized_are_refused(options, message):
+    options = {"data": samples.tiny_data(), "precisions": ["fp32", "int8"], **options}
+    with pytest.raises(ValueError, match=message):
+        audit_model(samples.tiny_model(), **{"activation_precision": "int8", **options})

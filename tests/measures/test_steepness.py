@@ -1,0 +1,57 @@
+"""Tables of the backward pass, on an Audit that has one and on one that has not."""
+
+import numpy as np
+import pytest
+
+import samples
+from quantskew.derivatives.loss_surface import excess_loss_bound
+from quantskew.measures import steepness
+from quantskew.measures.losses import group_loss
+
+TABLES = [
+    steepness.gradient_norm,
+    steepness.lambda_max,
+    steepness.trace,
+    steepness.excess_loss,
+    steepness.loss_profile,
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_an_audit_without_curvature_says_what_to_do(table):
+    with pytest.raises(ValueError, match="--curvature"):
+        table(samples.random_audit())
+
+
+def test_lambda_max_lies_between_its_bounds(curved_audit):
+    table = steepness.lambda_max(curved_audit)
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    assert ((table["high"] - table["low"]) <= 0.0201 * table["value"].abs()).all()
+    assert (table["matvecs"] > 0).all()
+
+
+def test_gradient_norms_are_by_group_and_precision(curved_audit):
+    table = steepness.gradient_norm(curved_audit).set_index(["precision", "group"])["value"]
+    row = curved_audit.index("int2")
+    assert table["int2"]["4"] == curved_audit.curvature.gradient_norms[row, 4]
+
+
+def test_excess_loss_is_the_paired_difference_and_its_bound(curved_audit):
+    table = steepness.excess_loss(curved_audit).set_index(["precision", "group"])
+    loss = group_loss(curved_audit).set_index(["precision", "group"])["value"]
+    assert table.loc[("int2", "9"), "value"] == pytest.approx(loss["int2"]["9"] - loss["fp32"]["9"])
+    curvature = curved_audit.curvature
+    bound = excess_loss_bound(
+        curvature.gradient_norms[0],
+        curvature.lambda_max[0],
+        curvature.change_norms[curved_audit.index("int2")],
+    )
+    assert table.loc["int2", "bound"].to_numpy() == pytest.approx(bound)
+    assert "fp32" not in table.index
+
+
+def test_selected_precisions_keep_their_rows(curved_audit):
+    few = curved_audit.select(["fp32", "int2"])
+    row = curved_audit.index("int2")
+    assert np.array_equal(few.curvature.lambda_max[1], curved_audit.curvature.lambda_max[row])
+    assert few.curvature.profile_precision == curved_audit.curvature.profile_precision

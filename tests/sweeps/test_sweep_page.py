@@ -1,0 +1,40 @@
+"""The page of a sweep, in a real run of the command with a cell that fails."""
+
+import re
+
+import pytest
+
+from quantskew.cli import main
+from quantskew.sweeps import sweep_page
+
+GRID = """
+audit:
+  product: {experiment: [digits], epochs: [1], scheme: [banner, mse], precisions: [[fp32, int4]]}
+  cells:
+    - {experiment: digits, label: nobody}
+"""
+
+
+def test_a_sweep_leaves_a_page_and_names_what_failed(fresh_cache, tmp_path, repository, capsys):
+    (tmp_path / "grid.yml").write_text(GRID)
+    command = ["sweep", str(tmp_path / "grid.yml"), "--output", str(tmp_path / "out"), "--jobs", "2"]
+    assert main([*command, "--root", str(repository)]) == 1
+    captured = capsys.readouterr()
+    assert "failed: audit-digits-nobody" in captured.err
+    assert "ValueError: unknown label 'nobody' of digits; known: digit" in captured.err
+    assert str(tmp_path / "out" / "table.parquet") in captured.out
+    page = tmp_path / "out" / "page" / "index.html"
+    assert str(page) in captured.out
+    text = page.read_text()
+    assert len(re.findall(r'<img[^>]+alt="[^"]{40,}"[^>]+src="_images', text)) == 3
+    assert "nobody" in text
+    loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', text)
+    assert [address for address in loaded if "canonical" not in address] == []
+    assert not list((tmp_path / "out").glob(".page*"))
+
+
+@pytest.mark.parametrize("call", [sweep_page.small_sweep, lambda: sweep_page.write_page("out")])
+def test_outside_the_repository_the_page_says_what_it_needs(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="the repository"):
+        call()
