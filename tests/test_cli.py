@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew import cli
 from quantskew.audits.audit import Audit
 from quantskew.cli import main
+from quantskew.commands import audit as audit_command
 from quantskew.studies import record_sets
 
 
@@ -80,7 +80,7 @@ def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, caps
 
 def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeypatch):
     audits = []
-    monkeypatch.setattr(cli, "write_report", lambda audit, folder: audits.append(audit) or [])
+    monkeypatch.setattr(audit_command, "write_report", lambda audit, folder: audits.append(audit) or [])
     command = ["audit", "digits", "--epochs", "1", "--precisions", "fp32,int8"]
     for more in ([], ["--activation-precision", "int2"]):
         assert main([*command, *more]) == 0

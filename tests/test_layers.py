@@ -17,6 +17,7 @@ FLOORS = (
     ("claims", "drawing"),
     ("interactive", "pages", "reports"),
     ("sweeps",),
+    ("commands",),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -7,5 +7,5 @@ From the ground up: `base`, `quantization` and `datasets`; `derivatives` of the 
 `measures` of what an Audit says; `learning` trains models, `quantization_aware` trains them on their grids;
 `audits` run a model through the precisions, and `studies` do it for a question.  `claims` judge what was
 found, `drawing` shows it; `interactive`, `pages` and `reports` bring it to the reader; `sweeps` do it all
-over grids.
+over grids, and `commands` do it from a shell.
 """

@@ -18,7 +18,7 @@ from quantskew.audits.audit_cache import LISTENER, taken
 from quantskew.base.files import write_bytes
 from quantskew.base.locks import locked
 from quantskew.measures.audit_rows import audit_rows, audited
-from quantskew.pages.chapters import execute
+from quantskew.pages.execution import execute
 from quantskew.sweeps.one_gpu import one_gpu
 
 PLAN = "plan.json"

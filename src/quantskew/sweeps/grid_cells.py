@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantskew.audits.measure import check_audit
 from quantskew.base.files import digest
-from quantskew.pages.chapters import check_declared, check_parameters, declared_parameters
+from quantskew.pages.parameters import check_declared, check_parameters, declared_parameters
 from quantskew.pages.text_notebooks import read_text_notebook
 from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
 from quantskew.studies import experiments

@@ -40,7 +40,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     executor : str, optional
         Of Snakemake, such as ``slurm``; by default this machine.
     timeout : int, optional
-        Seconds that one code cell of a chapter may take; by default `quantskew.pages.chapters.CELL_TIMEOUT`.
+        Seconds that one code cell of a chapter may take; by default `quantskew.pages.execution.CELL_TIMEOUT`.
     passed : sequence of str
         Further options of Snakemake.
 

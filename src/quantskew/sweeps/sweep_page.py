@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 
 from quantskew.base.files import write_bytes
-from quantskew.pages.chapters import execute
 from quantskew.pages.executed_chapters import with_outputs
+from quantskew.pages.execution import execute
 from quantskew.pages.text_notebooks import read_text_notebook
 from quantskew.sweeps.sweep import run_sweep
 

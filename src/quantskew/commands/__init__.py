@@ -1,0 +1,1 @@
+"""The command line, a file a command: `add` declares its options, `run` does it."""

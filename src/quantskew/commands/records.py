@@ -1,0 +1,31 @@
+"""`quantskew records`: the Audits that the chapters read."""
+
+from pathlib import Path
+
+from quantskew.commands.options import add_experiment, add_seeds, over_seeds
+from quantskew.studies.record_sets import write_records
+
+
+def add(commands):
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "records",
+        help="make the book's records of an experiment, or go on with them",
+        description="Write the Audits that the chapters read: the experiment with its curvature, every "
+        "method of the book, quantized activations, the balanced set and its rotations. What is done already "
+        "is not done again.",
+    )
+    add_experiment(parser)
+    add_seeds(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
+    )
+    parser.add_argument("--base-only", action="store_true", help="only PTQ of the experiment")
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Print the path of each record, as soon as it is there."""
+    experiment, seeds, where = over_seeds(options)
+    for path in write_records(experiment, options.output, seeds, base_only=options.base_only, **where):
+        print(path)
