@@ -8,6 +8,7 @@ import torch
 
 from quantskew.audits import curvature as module
 from quantskew.audits.curvature import measure_curvature
+from quantskew.audits.curvature_state import CurvatureState
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import top_eigenvalues
@@ -91,7 +92,7 @@ def test_checkpoints_of_other_runs_and_broken_ones_are_refused(digits_model, spl
     checkpoint.write_bytes(b"half")
     with pytest.raises(ValueError, match="is not a whole checkpoint"):
         measure_curvature(digits_model, split, PRECISIONS, images=2, samples=2, checkpoint=checkpoint)
-    state = module._State(checkpoint.with_suffix(".other"), "another run", 3, 10)
+    state = CurvatureState(checkpoint.with_suffix(".other"), "another run", 3, 10)
     state.put((0, 0), traces=1.0)
     with pytest.raises(ValueError, match="belongs to another model"):
         measure_curvature(

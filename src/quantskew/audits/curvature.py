@@ -4,16 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from quantskew.base.files import digest, write_bytes
+from quantskew.audits.curvature_state import CurvatureState
+from quantskew.base.files import digest
 from quantskew.base.groups import group_means
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, parameter_vector
-from quantskew.derivatives.hessian import starting_vector
+from quantskew.derivatives.hessian import starting_vector, top_eigenvalues
 from quantskew.derivatives.hessian_operator import group_operators
 from quantskew.derivatives.hutchinson import trace_samples
 from quantskew.derivatives.lanczos import top_eigenvalue
@@ -21,7 +20,6 @@ from quantskew.derivatives.loss_surface import loss_along
 from quantskew.measures.statistics import Curvature
 from quantskew.quantization.ptq import quantize_model
 
-_KEY = "quantskew.curvature"
 _PROFILE_STEPS = np.linspace(-1.5, 1.5, 21)
 _PROFILE_PRECISION = "int4"
 
@@ -75,7 +73,7 @@ def measure_curvature(
     base = quantize_model(model, "fp32", fold_batchnorm=options.get("fold_batchnorm", False))
     weights = parameter_vector(base)
     settings = [list(precisions), options, images, rtol, samples, seed, weights.sum().item(), len(split)]
-    state = _State(checkpoint, digest(settings), len(precisions), len(split.group_names))
+    state = CurvatureState(checkpoint, digest(settings), len(precisions), len(split.group_names))
     state.arrays["images"][:] = [len(own) for own in problem.members]
     vectors, served = {}, problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
@@ -111,6 +109,53 @@ def measure_curvature(
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return Curvature(**state.arrays, **profile, profile_precision=profiled)
+
+
+def measure_surface(model, split, precision, *, images=None, hessian=True):
+    """Gradient norm and lambda_max of each group of one model, without what takes much longer.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Quantized already, see `quantskew.quantization.ptq.quantize_model`.
+    split : Split
+        See `measure_curvature`; likewise `images`.
+    precision : str
+        Its name.
+    hessian : bool
+        Whether lambda_max is measured too.
+
+    Returns
+    -------
+    Curvature
+        Of one precision; traces, change of the weights and, without `hessian`, lambda_max are NaN, and the
+        profiles have no steps.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> from quantskew.learning import models
+    >>> data = datasets.load("digits")
+    >>> model = models.build("small_resnet", num_classes=10, in_channels=1).eval()
+    >>> curvature = measure_surface(model, data.test, "fp32", hessian=False)
+    >>> curvature.gradient_norms.shape, bool(np.isnan(curvature.lambda_max).all())
+    ((1, 10), True)
+    """
+    problem = _Problem(model, split, images)
+    state = CurvatureState(None, "", 1, problem.num_groups)
+    state.arrays["images"][:] = [len(own) for own in problem.members]
+    state.put(0, gradient_norms=group_gradient_norms(model, *problem.everything).numpy())
+    if hessian:
+        *chosen, num_groups = problem.chosen
+        top = top_eigenvalues(model, *chosen, num_groups=num_groups)
+        state.put(0, lambda_max=top.values, residuals=top.residuals, matvecs=top.matvecs)
+    no_profiles = {
+        "profile_groups": np.empty(0, dtype=np.int64),
+        "profile_steps": np.empty(0),
+        "profile_lengths": np.empty(0),
+        "profile_losses": np.empty((2, 2, 0)),
+    }
+    return Curvature(**state.arrays, **no_profiles, profile_precision=precision)
 
 
 class _Problem:
@@ -154,43 +199,3 @@ class _Problem:
             "profile_lengths": lengths,
             "profile_losses": losses,
         }
-
-
-class _State:
-    """What has been measured so far, on disk after each step."""
-
-    def __init__(self, path, run, precisions, groups):
-        self.path, self.run = path, run
-        shape = (precisions, groups)
-        names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
-        self.arrays = {name: np.full(shape, np.nan) for name in names}
-        self.arrays |= {
-            "images": np.zeros(groups, dtype=np.int64),
-            "matvecs": np.zeros(shape, dtype=np.int64),
-            "change_norms": np.full(precisions, np.nan),
-        }
-        if path is not None and Path(path).exists():
-            self._restore()
-
-    def _restore(self):
-        try:
-            with safe_open(self.path, framework="np") as file:
-                run = (file.metadata() or {}).get(_KEY)
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{self.path} is not a whole checkpoint ({error}); delete it to begin anew"
-            ) from error
-        if run != self.run:
-            raise ValueError(f"{self.path} belongs to another model or other settings; delete it")
-        self.arrays = arrays
-
-    def done(self, row):
-        """Groups whose eigenvalue at this precision is known."""
-        return np.flatnonzero(~np.isnan(self.arrays["trace_errors"][row])).tolist()
-
-    def put(self, where, **values):
-        for name, value in values.items():
-            self.arrays[name][where] = value
-        if self.path is not None:
-            write_bytes(self.path, save(self.arrays, {_KEY: self.run}))

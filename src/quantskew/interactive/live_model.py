@@ -3,14 +3,8 @@
 import functools
 from dataclasses import replace
 
-import numpy as np
-import torch
-
+from quantskew.audits.curvature import measure_surface
 from quantskew.audits.measure import audit_model, check_audit
-from quantskew.datasets import normalise
-from quantskew.derivatives.gradients import group_gradient_norms
-from quantskew.derivatives.hessian import top_eigenvalues
-from quantskew.measures.statistics import Curvature
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizers import integer_bits
 from quantskew.studies.experiments import load_data, trained, with_seed
@@ -99,37 +93,13 @@ class LiveModel:
             part = audit_model(self.model, self.data, [precision], scheme, **options)
             if surface:
                 quantized = quantize_model(self.model, precision, scheme, **options)
-                part = replace(part, curvature=self._surface(quantized, precision, surface == "hessian"))
+                curvature = measure_surface(
+                    quantized,
+                    self.data.test,
+                    precision,
+                    images=self.curvature_images,
+                    hessian=surface == "hessian",
+                )
+                part = replace(part, curvature=curvature)
             self._made[key] = part
         return self._made[key]
-
-    def _surface(self, quantized, precision, hessian):
-        split, num_groups = self.data.test, len(self.data.group_names)
-        device = next(quantized.parameters()).device
-        inputs, labels, groups = normalise(split.images.to(device)), split.labels.to(device), split.groups
-        norms = group_gradient_norms(quantized, inputs, labels, groups, num_groups).numpy()
-        of_groups = np.full((1, num_groups), np.nan)
-        chosen = torch.cat(
-            [torch.nonzero(groups == g).flatten()[: self.curvature_images] for g in range(num_groups)]
-        )
-        values, residuals, matvecs = of_groups, of_groups, np.zeros((1, num_groups), dtype=np.int64)
-        if hessian:
-            top = top_eigenvalues(
-                quantized, inputs[chosen], labels[chosen], groups[chosen], num_groups=num_groups
-            )
-            values, residuals, matvecs = top.values[None], top.residuals[None], top.matvecs[None]
-        return Curvature(
-            images=np.bincount(groups[chosen], minlength=num_groups),
-            gradient_norms=norms[None],
-            lambda_max=values,
-            residuals=residuals,
-            matvecs=matvecs,
-            traces=of_groups,
-            trace_errors=of_groups,
-            change_norms=np.full(1, np.nan),
-            profile_groups=np.empty(0, dtype=np.int64),
-            profile_steps=np.empty(0),
-            profile_lengths=np.empty(0),
-            profile_losses=np.empty((2, 2, 0)),
-            profile_precision=precision,
-        )
