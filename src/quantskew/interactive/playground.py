@@ -1,7 +1,6 @@
 """The playground: every choice of a quantizer, and the whole chain of what it does to each group."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import ipywidgets
 import pandas as pd
@@ -122,11 +121,13 @@ class Playground:
             options |= _OPTIONS[name][value]
         return self._models[experiment].audit(precision, reference=self.precisions[0], **options)
 
-    @cache  # noqa: B019 - a playground lives as long as its page
-    def _frame(self, experiment):
-        """Figures with the paper's quantizer at every precision: what limits the axes of all others."""
-        defaults = {name: next(iter(known)) for name, known in _OPTIONS.items()}
-        return [chain_figure(self._audit(experiment, precision, **defaults)) for precision in self.precisions]
+    def _canvas(self, experiment):
+        if experiment not in self._canvases:
+            papers = {name: next(iter(known)) for name, known in _OPTIONS.items()}
+            self._canvases[experiment] = _Canvas(
+                self._audit(experiment, precision, **papers) for precision in self.precisions
+            )
+        return self._canvases[experiment]
 
     def _shown(self, **choice):
         key = tuple(choice.values())
@@ -136,16 +137,13 @@ class Playground:
 
     def _make(self, choice):
         audit = self._audit(**choice)
-        numbers, frame = chain(audit), self._frame(choice["experiment"])
-        self._canvases[choice["experiment"]] = figure = chain_figure(
-            audit, self._canvases.get(choice["experiment"])
-        )
-        fit_frame(figure, frame)
-        picture, precision = png(figure), choice["precision"]
+        numbers, precision, reference = chain(audit), choice["precision"], self.precisions[0]
+        picture = png(self._canvas(choice["experiment"]).draw(audit))
         table, whole = by_group(numbers, precision), in_words(numbers, precision)
         accuracies = ", ".join(f"{group} {value}" for group, value in table["accuracy"].items())
         alt = f"The chain at {_named(choice)}: {whole}; accuracy of each group: {accuracies}."
-        html = shown(picture, alt, f"{_named(choice)}: {whole}", table)
+        hollow = "" if precision == reference else f" (hollow markers: {reference})"
+        html = shown(picture, alt, f"{_named(choice)}{hollow}: {whole}", table)
         html = f'<div class="bit-width-panel">{html}</div>'
         return _Shown(numbers, picture, html)
 
@@ -161,6 +159,19 @@ class Playground:
         chosen = self.choice["precision"]
         page = control("Bit-width: the whole chain", panels, chosen)
         return forms(repr(self), page, pages[chosen].picture, self.widget)
+
+
+class _Canvas:
+    """The figure of one experiment, drawn over for each choice, whose axes hold what these Audits show."""
+
+    def __init__(self, audits):
+        self._frame = [chain_figure(audit) for audit in audits]
+        self._figure = None
+
+    def draw(self, audit):
+        self._figure = chain_figure(audit, self._figure)
+        fit_frame(self._figure, self._frame)
+        return self._figure
 
 
 def _named(choice):
