@@ -125,11 +125,11 @@ def model():
 
 
 @pytest.fixture
-def killed():
+def killed(request):
     """Run a script that ends by kill -9; the process is real, and so is what it leaves behind."""
 
     def run(script, *arguments):
-        path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        path = [str(request.path.parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         command = [sys.executable, "-c", script, *map(str, arguments)]
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
