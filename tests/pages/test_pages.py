@@ -185,10 +185,14 @@ def test_the_page_of_symbols_has_every_equation_and_names_what_exists(repository
     text = (repository / "book" / "notation.md").read_text()
     labels = set(re.findall(r"\((eq-[\w-]+)\)=", "".join(texts(repository).values())))
     assert labels == set(re.findall(r"\]\((eq-[\w-]+)\)", text))
-    names = re.findall(r"`([a-z_]+(?:\.\w+)+)`", text)
+    tables, _, modules = text.partition("## Modules")
+    names = re.findall(r"`([a-z_]+(?:\.\w+)+)`", tables)
     assert len(names) > 30
+    rows = re.findall(r"^\| `quantskew\.(\w+)` \| (.*) \|$", modules, re.MULTILINE)
+    package_of = {module: package for package, listed in rows for module in re.findall(r"\w+", listed)}
+    assert package_of.keys() == {name.partition(".")[0] for name in names}
     for name in names:
-        assert exists(name.removeprefix("quantskew.")), name
+        assert exists(f"{package_of[name.partition('.')[0]]}.{name}"), name
 
 
 def exists(name):
