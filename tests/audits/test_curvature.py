@@ -92,7 +92,7 @@ def test_checkpoints_of_other_runs_and_broken_ones_are_refused(digits_model, spl
     checkpoint.write_bytes(b"half")
     with pytest.raises(ValueError, match="is not a whole checkpoint"):
         measure_curvature(digits_model, split, PRECISIONS, images=2, samples=2, checkpoint=checkpoint)
-    state = CurvatureState(checkpoint.with_suffix(".other"), "another run", 3, 10)
+    state = CurvatureState(3, [2] * 10, checkpoint.with_suffix(".other"), "another run")
     state.put((0, 0), traces=1.0)
     with pytest.raises(ValueError, match="belongs to another model"):
         measure_curvature(

@@ -73,8 +73,7 @@ def measure_curvature(
     base = quantize_model(model, "fp32", fold_batchnorm=options.get("fold_batchnorm", False))
     weights = parameter_vector(base)
     settings = [list(precisions), options, images, rtol, samples, seed, weights.sum().item(), len(split)]
-    state = CurvatureState(checkpoint, digest(settings), len(precisions), len(split.group_names))
-    state.arrays["images"][:] = [len(own) for own in problem.members]
+    state = CurvatureState(len(precisions), problem.counts, checkpoint, digest(settings))
     vectors, served = {}, problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
         for row, precision in enumerate(precisions):
@@ -142,8 +141,7 @@ def measure_surface(model, split, precision, *, images=None, hessian=True):
     ((1, 10), True)
     """
     problem = _Problem(model, split, images)
-    state = CurvatureState(None, "", 1, problem.num_groups)
-    state.arrays["images"][:] = [len(own) for own in problem.members]
+    state = CurvatureState(1, problem.counts)
     state.put(0, gradient_norms=group_gradient_norms(model, *problem.everything).numpy())
     if hessian:
         *chosen, num_groups = problem.chosen
@@ -163,12 +161,13 @@ class _Problem:
 
     def __init__(self, model, split, images):
         device = next(model.parameters()).device
-        groups, self.num_groups = split.groups, len(split.group_names)
+        groups, num_groups = split.groups, len(split.group_names)
         inputs, labels = normalise(split.images.to(device)), split.labels.to(device)
-        self.members = [torch.nonzero(groups == g).flatten()[:images] for g in range(self.num_groups)]
+        self.members = [torch.nonzero(groups == g).flatten()[:images] for g in range(num_groups)]
+        self.counts = [len(own) for own in self.members]
         chosen = torch.cat(self.members)
-        self.everything = inputs, labels, groups, self.num_groups
-        self.chosen = inputs[chosen], labels[chosen], groups[chosen], self.num_groups
+        self.everything = inputs, labels, groups, num_groups
+        self.chosen = inputs[chosen], labels[chosen], groups[chosen], num_groups
 
     def served(self, model):
         """The best- and the worst-served group."""

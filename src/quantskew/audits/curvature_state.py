@@ -16,12 +16,14 @@ class CurvatureState:
 
     Parameters
     ----------
-    path : path or None
-        A file that is replaced after each step, and is gone on with where there is one; None keeps none.
-    run : str
-        Digest of model and settings: another run's file is refused.
-    precisions, groups : int
+    precisions : int
         How many.
+    images : sequence of int, length G
+        How many of each group are used.
+    path : path, optional
+        A file that is replaced after each step, and is gone on with where there is one.
+    run : str, optional
+        Digest of model and settings: another run's file is refused.
 
     Raises
     ------
@@ -29,13 +31,13 @@ class CurvatureState:
         If the file is not whole, or belongs to another run.
     """
 
-    def __init__(self, path, run, precisions, groups):
+    def __init__(self, precisions, images, path=None, run=None):
         self.path, self.run = path, run
-        shape = (precisions, groups)
+        shape = (precisions, len(images))
         names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
         self.arrays = {name: np.full(shape, np.nan) for name in names}
         self.arrays |= {
-            "images": np.zeros(groups, dtype=np.int64),
+            "images": np.array(images, dtype=np.int64),
             "matvecs": np.zeros(shape, dtype=np.int64),
             "change_norms": np.full(precisions, np.nan),
         }
