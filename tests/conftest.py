@@ -12,10 +12,11 @@ from hypothesis import settings
 
 import browser
 import samples
+import small_chapter
 from quantskew import datasets
-from quantskew.audits import measure
-from quantskew.pages import chapters
-from quantskew.studies import experiments
+from quantskew.audits.model import audit_model
+from quantskew.book import chapters
+from quantskew.experiments import catalogue
 
 # Benchmarks are scripts; collecting doctests would run them.
 collect_ignore = ["benchmarks"]
@@ -41,22 +42,20 @@ def digits():
 @pytest.fixture(scope="session")
 def digits_model(digits):
     """The book's live model, trained once for all tests; nobody may change it."""
-    return experiments.trained(experiments.get("digits"), digits, "cpu")[0]
+    return catalogue.trained(catalogue.get("digits"), digits, "cpu")[0]
 
 
 @pytest.fixture(scope="session")
 def digits_audit(digits_model, digits):
     """The live model at the book's precisions."""
-    return measure.audit_model(digits_model, digits)
+    return audit_model(digits_model, digits)
 
 
 @pytest.fixture(scope="session")
 def curved_audit(digits_model, digits):
     """The live model with gradients and Hessians of a few images a group."""
     options = {"curvature": True, "curvature_images": 5}
-    return measure.audit_model(
-        digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], **options
-    )
+    return audit_model(digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], **options)
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +135,12 @@ def killed(request):
         assert process.returncode == -signal.SIGKILL, process.stderr
 
     return run
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """The text of a small chapter, in the folder of chapters of an empty root."""
+    path = tmp_path / "notebooks" / "00_small.md"
+    path.parent.mkdir()
+    path.write_text(small_chapter.TEXT)
+    return path

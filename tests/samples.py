@@ -10,9 +10,9 @@ from torch import nn
 
 from quantskew.audits.audit import Audit
 from quantskew.datasets import Dataset, Split
-from quantskew.learning import training
-from quantskew.learning.models import build
-from quantskew.learning.recipe import Recipe
+from quantskew.training import loop
+from quantskew.training.models import build
+from quantskew.training.recipe import Recipe
 
 TINY_RECIPE = Recipe(epochs=3, batch_size=16, shift=1, compute="fp32", learning_rate=0.05)
 
@@ -47,7 +47,7 @@ def tiny_model(dropout=0.0, seed=0):
 def fit_tiny(checkpoint=None, recipe=TINY_RECIPE, dropout=0.3):
     """A trained tiny model and its history."""
     model = tiny_model(dropout)
-    return model, training.fit(model, tiny_data(), recipe, checkpoint)
+    return model, loop.fit(model, tiny_data(), recipe, checkpoint)
 
 
 def small_resnet(seed=0):

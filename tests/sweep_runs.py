@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from quantskew.audits.audit import Audit
-from quantskew.audits.audit_cache import audit_once
+from quantskew.audits.audit import audit_once
 ```
 
 ```{code-cell} ipython3

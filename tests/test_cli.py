@@ -10,7 +10,7 @@ import samples
 from quantskew.audits.audit import Audit
 from quantskew.cli import main
 from quantskew.commands import audit as audit_command
-from quantskew.studies import record_sets
+from quantskew.experiments import runs
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_methods_are_run_and_compared(fresh_cache, tmp_path, capsys):
 
 
 def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record_sets, "REPEATED", ("ptq",))
-    monkeypatch.setattr(record_sets, "DEFAULT_PRECISIONS", ("fp32", "int8"))
+    monkeypatch.setattr(runs, "REPEATED", ("ptq",))
+    monkeypatch.setattr(runs, "DEFAULT_PRECISIONS", ("fp32", "int8"))
     arguments = ["records", "digits", "--epochs", "1", "--seed", "1", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     names = ["", "-ptq", "-activations", "-balanced", *(f"-cut-{digit}" for digit in range(10))]

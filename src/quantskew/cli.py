@@ -3,7 +3,16 @@
 import argparse
 import sys
 
-from quantskew.commands import audit, book, claims, experiments, mitigate, records, sweep, train
+from quantskew.commands import (
+    audit,
+    book,
+    claims,
+    experiments,
+    mitigate,
+    records,
+    sweep,
+    train,
+)
 
 
 def main(arguments=None):

@@ -7,8 +7,8 @@ from safetensors.numpy import save_file
 
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.audits.measure import audit_model
-from quantskew.measures.statistics import arrays_of
+from quantskew.audits.model import audit_model
+from quantskew.audits.statistics import arrays_of
 
 KILLED_WHILE_SAVING = """
 import os, pathlib, signal, sys

@@ -3,10 +3,10 @@
 import pytest
 
 import samples
-from quantskew.audits.audit_cache import LISTENER, audit_once, taken
-from quantskew.studies import experiments
-from quantskew.studies.activation_audit import audit_activations
-from quantskew.studies.mitigation import mitigate
+from quantskew.audits.audit import LISTENER, audit_once, taken
+from quantskew.experiments import catalogue
+from quantskew.experiments.mitigation import mitigate
+from quantskew.experiments.runs import audit_activations
 
 
 def test_an_audit_is_made_once(fresh_cache):
@@ -19,9 +19,9 @@ def test_an_audit_is_made_once(fresh_cache):
 
 def test_every_audit_is_written_down_once_in_order(fresh_cache, tmp_path, monkeypatch):
     monkeypatch.setenv(LISTENER, str(tmp_path / "taken.txt"))
-    small = experiments.get("digits", epochs=1)
+    small = catalogue.get("digits", epochs=1)
     for _ in range(2):
-        experiments.audit(small, ["fp32", "int8"])
+        catalogue.audit(small, ["fp32", "int8"])
         mitigate(small, "ptq", ["fp32", "int4"])
         audit_activations(small)
     names = [path.stem.rsplit("-", 1)[0] for path in taken(tmp_path / "taken.txt")]

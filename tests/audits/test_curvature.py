@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from quantskew.audits import curvature as module
-from quantskew.audits.curvature import measure_curvature
-from quantskew.audits.curvature_state import CurvatureState
+from quantskew.audits.curvature import CurvatureState, measure_curvature
+from quantskew.audits.statistics import arrays_of
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import top_eigenvalues
-from quantskew.measures.statistics import arrays_of
 from quantskew.quantization.ptq import quantize_model
 
 PRECISIONS = ["fp32", "int8", "int2"]

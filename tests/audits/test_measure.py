@@ -3,11 +3,10 @@ import pytest
 import torch
 
 import samples
-from quantskew.audits import measure
 from quantskew.audits.audit import Audit
-from quantskew.audits.measure import audit_model, audit_models, calibration_images
+from quantskew.audits.model import audit_model, audit_models, calibration_images
+from quantskew.audits.statistics import arrays_of
 from quantskew.datasets import Dataset, normalise
-from quantskew.measures.statistics import arrays_of
 from quantskew.quantization.ptq import quantize_model
 
 PRECISIONS = ("fp32", "fp16", "int4", "int2")
@@ -143,7 +142,7 @@ def test_calibration_is_on_training_images_alone():
 
 def test_calibration_images_have_the_groups_shares(digits, monkeypatch):
     def counts(number):
-        monkeypatch.setattr(measure, "_CALIBRATION_IMAGES", number)
+        monkeypatch.setattr("quantskew.audits.model._CALIBRATION_IMAGES", number)
         images = calibration_images(digits)
         assert torch.equal(images, calibration_images(digits))
         rows = [

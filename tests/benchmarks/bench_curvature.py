@@ -17,16 +17,16 @@ from torch.nn import functional
 
 from quantskew.audits.curvature import measure_curvature
 from quantskew.datasets import Split, normalise
-from quantskew.derivatives.differentiation import flatten, without_rounding
 from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import starting_vector, traces
-from quantskew.derivatives.hessian_operator import HessianOperator, group_operators
 from quantskew.derivatives.lanczos import top_eigenvalue
-from quantskew.learning import models
+from quantskew.derivatives.operator import HessianOperator, group_operators
+from quantskew.derivatives.problem import flatten, without_rounding
+from quantskew.experiments import catalogue
+from quantskew.quantization.grids import DEFAULT_PRECISIONS
 from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
-from quantskew.studies import experiments
+from quantskew.training import models
 
 IMAGES_PER_GROUP = 256
 SMALL = "digits, small ResNet of 7 convolutions"
@@ -62,9 +62,9 @@ def main():
 
 def load(name, data_dir):
     """A trained model and the test images of an experiment, at most 256 a group."""
-    experiment = experiments.get(name)
-    data = experiments.load_data(experiment, data_dir)
-    model, _ = experiments.trained(experiment, data, "cpu")
+    experiment = catalogue.get(name)
+    data = catalogue.load_data(experiment, data_dir)
+    model, _ = catalogue.trained(experiment, data, "cpu")
     members = [
         torch.nonzero(data.test.groups == g)[:IMAGES_PER_GROUP, 0] for g in range(len(data.group_names))
     ]

@@ -3,11 +3,11 @@
 import torch
 from ratios import interleaved, show
 
-from quantskew.audits.measure import audit_model
+from quantskew.audits.model import audit_model
 from quantskew.datasets import Split, normalise
-from quantskew.learning import models
-from quantskew.measures import fairness, logits, losses, softmax
-from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
+from quantskew.measures import fairness, forward
+from quantskew.quantization.grids import DEFAULT_PRECISIONS
+from quantskew.training import models
 
 # The largest tensor of a batch stays below 32 MiB, from where on glibc returns its memory each time.
 BATCH = 64
@@ -35,14 +35,14 @@ def main():
         for measure in (
             fairness.group_accuracy,
             fairness.fvo,
-            logits.cosine_distance,
-            logits.l1_distance,
-            logits.l2_distance,
-            logits.logit_variance,
-            softmax.softmax_variance,
-            softmax.dtdb,
-            softmax.top_probability,
-            losses.group_loss,
+            forward.cosine_distance,
+            forward.l1_distance,
+            forward.l2_distance,
+            forward.logit_variance,
+            forward.softmax_variance,
+            forward.dtdb,
+            forward.top_probability,
+            forward.group_loss,
         ):
             measure(audit)
 

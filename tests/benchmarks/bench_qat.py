@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from quantskew.learning import models
+from quantskew.quantization import qat
 from quantskew.quantization.ptq import weight_parameters
-from quantskew.quantization_aware import qat
-from quantskew.quantization_aware.qat_options import QATOptions
+from quantskew.quantization.qat import QATOptions
+from quantskew.training import models
 
 CLASSES, BATCH, SIDE = 5, 128, 64
 DAMPENED = QATOptions("int4")
@@ -91,7 +91,7 @@ def with_brevitas(model, bits=4):
 
 
 def step_of(model, images, labels, compute, hooks=None, extra=None):
-    """One step of training in the order of `quantskew.learning.training.fit`, as a function."""
+    """One step of training in the order of `quantskew.training.loop.fit`, as a function."""
     model.train()
     own = hooks.own_optimizers() if hooks else []
     taken = {id(p) for optimizer in own for group in optimizer.param_groups for p in group["params"]}

@@ -3,9 +3,9 @@
 import torch
 from ratios import interleaved, show
 
-from quantskew.learning import models
+from quantskew.quantization.grids import fake_quantize
 from quantskew.quantization.ptq import quantize_model, weight_parameters
-from quantskew.quantization.quantizers import fake_quantize
+from quantskew.training import models
 
 
 def brevitas_ways(weights):

@@ -41,8 +41,8 @@ def of_chapters():
 
 
 def of_audits():
-    """Of one of 96 cells: its time with the start of everything, and `experiments.audit` alone."""
-    from quantskew.studies import experiments
+    """Of one of 96 cells: its time with the start of everything, and `catalogue.audit` alone."""
+    from quantskew.experiments import catalogue
 
     options = {"scheme": ["banner", "symmetric", "mse"], "boundary_precision": [None, "int8"]}
     models = {"experiment": ["digits"], "epochs": [EPOCHS], "seed": list(range(16))}
@@ -53,8 +53,8 @@ def of_audits():
         start = time.perf_counter()
         for boundary in (None, "int8"):
             for scheme in options["scheme"]:
-                experiment = experiments.get("digits", epochs=EPOCHS, seed=seed)
-                experiments.audit(experiment, scheme=scheme, boundary_precision=boundary, fold_batchnorm=True)
+                experiment = catalogue.get("digits", epochs=EPOCHS, seed=seed)
+                catalogue.audit(experiment, scheme=scheme, boundary_precision=boundary, fold_batchnorm=True)
         own.append((time.perf_counter() - start) / 6)
     return whole / 96, statistics.median(own)
 

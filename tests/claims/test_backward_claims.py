@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from quantskew.claims.backward_claims import BACKWARD, _ranks
+from quantskew.claims.backward import BACKWARD, _ranks
 from quantskew.claims.verdicts import BASE, judge
 from quantskew.measures.fairness import group_accuracy
 

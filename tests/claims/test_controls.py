@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.claims.controls import control
+from quantskew.audits.statistics import Curvature
 from quantskew.claims.register import CLAIMS
-from quantskew.claims.verdicts import BASE, judge
-from quantskew.measures.statistics import Curvature
+from quantskew.claims.verdicts import BASE, control, judge
 
 FVO = CLAIMS["fvo_grows"]
 

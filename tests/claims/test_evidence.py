@@ -7,9 +7,8 @@ from quantskew.claims import evidence
 from quantskew.claims.evidence import live_and_recorded_evidence, made_evidence, recorded_evidence
 from quantskew.claims.register import CLAIMS
 from quantskew.claims.verdicts import BASE
-from quantskew.studies import difficulty
-from quantskew.studies.record_sets import ACTIVATIONS
-from quantskew.studies.records import file_name
+from quantskew.experiments import difficulty
+from quantskew.experiments.runs import ACTIVATIONS, file_name
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.claims.method_claims import ACTIVATIONS, METHODS_CLAIMED
+from quantskew.claims.methods import ACTIVATIONS, METHODS_CLAIMED
 from quantskew.claims.verdicts import judge
-from quantskew.studies.difficulty import BALANCED
+from quantskew.experiments.difficulty import BALANCED
 
 METHOD_CLAIMS = {claim.key: claim for claim in METHODS_CLAIMED}
 OTHERS = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat")

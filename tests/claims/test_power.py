@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quantskew.claims.power import made_audit, verdict_rates
+from quantskew.claims.register import made_audit, verdict_rates
 
 
 def test_a_made_audit_has_the_effect_that_was_asked_for():

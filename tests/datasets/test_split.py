@@ -8,7 +8,14 @@ from torchvision.transforms import v2
 import oracles
 import samples
 from quantskew import datasets
-from quantskew.datasets.split import Dataset, Split, normalise, resize, split_arrays, stratified_indices
+from quantskew.datasets.split import (
+    Dataset,
+    Split,
+    normalise,
+    resize,
+    split_arrays,
+    stratified_indices,
+)
 
 SHARES = (0.65, 0.15, 0.2)
 

@@ -5,8 +5,8 @@ from torch import nn
 
 import curvature_oracles as oracles
 from quantskew.derivatives.gradients import group_gradient_norms, group_gradients, parameter_vector
-from quantskew.learning import models
 from quantskew.quantization.ptq import quantize_model
+from quantskew.training import models
 
 
 @pytest.mark.parametrize("name", oracles.networks())

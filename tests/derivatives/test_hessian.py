@@ -10,10 +10,10 @@ from quantskew.datasets import normalise
 from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import top_eigenvalues, traces
-from quantskew.derivatives.hessian_operator import HessianOperator, group_operators
 from quantskew.derivatives.lanczos import top_eigenvalue
-from quantskew.learning import models
+from quantskew.derivatives.operator import HessianOperator, group_operators
 from quantskew.quantization.ptq import quantize_model
+from quantskew.training import models
 
 PRESENT = [0, 1, 3]
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from quantskew.derivatives.hutchinson import trace_samples
-from quantskew.derivatives.lanczos import top_eigenvalue
+from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
 
 
 def quadratic(spectrum, seed=0, dtype=torch.float64):

@@ -4,9 +4,13 @@ import torch
 from torch.nn import functional
 
 import curvature_oracles as oracles
-from quantskew.derivatives.gradients import group_gradient_norms, parameter_vector
+from quantskew.derivatives.gradients import (
+    excess_loss_bound,
+    group_gradient_norms,
+    loss_along,
+    parameter_vector,
+)
 from quantskew.derivatives.hessian import top_eigenvalues
-from quantskew.derivatives.loss_surface import excess_loss_bound, loss_along
 from quantskew.quantization.ptq import quantize_model
 
 

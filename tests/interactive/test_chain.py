@@ -9,8 +9,8 @@ from PIL import Image
 
 from quantskew.interactive.chain import by_group, chain, chain_figure, in_words
 from quantskew.interactive.pictures import png
-from quantskew.measures import fairness, losses, softmax, weights
-from quantskew.measures.audit_rows import MEASURES
+from quantskew.measures import fairness, forward, weights
+from quantskew.measures.fairness import MEASURES
 
 
 def value(table, measure, group, precision):
@@ -22,9 +22,9 @@ def test_it_has_every_measure_of_every_group(digits_audit):
     groups = table.groupby("measure")["group"].agg(set)
     assert all({*digits_audit.group_names} <= groups[name] for name in MEASURES)
     assert groups["sparsity"] == groups["fvo"] == {"all"}
-    loss = losses.group_loss(digits_audit).query("group == '9' and precision == 'int4'")
+    loss = forward.group_loss(digits_audit).query("group == '9' and precision == 'int4'")
     assert value(table, "loss", "9", "int4") == loss["value"].item()
-    near = softmax.dtdb(digits_audit).query("group == '0' and precision == 'int2'")
+    near = forward.dtdb(digits_audit).query("group == '0' and precision == 'int2'")
     assert value(table, "dtdb", "0", "int2") == near["value"].item()
     gap = fairness.fvo(digits_audit).set_index("precision")["value"]
     assert value(table, "fvo", "all", "int2") == gap["int2"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quantskew.audits import measure
+from quantskew.audits.model import audit_model
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import top_eigenvalues
@@ -25,7 +25,7 @@ def audited(model, monkeypatch):
 
     def audit(own, data, precisions, scheme, **options):
         seen.append((*precisions, scheme))
-        return measure.audit_model(own, data, precisions, scheme, **options)
+        return audit_model(own, data, precisions, scheme, **options)
 
     monkeypatch.setattr(live_model, "audit_model", audit)
     monkeypatch.setattr(model, "_made", {})
@@ -35,7 +35,7 @@ def audited(model, monkeypatch):
 @pytest.mark.parametrize("scheme", ["banner", "mse"])
 def test_it_is_the_audit_of_both_precisions(scheme, model, digits_model, digits):
     audit = model.audit("int3", scheme)
-    whole = measure.audit_model(digits_model, digits, ["fp32", "int3"], scheme)
+    whole = audit_model(digits_model, digits, ["fp32", "int3"], scheme)
     assert audit.precisions == whole.precisions
     assert np.array_equal(audit.logits, whole.logits)
     assert np.array_equal(audit.train_counts, whole.train_counts)
@@ -47,7 +47,7 @@ def test_it_is_the_audit_of_both_precisions(scheme, model, digits_model, digits)
 def test_options_of_the_quantizer_reach_it(model, digits_model, digits):
     audit = model.audit("int2", per_channel=True, boundary_precision="int8")
     options = {"per_channel": True, "boundary_precision": "int8"}
-    whole = measure.audit_model(digits_model, digits, ["fp32", "int2"], **options)
+    whole = audit_model(digits_model, digits, ["fp32", "int2"], **options)
     assert np.array_equal(audit.logits, whole.logits)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quantskew.drawing.style import compare
+from quantskew.figures.style import compare
 from quantskew.interactive.pictures import beside, fit_frame, img, png, share_frame
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quantskew.audits import measure
+from quantskew.audits.model import audit_model
 from quantskew.interactive import live_model
 from quantskew.interactive.chain import chain
 from quantskew.interactive.playground import Playground
@@ -49,7 +49,7 @@ def test_it_begins_with_the_papers_quantizer(small):
 )
 def test_every_choice_reaches_the_quantizer(small, digits_model, digits, choice, options):
     small.choose(precision="int2", **choice)
-    expected = measure.audit_model(digits_model, digits, ["fp32", "int2"], **options)
+    expected = audit_model(digits_model, digits, ["fp32", "int2"], **options)
     assert small.numbers.equals(chain(expected))
     assert f"FVO {fairness.fvo(expected)['value'].iloc[1]:.2f}" in small._area.value
     assert all(str(value) in small._area.value for value in choice.values())
@@ -60,7 +60,7 @@ def test_what_was_computed_is_not_computed_again(small, monkeypatch):
 
     def audit(model, data, precisions, *arguments, **options):
         seen.append(precisions)
-        return measure.audit_model(model, data, precisions, *arguments, **options)
+        return audit_model(model, data, precisions, *arguments, **options)
 
     monkeypatch.setattr(live_model, "audit_model", audit)
     small.choose(precision="int2")

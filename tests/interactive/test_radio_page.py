@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from quantskew.interactive.radio_page import control
+from quantskew.interactive.pictures import control
 
 PANELS = {"fp32": "<p>whole</p>", "int4": "<p>four</p>", 'W8"A8': "<p>both</p>"}
 

@@ -3,10 +3,10 @@
 import pytest
 
 import samples
-from quantskew.drawing.style import compare
+from quantskew.figures.style import compare
 from quantskew.interactive import views
 from quantskew.interactive.views import View
-from quantskew.measures import fairness, losses, steepness, weights
+from quantskew.measures import fairness, forward, surface, weights
 
 ALL = [view for view in vars(views).values() if isinstance(view, View)]
 
@@ -41,13 +41,13 @@ def test_numbers_of_the_weights_and_of_the_loss_surface(curved_audit):
     share = weights.sparsity(curved_audit)["value"].iloc[-1]
     assert table.loc["share of zeros", "int2"] == f"{share:.4f}"
     norms = views.GRADIENTS.table(views.GRADIENTS.numbers(curved_audit))
-    expected = steepness.gradient_norm(curved_audit).query("precision == 'int2' and group == '3'")["value"]
+    expected = surface.gradient_norm(curved_audit).query("precision == 'int2' and group == '3'")["value"]
     assert norms.loc["3", "int2"] == f"{expected.item():.2f}"
     assert "[" in views.HESSIAN.table(views.HESSIAN.numbers(curved_audit)).loc["3", "int2"]
 
 
 def test_the_loss_is_in_nats_with_its_interval():
     audit = samples.random_audit()
-    row = losses.group_loss(audit).iloc[0]
+    row = forward.group_loss(audit).iloc[0]
     cell = views.LOSS.table(views.LOSS.numbers(audit)).loc["group 0", "fp32"]
     assert cell == f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

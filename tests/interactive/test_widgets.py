@@ -8,7 +8,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 import samples
-from quantskew.audits import measure
+from quantskew.audits.model import audit_model
 from quantskew.interactive import views
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.widgets import bit_width
@@ -37,7 +37,7 @@ def test_a_choice_recomputes_figure_and_numbers_from_the_model(digits_audit, dig
     control = bit_width(views.ACCURACY, {"live": digits_audit}, LiveModel("digits"))
     control.value = "int3"
     control.scheme = "mse"
-    expected = measure.audit_model(digits_model, digits, ["fp32", "int3"], "mse")
+    expected = audit_model(digits_model, digits, ["fp32", "int3"], "mse")
     shown = control.numbers["live"]
     assert value(shown, "FVO", "int3") == fairness.fvo(expected)["value"].iloc[1]
     assert value(shown, "FVO", "int3") != value(views.ACCURACY.numbers(digits_audit), "FVO", "int3")
@@ -108,7 +108,7 @@ def test_every_button_is_named(audits):
 
 CELL = """
 from quantskew.interactive import views
-from quantskew.studies import experiments
+from quantskew.experiments import experiments
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.widgets import bit_width
 audits = {"live: digits": experiments.audit("digits", ["fp32", "int4", "int2"])}
@@ -181,7 +181,7 @@ def test_a_click_in_a_live_kernel_moves_the_figure(kernel, digits_model, digits)
     scheme = kernel.find(_model_name="ToggleButtonsModel", description="Scheme")
     kernel.send(scheme, index=1)
     after = kernel.widgets[area]["value"]
-    expected = measure.audit_model(digits_model, digits, ["fp32", "int2"], "symmetric")
+    expected = audit_model(digits_model, digits, ["fp32", "int2"], "symmetric")
     gap = fairness.fvo(expected)["value"].iloc[1]
     assert "live: digits, int2, symmetric: overall accuracy" in after
     assert f"FVO {gap:.2f}" in after

@@ -5,7 +5,7 @@ import pytest
 
 import samples
 from quantskew.measures import fairness
-from quantskew.measures.audit_rows import MEASURES, audit_rows, audited
+from quantskew.measures.fairness import MEASURES, audit_rows, audited
 
 
 @pytest.fixture

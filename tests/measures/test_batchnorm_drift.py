@@ -4,7 +4,7 @@ from torch import nn
 
 import samples
 from quantskew.datasets import normalise
-from quantskew.measures.batchnorm_drift import variance_ratios
+from quantskew.quantization.batchnorm import variance_ratios
 
 
 class TwoNorms(nn.Module):

@@ -14,9 +14,9 @@ from sklearn.metrics import recall_score
 import oracles
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.measures import equalized_odds as odds
 from quantskew.measures import fairness
-from quantskew.measures.intersections import intersections
+from quantskew.measures import odds as odds
+from quantskew.measures.odds import intersections
 
 
 def audit_of_predictions(labels, groups, *predictions, classes=2, group_names=None):

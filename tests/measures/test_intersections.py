@@ -7,11 +7,11 @@ import pytest
 
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.drawing import figures
-from quantskew.drawing.style import compare
-from quantskew.measures import equalized_odds, fairness, losses
-from quantskew.measures.intersections import cell_counts, cell_ids, groups_are_classes, intersections
-from quantskew.reports.report import write_report
+from quantskew.figures import lines
+from quantskew.figures.style import compare
+from quantskew.measures import fairness, forward, odds
+from quantskew.measures.odds import cell_counts, cell_ids, groups_are_classes, intersections
+from quantskew.report import write_report
 
 LABELS, GROUPS = [0, 1, 1, 0, 1, 1], [0, 0, 0, 2, 2, 2]
 
@@ -99,7 +99,7 @@ def test_measures_of_cells_make_up_those_of_their_group():
     audit = samples.random_audit()
     crossed = intersections(audit)
     counts = cell_counts(audit)
-    for measure in (fairness.group_accuracy, losses.group_loss):
+    for measure in (fairness.group_accuracy, forward.group_loss):
         cells = measure(crossed)["value"].to_numpy().reshape(3, 3, 4)
         whole = measure(audit)["value"].to_numpy().reshape(3, 3)
         np.testing.assert_allclose((cells * counts).sum(axis=2) / counts.sum(axis=1), whole)
@@ -109,7 +109,7 @@ def test_measures_of_cells_make_up_those_of_their_group():
 
 def test_the_gap_of_all_cells_is_no_smaller_than_that_within_a_class():
     audit = samples.random_audit(classes=2, groups=4, samples=400)
-    within = equalized_odds.equalized_odds(audit)["value"]
+    within = odds.equalized_odds(audit)["value"]
     assert (fairness.fvo(intersections(audit))["value"] >= within - 1e-9).all()
 
 
@@ -132,7 +132,7 @@ def test_ten_groups_of_long_names_leave_room_for_the_axes():
         Audit(**{**vars(audit), "group_names": ("White", "Black", "Asian", "Indian", "Others")})
     )
     # Warnings are errors: matplotlib warns of a legend that takes all of the axes' room.
-    figure = compare(figures.group_accuracy, {"one": crossed, "two": crossed})
+    figure = compare(lines.group_accuracy, {"one": crossed, "two": crossed})
     figure.draw_without_rendering()
     for axes in figure.axes:
         assert len(axes.containers) == 10

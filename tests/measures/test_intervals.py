@@ -3,7 +3,12 @@ import pytest
 from scipy.stats import binomtest
 
 import oracles
-from quantskew.measures.intervals import bootstrap_group_means, percentile_interval, wilson, wilson_difference
+from quantskew.measures.intervals import (
+    bootstrap_group_means,
+    percentile_interval,
+    wilson,
+    wilson_difference,
+)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 1), (1, 1), (0, 12), (12, 12), (3, 7), (250, 1000)])

@@ -8,7 +8,7 @@ from torch.nn import functional
 import oracles
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.measures import logits
+from quantskew.measures import forward
 
 
 def audit_of(*rows):
@@ -30,13 +30,13 @@ def audit_of(*rows):
     ],
 )
 def test_cosine_distance_cases(reference, other, expected):
-    distance = logits.cosine_distance_of_samples(audit_of((reference, other)))[1, 0]
+    distance = forward.cosine_distance_of_samples(audit_of((reference, other)))[1, 0]
     assert distance == pytest.approx(expected, abs=1e-7, nan_ok=True)
 
 
 def test_cosine_distance_equals_eq_7_and_torch():
     audit = samples.random_audit()
-    distances = logits.cosine_distance_of_samples(audit)
+    distances = forward.cosine_distance_of_samples(audit)
     expected = [
         [oracles.cosine_distance(a, b) for a, b in zip(audit.logits[0].tolist(), rows.tolist(), strict=True)]
         for rows in audit.logits
@@ -56,28 +56,28 @@ def test_cosine_distance_does_not_see_scale(factor):
     )
     scaled = Audit.from_logits(scaled, audit.labels, audit.groups)
     np.testing.assert_allclose(
-        logits.cosine_distance_of_samples(scaled), logits.cosine_distance_of_samples(audit), atol=1e-6
+        forward.cosine_distance_of_samples(scaled), forward.cosine_distance_of_samples(audit), atol=1e-6
     )
 
 
 def test_small_angles_keep_their_digits():
     audit = audit_of(([1.0, 0.0], [1.0, 2.0**-20]))
-    assert logits.cosine_distance(audit)["value"][1] == pytest.approx(2.0**-41, rel=1e-6)
+    assert forward.cosine_distance(audit)["value"][1] == pytest.approx(2.0**-41, rel=1e-6)
 
 
 def test_null_logits_are_left_out_and_counted():
     audit = audit_of(([1.0, 0.0], [0.0, 3.0]), ([1.0, 1.0], [0.0, 0.0]), ([0.0, 0.0], [1.0, 0.0]))
-    np.testing.assert_array_equal(logits.null_logits(audit), [[False, False, True], [False, True, False]])
-    reference, other = logits.cosine_distance(audit).itertuples()
+    np.testing.assert_array_equal(forward.null_logits(audit), [[False, False, True], [False, True, False]])
+    reference, other = forward.cosine_distance(audit).itertuples()
     assert (other.value, other.count, other.undefined) == (pytest.approx(1), 1, 2)
     assert (reference.value, reference.count, reference.undefined) == (0, 2, 1)
-    assert logits.l1_distance(audit)["count"].tolist() == [3, 3]
+    assert forward.l1_distance(audit)["count"].tolist() == [3, 3]
 
 
 def test_distances_equal_torch():
     audit = samples.random_audit()
     rows, groups = torch.from_numpy(audit.logits).double(), audit.groups
-    for table, power in ((logits.l1_distance(audit), 1), (logits.l2_distance(audit), 2)):
+    for table, power in ((forward.l1_distance(audit), 1), (forward.l2_distance(audit), 2)):
         for row, precision in enumerate(audit.precisions):
             norms = torch.linalg.vector_norm(rows[row] - rows[0], power, dim=1).tolist()
             own = table[table["precision"] == precision]
@@ -87,8 +87,8 @@ def test_distances_equal_torch():
 def test_variance_equals_eq_9():
     audit = samples.random_audit()
     expected = oracles.by_sample(oracles.variance, audit.logits)
-    np.testing.assert_allclose(logits.logit_variance_of_samples(audit), expected, rtol=1e-12)
-    table = logits.logit_variance(audit)
+    np.testing.assert_allclose(forward.logit_variance_of_samples(audit), expected, rtol=1e-12)
+    table = forward.logit_variance(audit)
     for row, precision in enumerate(audit.precisions):
         own = table[table["precision"] == precision]
         np.testing.assert_allclose(own["value"], oracles.group_means(expected[row], audit.groups, 3))

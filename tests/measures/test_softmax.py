@@ -5,21 +5,21 @@ import torch
 import oracles
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.measures import softmax
+from quantskew.measures import forward
 
 
 def test_probabilities_equal_the_definition_and_torch():
     audit = samples.random_audit()
     expected = oracles.by_sample(oracles.probabilities, audit.logits)
-    np.testing.assert_allclose(softmax.probabilities(audit), expected, rtol=1e-12)
+    np.testing.assert_allclose(forward.probabilities(audit), expected, rtol=1e-12)
     by_torch = torch.softmax(torch.from_numpy(audit.logits).double(), dim=2)
-    np.testing.assert_allclose(softmax.probabilities(audit), by_torch, rtol=1e-12)
+    np.testing.assert_allclose(forward.probabilities(audit), by_torch, rtol=1e-12)
 
 
 @pytest.mark.parametrize("logits", [[1e30, -1e30, 0.0], [-1e38, -1e38, -1e38], [1000.0, 1000.0, 0.0]])
 def test_extreme_logits_have_probabilities(logits):
     audit = Audit.from_logits({"a": [logits]}, [0], [0])
-    probabilities = softmax.probabilities(audit)
+    probabilities = forward.probabilities(audit)
     assert np.isfinite(probabilities).all()
     assert probabilities.sum() == pytest.approx(1)
 
@@ -28,17 +28,17 @@ def test_samples_equal_their_oracles():
     audit = samples.random_audit()
     probabilities = oracles.by_sample(oracles.probabilities, audit.logits)
     own = [[row[label] for row, label in zip(rows, audit.labels, strict=True)] for rows in probabilities]
-    np.testing.assert_allclose(softmax.dtdb_of_samples(audit), own, rtol=1e-12)
+    np.testing.assert_allclose(forward.dtdb_of_samples(audit), own, rtol=1e-12)
     spread = [[oracles.variance(list(row)) for row in rows] for rows in probabilities]
-    np.testing.assert_allclose(softmax.softmax_variance_of_samples(audit), spread, rtol=1e-9)
+    np.testing.assert_allclose(forward.softmax_variance_of_samples(audit), spread, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("table", "measure"),
     [
-        (softmax.dtdb, lambda p, label: p[label]),
-        (softmax.top_probability, lambda p, label: max(p)),
-        (softmax.softmax_variance, lambda p, label: oracles.variance(p)),
+        (forward.dtdb, lambda p, label: p[label]),
+        (forward.top_probability, lambda p, label: max(p)),
+        (forward.softmax_variance, lambda p, label: oracles.variance(p)),
     ],
 )
 def test_tables_are_group_means_of_the_samples(table, measure):
@@ -56,14 +56,14 @@ def test_tables_are_group_means_of_the_samples(table, measure):
 
 def test_knowing_nothing_and_everything():
     audit = Audit.from_logits({"a": [[3.0] * 4, [0.0, 900.0, 0.0, 0.0]]}, [1, 1], [0, 1])
-    assert softmax.dtdb(audit)["value"].tolist() == [0.25, 1]
-    assert softmax.softmax_variance(audit)["value"].tolist() == pytest.approx([0, 3 / 16])
+    assert forward.dtdb(audit)["value"].tolist() == [0.25, 1]
+    assert forward.softmax_variance(audit)["value"].tolist() == pytest.approx([0, 3 / 16])
 
 
 def test_the_histogram_holds_every_sample_once():
     audit = samples.random_audit()
-    table = softmax.dtdb_histogram(audit, bins=8)
-    distances = softmax.dtdb_of_samples(audit)
+    table = forward.dtdb_histogram(audit, bins=8)
+    distances = forward.dtdb_of_samples(audit)
     assert len(table) == 3 * 3 * 8
     for (group, precision), own in table.groupby(["group", "precision"]):
         row, number = audit.precisions.index(precision), audit.group_names.index(group)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.derivatives.loss_surface import excess_loss_bound
-from quantskew.measures import steepness
-from quantskew.measures.losses import group_loss
+from quantskew.derivatives.gradients import excess_loss_bound
+from quantskew.measures import surface
+from quantskew.measures.forward import group_loss
 
 TABLES = [
-    steepness.gradient_norm,
-    steepness.lambda_max,
-    steepness.trace,
-    steepness.excess_loss,
-    steepness.loss_profile,
+    surface.gradient_norm,
+    surface.lambda_max,
+    surface.trace,
+    surface.excess_loss,
+    surface.loss_profile,
 ]
 
 
@@ -24,20 +24,20 @@ def test_an_audit_without_curvature_says_what_to_do(table):
 
 
 def test_lambda_max_lies_between_its_bounds(curved_audit):
-    table = steepness.lambda_max(curved_audit)
+    table = surface.lambda_max(curved_audit)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert ((table["high"] - table["low"]) <= 0.0201 * table["value"].abs()).all()
     assert (table["matvecs"] > 0).all()
 
 
 def test_gradient_norms_are_by_group_and_precision(curved_audit):
-    table = steepness.gradient_norm(curved_audit).set_index(["precision", "group"])["value"]
+    table = surface.gradient_norm(curved_audit).set_index(["precision", "group"])["value"]
     row = curved_audit.index("int2")
     assert table["int2"]["4"] == curved_audit.curvature.gradient_norms[row, 4]
 
 
 def test_excess_loss_is_the_paired_difference_and_its_bound(curved_audit):
-    table = steepness.excess_loss(curved_audit).set_index(["precision", "group"])
+    table = surface.excess_loss(curved_audit).set_index(["precision", "group"])
     loss = group_loss(curved_audit).set_index(["precision", "group"])["value"]
     assert table.loc[("int2", "9"), "value"] == pytest.approx(loss["int2"]["9"] - loss["fp32"]["9"])
     curvature = curved_audit.curvature

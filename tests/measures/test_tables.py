@@ -7,10 +7,11 @@ import pytest
 
 import oracles
 import samples
-from quantskew.measures import fairness, logits, losses, softmax
-from quantskew.measures.tables import OVERALL, crossed, group_change_table, group_table, long_table, wide
+from quantskew.figures.style import crossed, wide
+from quantskew.measures import fairness, forward
+from quantskew.measures.measure import OVERALL, group_change_table, group_table, long_table
 
-MODULES = (logits, softmax, losses, fairness)
+MODULES = (forward, fairness)
 ARRAYS = {"probabilities", "null_logits"}
 TABLES = {
     name: function

@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import samples
-from quantskew.measures.seeds import fairness_over_seeds, interval
-from quantskew.measures.tradeoffs import MEASURES, comparison, difference, pareto_front
+from quantskew.measures.seeds import (
+    MEASURES,
+    comparison,
+    difference,
+    fairness_over_seeds,
+    interval,
+    pareto_front,
+)
 
 FEW = st.integers(0, 4).map(lambda value: value / 4)
 POINTS = st.lists(st.tuples(FEW, FEW), min_size=1, max_size=8)

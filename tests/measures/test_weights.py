@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 import samples
-from quantskew.audits.measure import audit_model
+from quantskew.audits.model import audit_model
 from quantskew.measures import weights
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 

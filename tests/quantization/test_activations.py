@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import samples
 from quantskew.quantization.activations import InputQuantizer, quantize_activations
-from quantskew.quantization.quantizers import quantize
+from quantskew.quantization.grids import quantize
 
 
 def slow_quantized(values, low, high, bits):

@@ -6,9 +6,9 @@ from torch import nn
 
 import samples
 from quantskew.datasets import normalise
-from quantskew.learning.models import build
+from quantskew.quantization.grids import PRECISIONS, SCHEMES, dequantize, fake_quantize, integer_bits
 from quantskew.quantization.ptq import HalfPrecision, quantize_model, weight_parameters
-from quantskew.quantization.quantizers import PRECISIONS, SCHEMES, dequantize, fake_quantize, integer_bits
+from quantskew.training.models import build
 
 
 def state(module):

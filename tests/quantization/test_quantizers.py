@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import oracles
-from quantskew.quantization import quantizers
-from quantskew.quantization.quantizers import (
+from quantskew.quantization import grids
+from quantskew.quantization.grids import (
     INTEGER_PRECISIONS,
     PRECISIONS,
     SCHEMES,
@@ -312,5 +312,5 @@ def test_a_precision_without_a_grid_and_a_wrong_axis_are_refused():
 
 
 def test_the_default_precisions_are_known():
-    assert set(quantizers.DEFAULT_PRECISIONS) <= set(PRECISIONS)
+    assert set(grids.DEFAULT_PRECISIONS) <= set(PRECISIONS)
     assert [integer_bits(p) for p in PRECISIONS] == [None, None, *range(16, 0, -1)]

@@ -64,7 +64,7 @@ def test_a_result_of_other_code_counts_as_none(folder):
 def test_a_cell_in_which_the_process_was_killed_is_not_tried_again_by_the_same_job(folder, killed):
     plan(folder, deadly={"precisions": ["fp32"]}, good={"precisions": ["fp32"]})
     script = (
-        "import os, signal, sys; from quantskew.studies import experiments;"
+        "import os, signal, sys; from quantskew.experiments import experiments;"
         "experiments.audit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
         "from quantskew.sweeps.cells import run_job; run_job(sys.argv[1], 'job')"
     )

@@ -3,8 +3,8 @@
 import inspect
 from pathlib import Path
 
-from quantskew.studies import experiments
-from quantskew.sweeps.grid_cells import audit_cell, split_audit
+from quantskew.experiments import catalogue
+from quantskew.sweeps.grid import audit_cell, split_audit
 
 
 def cell(**given):
@@ -32,7 +32,7 @@ def test_audits_that_differ_in_their_quantization_share_a_model():
 
 
 def test_every_parameter_of_an_audit_can_be_given():
-    options = set(inspect.signature(experiments.audit).parameters) - {"experiment", "download"}
+    options = set(inspect.signature(catalogue.audit).parameters) - {"experiment", "download"}
     declared = set(cell().defaults)
     assert options <= declared
     assert {"seed", "epochs", "model", "size", "label", "group", "learning_rate"} <= declared

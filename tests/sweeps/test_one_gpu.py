@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from quantskew.sweeps.one_gpu import one_gpu, visible_gpus
+from quantskew.sweeps.cells import one_gpu, visible_gpus
 
 HOLDER = """
 import os, sys, time
-from quantskew.sweeps.one_gpu import one_gpu
+from quantskew.sweeps.cells import one_gpu
 with one_gpu(["0", "1"]) as name:
     print(name, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()

@@ -4,9 +4,16 @@ import pandas as pd
 import pytest
 
 import samples
-from quantskew.drawing.style import compare
-from quantskew.measures.audit_rows import audit_rows
-from quantskew.sweeps.sweep_figures import fvo, group_accuracy, on_the_front, shown, small_multiples, tradeoff
+from quantskew.figures.style import compare
+from quantskew.measures.fairness import audit_rows
+from quantskew.sweeps.figures import (
+    fvo,
+    group_accuracy,
+    on_the_front,
+    shown,
+    small_multiples,
+    tradeoff,
+)
 
 
 def runs(**accuracies):

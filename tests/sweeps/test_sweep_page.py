@@ -5,7 +5,7 @@ import re
 import pytest
 
 from quantskew.cli import main
-from quantskew.sweeps import sweep_page
+from quantskew.sweeps import page
 
 GRID = """
 audit:
@@ -33,7 +33,7 @@ def test_a_sweep_leaves_a_page_and_names_what_failed(fresh_cache, tmp_path, repo
     assert not list((tmp_path / "out").glob(".page*"))
 
 
-@pytest.mark.parametrize("call", [sweep_page.small_sweep, lambda: sweep_page.write_page("out")])
+@pytest.mark.parametrize("call", [page.small_sweep, lambda: page.write_page("out")])
 def test_outside_the_repository_the_page_says_what_it_needs(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="the repository"):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from quantskew.pages import chapters
-from quantskew.sweeps.grid_cells import Cell, audit_cell
-from quantskew.sweeps.sweep_plan import batch_size, described, jobs, pending
+from quantskew.book import chapters
+from quantskew.sweeps.grid import Cell, audit_cell
+from quantskew.sweeps.sweep import batch_size, described, jobs, pending
 
 
 def audits(count, **given):
@@ -57,7 +57,7 @@ def test_keys_follow_the_code_of_a_chapter(repository, tmp_path, monkeypatch):
     cell = Cell("04_loss", {"seed": 1}, {"seed": 0})
     key = described([cell], repository)[cell.id]["key"]
     assert described([cell], repository)[cell.id]["key"] == key
-    monkeypatch.setattr("quantskew.sweeps.sweep_plan.surroundings", lambda root: "other code")
+    monkeypatch.setattr("quantskew.sweeps.sweep.surroundings", lambda root: "other code")
     assert described([cell], repository)[cell.id]["key"] != key
     assert chapters.surroundings(repository) == chapters.surroundings(repository)
     assert pending(tmp_path, described([cell], repository)) == [cell.id]

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 import samples
-from quantskew.base.files import write_bytes
-from quantskew.measures.audit_rows import audit_rows
+from quantskew.cache import write_bytes
+from quantskew.measures.fairness import audit_rows
 from quantskew.sweeps.cells import PLAN, cell_folder
-from quantskew.sweeps.sweep_table import gather, named_runs, overview, write_table
+from quantskew.sweeps.table import gather, named_runs, overview, write_table
 
 
 @pytest.fixture

@@ -4,15 +4,23 @@ Everything the book shows of the forward pass is a pure function of the logits, 
 """
 
 import json
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantskew.base.files import write_bytes
-from quantskew.base.groups import check_group_ids, group_counts
-from quantskew.measures.statistics import Curvature, WeightStatistics, arrays_of, at_precisions, joined
+from quantskew.audits.statistics import (
+    Curvature,
+    WeightStatistics,
+    arrays_of,
+    at_precisions,
+    joined,
+)
+from quantskew.cache import cache_dir, make_once, write_bytes
+from quantskew.groups import check_group_ids, group_counts
 
 _KEY = "quantskew.audit"
 _FORMAT = 1
@@ -276,3 +284,48 @@ def _smallest(ids):
 def _take(arrays, prefix):
     """Remove the arrays whose names begin so, and return them by the rest of their names."""
     return {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+
+
+LISTENER = "QUANTSKEW_AUDITS_TAKEN"
+
+
+def audit_once(name, key, make):
+    """An Audit from the cache, made first where it is not there.
+
+    Parameters
+    ----------
+    name : str
+        Of what was audited, for people.
+    key : str
+        Digest of everything that the Audit depends on.
+    make : callable
+        Path -> Audit; the path is that of the entry, for a checkpoint beside it.
+
+    Returns
+    -------
+    Audit
+    """
+    path = cache_dir() / "audits" / f"{name}-{key}.safetensors"
+    make_once(path, lambda: make(path).save(path))
+    if os.environ.get(LISTENER):
+        with open(os.environ[LISTENER], "a", encoding="utf-8") as file:
+            file.write(f"{path}\n")
+    return Audit.load(path)
+
+
+def taken(listener):
+    """The cache entries that were taken while a file listened.
+
+    Parameters
+    ----------
+    listener : path
+        What `LISTENER` named.
+
+    Returns
+    -------
+    list of Path
+        Each once, in the order of their first use; empty where there is no such file.
+    """
+    listener = Path(listener)
+    lines = listener.read_text(encoding="utf-8").splitlines() if listener.exists() else []
+    return [Path(line) for line in dict.fromkeys(lines)]

@@ -1,24 +1,84 @@
-"""Measure the loss surface of each group at each precision, and go on where an interrupted run stood."""
+"""How far the measurement of a loss surface has come, on disk after each step."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from quantskew.audits.curvature_state import CurvatureState
-from quantskew.base.files import digest
-from quantskew.base.groups import group_means
+from quantskew.audits.statistics import Curvature
+from quantskew.cache import digest, write_bytes
 from quantskew.datasets import normalise
-from quantskew.derivatives.gradients import group_gradient_norms, parameter_vector
+from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
 from quantskew.derivatives.hessian import starting_vector, top_eigenvalues
-from quantskew.derivatives.hessian_operator import group_operators
-from quantskew.derivatives.hutchinson import trace_samples
-from quantskew.derivatives.lanczos import top_eigenvalue
-from quantskew.derivatives.loss_surface import loss_along
-from quantskew.measures.statistics import Curvature
+from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
+from quantskew.derivatives.operator import group_operators
+from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
+
+_KEY = "quantskew.curvature"
+
+
+class CurvatureState:
+    """What has been measured so far; the rest is NaN.
+
+    Parameters
+    ----------
+    precisions : int
+        How many.
+    images : sequence of int, length G
+        How many of each group are used.
+    path : path, optional
+        A file that is replaced after each step, and is gone on with where there is one.
+    run : str, optional
+        Digest of model and settings: another run's file is refused.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole, or belongs to another run.
+    """
+
+    def __init__(self, precisions, images, path=None, run=None):
+        self.path, self.run = path, run
+        shape = (precisions, len(images))
+        names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
+        self.arrays = {name: np.full(shape, np.nan) for name in names}
+        self.arrays |= {
+            "images": np.array(images, dtype=np.int64),
+            "matvecs": np.zeros(shape, dtype=np.int64),
+            "change_norms": np.full(precisions, np.nan),
+        }
+        if path is not None and Path(path).exists():
+            self._restore()
+
+    def _restore(self):
+        try:
+            with safe_open(self.path, framework="np") as file:
+                run = (file.metadata() or {}).get(_KEY)
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{self.path} is not a whole checkpoint ({error}); delete it to begin anew"
+            ) from error
+        if run != self.run:
+            raise ValueError(f"{self.path} belongs to another model or other settings; delete it")
+        self.arrays = arrays
+
+    def done(self, row):
+        """Groups whose eigenvalue at this precision is known."""
+        return np.flatnonzero(~np.isnan(self.arrays["trace_errors"][row])).tolist()
+
+    def put(self, where, **values):
+        """Take what was measured at that place of the arrays, and keep all on disk."""
+        for name, value in values.items():
+            self.arrays[name][where] = value
+        if self.path is not None:
+            write_bytes(self.path, save(self.arrays, {_KEY: self.run}))
+
 
 _PROFILE_STEPS = np.linspace(-1.5, 1.5, 21)
 _PROFILE_PRECISION = "int4"
@@ -62,7 +122,7 @@ def measure_curvature(
     Examples
     --------
     >>> from quantskew import datasets
-    >>> from quantskew.learning import models
+    >>> from quantskew.training import models
     >>> data = datasets.load("digits")
     >>> model = models.build("small_resnet", num_classes=10, in_channels=1)
     >>> curvature = measure_curvature(model, data.test, ["fp32", "int2"], images=2, samples=2)
@@ -133,7 +193,7 @@ def measure_surface(model, split, precision, *, images=None, hessian=True):
     Examples
     --------
     >>> from quantskew import datasets
-    >>> from quantskew.learning import models
+    >>> from quantskew.training import models
     >>> data = datasets.load("digits")
     >>> model = models.build("small_resnet", num_classes=10, in_channels=1).eval()
     >>> curvature = measure_surface(model, data.test, "fp32", hessian=False)

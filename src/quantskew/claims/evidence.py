@@ -1,12 +1,16 @@
 """The evidence that claims are judged on: made here, or of record (see `quantskew.claims.verdicts`)."""
 
 from quantskew.claims.verdicts import BASE
-from quantskew.quantization.quantizers import DEFAULT_PRECISIONS
-from quantskew.studies import difficulty, experiments
-from quantskew.studies.activation_audit import audit_activations
-from quantskew.studies.mitigation import mitigate
-from quantskew.studies.record_sets import ACTIVATIONS, recorded
-from quantskew.studies.records import made_seeds, seeds_of
+from quantskew.experiments import catalogue, difficulty
+from quantskew.experiments.mitigation import mitigate
+from quantskew.experiments.runs import (
+    ACTIVATIONS,
+    audit_activations,
+    made_seeds,
+    recorded,
+    seeds_of,
+)
+from quantskew.quantization.grids import DEFAULT_PRECISIONS
 
 
 def made_evidence(experiment, claims, seeds, data_dir=None, device="auto"):
@@ -18,7 +22,7 @@ def made_evidence(experiment, claims, seeds, data_dir=None, device="auto"):
     claims : sequence of Claim
     seeds : sequence of int
     data_dir, device
-        See `quantskew.studies.experiments.audit`.
+        See `quantskew.experiments.catalogue.audit`.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def made_evidence(experiment, claims, seeds, data_dir=None, device="auto"):
             curvature = any(claim.curvature for claim in claims)
             evidence[key] = made_seeds(experiment, DEFAULT_PRECISIONS, seeds, curvature=curvature, **where)
         else:
-            evidence[key] = [_made(experiments.with_seed(experiment, seed), key, where) for seed in seeds]
+            evidence[key] = [_made(catalogue.with_seed(experiment, seed), key, where) for seed in seeds]
     return evidence
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from quantskew.audits.audit import Audit
-from quantskew.base.provenance import provenance
+from quantskew.cache import provenance
 from quantskew.commands.options import add_experiment, chosen_experiment, comma_separated
-from quantskew.quantization.quantizers import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
-from quantskew.reports.report import summary, write_report
-from quantskew.studies import experiments
+from quantskew.experiments import catalogue
+from quantskew.quantization.grids import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.report import summary, write_report
 
 
 def add(commands):
@@ -71,7 +71,7 @@ def run(options):
         audit, name = _audit_of_logits(options), "logits"
     elif options.experiment:
         audit, name = (
-            experiments.audit(
+            catalogue.audit(
                 chosen_experiment(options),
                 options.precisions,
                 scheme=options.scheme,

@@ -26,7 +26,7 @@ def run(options):
     # Only this command needs the book's own packages.
     import yaml
 
-    from quantskew.pages import chapters
+    from quantskew.book import chapters
 
     parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
     for chapter in chapters.build(options.root, parameters):

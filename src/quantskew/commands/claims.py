@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from quantskew.base.files import write_bytes
+from quantskew.cache import write_bytes
 from quantskew.claims import register
 from quantskew.claims.evidence import made_evidence, recorded_evidence
 from quantskew.claims.register import CLAIMS
 from quantskew.commands.options import add_experiment, add_seeds, comma_separated, over_seeds
-from quantskew.reports.claims_report import FORMATS, written
+from quantskew.report import FORMATS, written
 
 
 def add(commands):

@@ -1,6 +1,6 @@
 """`quantskew experiments`: what can be trained and audited by name."""
 
-from quantskew.studies.experiments import EXPERIMENTS
+from quantskew.experiments.catalogue import EXPERIMENTS
 
 
 def add(commands):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from quantskew.commands.options import add_experiment, add_seeds, comma_separated, over_seeds
-from quantskew.reports.tradeoff_report import write_comparison
-from quantskew.studies import methods
-from quantskew.studies.methods import METHODS
-from quantskew.studies.record_sets import write_sets
+from quantskew.experiments import methods
+from quantskew.experiments.methods import METHODS
+from quantskew.experiments.runs import write_sets
+from quantskew.report import write_comparison
 
 
 def add(commands):

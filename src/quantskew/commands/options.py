@@ -1,6 +1,6 @@
 """What several commands share: their options, and what is made of them."""
 
-from quantskew.studies import experiments
+from quantskew.experiments import catalogue
 
 
 def add_experiment(parser, optional=False):
@@ -8,7 +8,7 @@ def add_experiment(parser, optional=False):
     parser.add_argument(
         "experiment",
         nargs="?" if optional else None,
-        help=f"of {', '.join(experiments.EXPERIMENTS)}",
+        help=f"of {', '.join(catalogue.EXPERIMENTS)}",
     )
     parser.add_argument("--data-dir", metavar="PATH", help="the data set's folder or archive")
     parser.add_argument("--download", action="store_true", help="fetch torchvision's data sets")
@@ -46,7 +46,7 @@ def comma_separated(text):
 def chosen_experiment(options):
     """The experiment that options name, with what they change."""
     changes = {name: getattr(options, name) for name in ("seed", "epochs", "model", "size", "label", "group")}
-    return experiments.get(options.experiment, **changes)
+    return catalogue.get(options.experiment, **changes)
 
 
 def over_seeds(options):
@@ -55,6 +55,6 @@ def over_seeds(options):
         raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
     experiment, first = chosen_experiment(options), options.seed or 0
     if options.download:
-        experiments.load_data(experiment, options.data_dir, download=True)
+        catalogue.load_data(experiment, options.data_dir, download=True)
     where = {"data_dir": options.data_dir, "device": options.device}
     return experiment, range(first, first + options.seeds), where

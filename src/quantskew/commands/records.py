@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from quantskew.commands.options import add_experiment, add_seeds, over_seeds
-from quantskew.studies.record_sets import write_records
+from quantskew.experiments.runs import write_records
 
 
 def add(commands):

@@ -1,8 +1,8 @@
 """`quantskew train`: the model of an experiment."""
 
 from quantskew.commands.options import add_experiment, chosen_experiment
-from quantskew.learning.model_cache import model_path
-from quantskew.studies import experiments
+from quantskew.experiments import catalogue
+from quantskew.training.checkpoint import model_path
 
 
 def add(commands):
@@ -15,8 +15,8 @@ def add(commands):
 def run(options):
     """Print what the model reaches on each group, and where it is kept."""
     experiment = chosen_experiment(options)
-    data = experiments.load_data(experiment, options.data_dir, options.download)
-    _, record = experiments.trained(experiment, data, options.device)
+    data = catalogue.load_data(experiment, options.data_dir, options.download)
+    _, record = catalogue.trained(experiment, data, options.device)
     last = record["history"][-1]["validation"]
     print(f"trained in {record['seconds']:.0f} s; validation accuracy by group:")
     for name, accuracy in zip(data.group_names, last["accuracy"], strict=True):

@@ -6,7 +6,7 @@ CIFAR10's files are pickles; torchvision opens them only where their checksums a
 import numpy as np
 import torch
 
-from quantskew.base.files import cache_dir
+from quantskew.cache import cache_dir
 from quantskew.datasets.split import Dataset, Split, resize, stratified_indices
 
 ATTRIBUTES = ("class",)

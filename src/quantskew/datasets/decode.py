@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from quantskew.base.files import cache_dir, digest, replacing, write_bytes
+from quantskew.cache import cache_dir, digest, replacing, write_bytes
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _READERS = max(2, os.cpu_count() or 1)

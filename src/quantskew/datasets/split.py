@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from quantskew.base.groups import check_group_ids, group_counts
+from quantskew.groups import check_group_ids, group_counts
 
 # ImageNet's statistics for colour, plain centring for grey: constants, so that a model sees the same inputs
 # whatever images are in the training split.

@@ -12,10 +12,9 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from quantskew.derivatives.differentiation import check_problem
-from quantskew.derivatives.hessian_operator import group_operators
-from quantskew.derivatives.hutchinson import trace_samples
-from quantskew.derivatives.lanczos import top_eigenvalue
+from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
+from quantskew.derivatives.operator import group_operators
+from quantskew.derivatives.problem import check_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ def top_eigenvalues(
     max_matvecs : int
         Most products a group; one that stops there has a residual above `rtol`.
     **options
-        ``chunk_size`` and ``memory_budget``, see `quantskew.derivatives.hessian_operator.HessianOperator`.
+        ``chunk_size`` and ``memory_budget``, see `quantskew.derivatives.operator.HessianOperator`.
 
     Returns
     -------

@@ -4,20 +4,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from quantskew.drawing import precision_figures
-from quantskew.drawing.style import book_style
+from quantskew.figures import rows
+from quantskew.figures.style import book_style, number
 from quantskew.measures import weights
-from quantskew.measures.audit_rows import audit_rows
-from quantskew.measures.tables import OVERALL, number
+from quantskew.measures.fairness import audit_rows
+from quantskew.measures.measure import OVERALL
 
 # By the name in `audit_rows`: the name for reading, how it is drawn, and how its numbers are written.
 _OF_GROUPS = {
-    "cosine_distance": ("cosine distance", precision_figures.cosine_distance, (1, True)),
-    "logit_variance": ("variance of logits", precision_figures.logit_variance, (1, False)),
-    "softmax_variance": ("variance of probabilities", precision_figures.softmax_variance, (3, False)),
-    "dtdb": ("DTDB", precision_figures.mean_dtdb, (2, False)),
-    "loss": ("loss", precision_figures.loss, (2, False)),
-    "accuracy": ("accuracy", precision_figures.accuracy, (2, False)),
+    "cosine_distance": ("cosine distance", rows.cosine_distance, (1, True)),
+    "logit_variance": ("variance of logits", rows.logit_variance, (1, False)),
+    "softmax_variance": ("variance of probabilities", rows.softmax_variance, (3, False)),
+    "dtdb": ("DTDB", rows.mean_dtdb, (2, False)),
+    "loss": ("loss", rows.loss, (2, False)),
+    "accuracy": ("accuracy", rows.accuracy, (2, False)),
 }
 _OF_MODEL = {"sparsity": "share of zeros", "accuracy": "overall accuracy", "fvo": "FVO"}
 
@@ -33,12 +33,12 @@ def chain(audit):
     Returns
     -------
     pandas.DataFrame
-        As `quantskew.measures.audit_rows.audit_rows`, with the ``measure`` ``sparsity`` of the whole model
+        As `quantskew.measures.measure.audit_rows`, with the ``measure`` ``sparsity`` of the whole model
         too.
 
     Examples
     --------
-    >>> from quantskew.studies import experiments
+    >>> from quantskew.experiments import experiments
     >>> table = chain(experiments.audit("digits", ["fp32", "int2"]))
     >>> table.query("measure == 'fvo'")["precision"].tolist()
     ['fp32', 'int2']

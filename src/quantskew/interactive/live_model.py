@@ -4,10 +4,10 @@ import functools
 from dataclasses import replace
 
 from quantskew.audits.curvature import measure_surface
-from quantskew.audits.measure import audit_model, check_audit
+from quantskew.audits.model import audit_model, check_audit
+from quantskew.experiments.catalogue import load_data, trained, with_seed
+from quantskew.quantization.grids import integer_bits
 from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizers import integer_bits
-from quantskew.studies.experiments import load_data, trained, with_seed
 
 SURFACES = ("gradients", "hessian")
 
@@ -23,7 +23,7 @@ class LiveModel:
     seed : int
     data_dir : path, optional
     device : str
-        See `quantskew.studies.experiments.audit`.
+        See `quantskew.experiments.catalogue.audit`.
     curvature_images : int
         Test images of each group for the Hessian, the first of the split.
 
@@ -63,7 +63,7 @@ class LiveModel:
             The precision that the other one is compared with; asked for itself, it comes alone.
         **options
             ``per_channel``, ``fold_batchnorm`` and ``boundary_precision``, see
-            `quantskew.audits.measure.audit_model`.
+            `quantskew.audits.model.audit_model`.
 
         Returns
         -------

@@ -6,10 +6,9 @@ from html import escape
 
 import pandas as pd
 
-from quantskew.drawing.style import compare
+from quantskew.figures.style import compare, number
 from quantskew.interactive.pictures import beside, fit_frame, png, share_frame, shown
-from quantskew.measures.tables import number
-from quantskew.quantization.quantizers import integer_bits
+from quantskew.quantization.grids import integer_bits
 
 _PAGE = 7.4
 

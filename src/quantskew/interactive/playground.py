@@ -7,10 +7,9 @@ import pandas as pd
 
 from quantskew.interactive.chain import by_group, chain, chain_figure, in_words
 from quantskew.interactive.live_model import LiveModel
-from quantskew.interactive.pictures import fit_frame, png, shown
-from quantskew.interactive.radio_page import control
+from quantskew.interactive.pictures import control, fit_frame, png, shown
 from quantskew.interactive.widgets import buttons, first_shown, forms, press, refresh
-from quantskew.quantization.quantizers import DEFAULT_PRECISIONS, SCHEMES
+from quantskew.quantization.grids import DEFAULT_PRECISIONS, SCHEMES
 
 # What each button means to `quantskew.quantization.ptq.quantize_model`; the first ones are the paper's.
 _OPTIONS = {
@@ -45,7 +44,7 @@ class Playground:
     seed : int
     data_dir : path, optional
     device : str
-        See `quantskew.studies.experiments.audit`.
+        See `quantskew.experiments.catalogue.audit`.
 
     Raises
     ------

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from quantskew.drawing import precision_figures
-from quantskew.drawing.style import group_order
-from quantskew.measures import fairness, losses, softmax, steepness, weights
-from quantskew.measures.logits import cosine_distance
-from quantskew.measures.tables import crossed
+from quantskew.figures import rows
+from quantskew.figures.style import crossed, group_order
+from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures.forward import cosine_distance
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,14 @@ class View:
     title : str
         What is shown, without the precision.
     draw : tuple of callable
-        Functions of an Audit and axes, one below the other (see `quantskew.drawing.precision_figures`).
+        Functions of an Audit and axes, one below the other (see `quantskew.figures.rows`).
     numbers : callable
         Audit -> table with columns ``group`` (what the row is of), ``precision`` and ``value``, and ``low``
         and ``high`` where there are intervals.
     headline : callable
         Audit -> dict of words to the ``group`` of the number that they introduce.
     digits, scientific
-        See `quantskew.measures.tables.number`.
+        See `quantskew.measures.measure.number`.
     height : float
         Of each row of the figure, in inches.
     surface : str, optional
@@ -72,43 +71,37 @@ def _weights(audit):
 
 def _norms(audit):
     # A norm is exact for its images: it has no interval.
-    return steepness.gradient_norm(audit).drop(columns=["low", "high"])
+    return surface.gradient_norm(audit).drop(columns=["low", "high"])
 
 
 def _itself(*names):
     return lambda audit: {name: name for name in names}
 
 
-ACCURACY = View(
-    "Accuracy of each group", (precision_figures.accuracy,), _accuracies, _itself("overall accuracy", "FVO")
-)
+ACCURACY = View("Accuracy of each group", (rows.accuracy,), _accuracies, _itself("overall accuracy", "FVO"))
 WEIGHTS = View(
     "Distribution of the weights",
-    (precision_figures.weight_distribution,),
+    (rows.weight_distribution,),
     _weights,
     _itself("share of zeros", "mean |W~ − W|"),
     digits=4,
 )
 LOGITS = View(
     "Cosine distance and variance of the logits",
-    (precision_figures.cosine_distance, precision_figures.logit_variance),
+    (rows.cosine_distance, rows.logit_variance),
     cosine_distance,
     _ends,
     digits=1,
     scientific=True,
     height=2.4,
 )
-BOUNDARY = View(
-    "Distance to the decision boundary", (precision_figures.dtdb,), softmax.dtdb, _ends, height=3.4
-)
-LOSS = View("Loss of each group", (precision_figures.loss,), losses.group_loss, _ends)
-GRADIENTS = View(
-    "Gradient norm of each group", (precision_figures.gradient_norm,), _norms, _ends, surface="gradients"
-)
+BOUNDARY = View("Distance to the decision boundary", (rows.dtdb,), forward.dtdb, _ends, height=3.4)
+LOSS = View("Loss of each group", (rows.loss,), forward.group_loss, _ends)
+GRADIENTS = View("Gradient norm of each group", (rows.gradient_norm,), _norms, _ends, surface="gradients")
 HESSIAN = View(
     "Largest Hessian eigenvalue of each group",
-    (precision_figures.lambda_max,),
-    steepness.lambda_max,
+    (rows.lambda_max,),
+    surface.lambda_max,
     _ends,
     digits=1,
     surface="hessian",

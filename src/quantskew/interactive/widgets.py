@@ -6,8 +6,8 @@ from html import escape
 import ipywidgets
 
 from quantskew.interactive.panels import Panels
-from quantskew.interactive.radio_page import LOOK, control
-from quantskew.quantization.quantizers import SCHEMES
+from quantskew.interactive.pictures import LOOK, control
+from quantskew.quantization.grids import SCHEMES
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PAPERS = "int4"

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from quantskew.base.groups import group_means, largest_gap
+from quantskew.groups import group_means, largest_gap
+from quantskew.measures import forward
 from quantskew.measures.intervals import bootstrap_group_means, percentile_interval, wilson
-from quantskew.measures.tables import OVERALL, group_change_table, long_table
+from quantskew.measures.measure import OVERALL, group_change_table, long_table
 
 
 def correct_of_samples(audit):
@@ -143,3 +144,67 @@ def flipped(audit, precision):
             "prediction": np.array(audit.class_names)[now[samples]],
         }
     )
+
+
+# In the order of the chain.
+MEASURES = {
+    "cosine_distance": forward.cosine_distance,
+    "logit_variance": forward.logit_variance,
+    "softmax_variance": forward.softmax_variance,
+    "dtdb": forward.dtdb,
+    "loss": forward.group_loss,
+    "accuracy": group_accuracy,
+}
+
+
+OVERALL_MEASURES = {"accuracy": overall_accuracy, "fvo": fvo}
+
+
+def audit_rows(audit):
+    """The measures of an Audit, of each group and over all.
+
+    Parameters
+    ----------
+    audit : Audit
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``precision``, ``group`` (``all`` for what is measured over all groups), ``trained_on``
+        (training images of the group), ``measure`` (``cosine_distance`` of the logits, ``logit_variance``,
+        ``softmax_variance``, ``dtdb``, ``loss`` in nats, ``accuracy``, ``fvo``), ``value``, ``low`` and
+        ``high`` (95 % interval) and ``count`` (test samples; of ``fvo`` groups).
+
+    Examples
+    --------
+    >>> from quantskew.audits.audit import Audit
+    >>> audit = Audit.from_logits({"fp32": [[1.0, 0.0], [1.0, 0.0]]}, labels=[0, 1], groups=["a", "b"])
+    >>> rows = audit_rows(audit)
+    >>> rows[rows["measure"] == "accuracy"][["group", "value"]].to_dict("list")
+    {'group': ['a', 'b', 'all'], 'value': [1.0, 0.0, 0.5]}
+    """
+    counts = dict(zip(audit.group_names, audit.train_counts.tolist(), strict=True))
+    counts[OVERALL] = sum(counts.values())
+    parts = [measure(audit).assign(measure=name) for name, measure in MEASURES.items()]
+    for name, measure in OVERALL_MEASURES.items():
+        parts.append(measure(audit).assign(measure=name, group=OVERALL))
+    rows = pd.concat(parts, ignore_index=True)
+    rows["trained_on"] = rows["group"].map(counts)
+    return rows[["precision", "group", "trained_on", "measure", "value", "low", "high", "count"]]
+
+
+def audited(audit):
+    """What an Audit is of, in a few words: experiment, seed, and the method where there is one.
+
+    Parameters
+    ----------
+    audit : Audit
+
+    Returns
+    -------
+    str
+        Such as ``digits seed 0`` or ``digits seed 1 mpqat``.
+    """
+    experiment = audit.provenance["experiment"]
+    method = audit.provenance.get("method", {}).get("key")
+    return " ".join(filter(None, [experiment["name"], f"seed {experiment['recipe']['seed']}", method]))

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from scipy.special import ndtri
 
-from quantskew.base.groups import group_counts
+from quantskew.groups import group_counts
 
 DRAWS = 2000
 CONFIDENCE = 0.95

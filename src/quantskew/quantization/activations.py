@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from quantskew.quantization.quantizers import QParams, choose_qparams, quantize_dequantize
+from quantskew.quantization.grids import QParams, choose_qparams, quantize_dequantize
 
 _BATCH_SIZE = 64
 

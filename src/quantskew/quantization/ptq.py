@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from quantskew.quantization.activations import quantize_activations
-from quantskew.quantization.quantizers import (
+from quantskew.quantization.grids import (
     SCHEMES,
     QParams,
     choose_qparams,
@@ -132,7 +132,7 @@ def quantize_model(
         ``fp32`` copies, ``fp16`` computes in half precision (see `HalfPrecision`), ``int1`` to ``int16``
         quantize the weight of every convolution and linear layer.
     scheme : {"banner", "symmetric", "mse"}
-        See `quantskew.quantization.quantizers.choose_qparams`.
+        See `quantskew.quantization.grids.choose_qparams`.
     per_channel : bool
         One grid per output channel instead of one per layer.
     fold_batchnorm : bool

@@ -1,25 +1,80 @@
-"""Runs cells of a grid: what Snakemake calls, ``python -m quantskew.sweeps.cells FOLDER JOB``.
-
-A job is a chapter or a batch of audits, which share one process, since starting one costs seconds.  Each cell
-has a folder of its own with its log; ``result.json`` appears in it last, whole, and says that the cell is
-done.  A cell that fails leaves ``error.txt``, and the job goes on with the next one.
-"""
+"""One process a GPU: each takes one that is free and sees no other."""
 
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from quantskew.audits.audit import Audit
-from quantskew.audits.audit_cache import LISTENER, taken
-from quantskew.base.files import write_bytes
-from quantskew.base.locks import locked
-from quantskew.measures.audit_rows import audit_rows, audited
-from quantskew.pages.execution import execute
-from quantskew.sweeps.one_gpu import one_gpu
+from filelock import Timeout
+
+from quantskew.audits.audit import LISTENER, Audit, taken
+from quantskew.book.execution import execute
+from quantskew.cache import cache_dir, locked, write_bytes
+from quantskew.measures.fairness import audit_rows, audited
+
+_CHOICE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus():
+    """The GPUs that this process may use, by the names that `CUDA_VISIBLE_DEVICES` knows; it starts none.
+
+    Returns
+    -------
+    list of str
+    """
+    # A worker that executes a chapter need not wait for torch.
+    import torch
+
+    count = torch.cuda.device_count()
+    chosen = [name for name in os.environ.get(_CHOICE, "").split(",") if name]
+    return chosen[:count] if chosen else [str(number) for number in range(count)]
+
+
+@contextlib.contextmanager
+def one_gpu(names):
+    """Hold one GPU for the block, which waits until one is free; where there is none, nothing happens.
+
+    It is to be entered before the process uses a GPU, since a choice cannot be changed later.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the GPUs of this machine, see `visible_gpus`.
+
+    Examples
+    --------
+    >>> with one_gpu([]) as name:
+    ...     print(name)
+    None
+    """
+    if not names:
+        yield None
+        return
+    name, lock = _first_free(names)
+    before = os.environ.get(_CHOICE)
+    os.environ[_CHOICE] = name
+    try:
+        yield name
+    finally:
+        lock.release()
+        del os.environ[_CHOICE]
+        if before is not None:
+            os.environ[_CHOICE] = before
+
+
+def _first_free(names):
+    while True:
+        for name in names:
+            lock = locked(cache_dir() / "gpus" / f"{socket.gethostname()}-{name}")
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                return name, lock
+        time.sleep(1)
+
 
 PLAN = "plan.json"
 AUDIT = "audit"
@@ -46,7 +101,7 @@ def result_of(folder, name, key):
     -------
     dict or None
         ``audits``: for each Audit ``audit`` (its name in the cache), ``audited`` (of what) and ``rows`` (see
-        `quantskew.measures.audit_rows`, by column); ``seconds`` that the cell took.
+        `quantskew.measures.measure`, by column); ``seconds`` that the cell took.
     """
     try:
         result = json.loads((cell_folder(folder, name) / "result.json").read_text(encoding="utf-8"))
@@ -109,10 +164,10 @@ def _execute(own, cell, timeout):
     os.environ[LISTENER] = str(listener)
     if cell["task"] == AUDIT:
         # A chapter's worker need not wait for torch.
-        from quantskew.studies import experiments
+        from quantskew.experiments import catalogue
 
-        experiment = experiments.get(**cell["experiment"])
-        experiments.audit(experiment, **cell["options"]).save(own / "audit.safetensors")
+        experiment = catalogue.get(**cell["experiment"])
+        catalogue.audit(experiment, **cell["options"]).save(own / "audit.safetensors")
     else:
         source = Path("notebooks") / f"{cell['task']}.md"
         output = own / f"{cell['task']}.ipynb"

@@ -1,0 +1,169 @@
+"""What an Audit keeps beside the logits: statistics of the weights, and the curvature of the loss."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from quantskew.quantization.ptq import weight_parameters
+
+
+@dataclass(frozen=True, eq=False)
+class WeightStatistics:
+    """What quantization did to the weights, layer by layer (L layers, P precisions).
+
+    Attributes
+    ----------
+    layers : tuple of str
+    sizes : ndarray of int64, shape (L,)
+        Number of weights of each layer.
+    absolute_difference : ndarray of float64, shape (P, L)
+        Sum over the weights of |W~ - W| (Eq. 5), in units of the weights.
+    zeros : ndarray of int64, shape (P, L)
+        Weights that are exactly 0, counted on the integer codes.
+    magnitude : ndarray of float64, shape (P, L)
+        Sum over the weights of |W~|.
+    edges : ndarray of float64, shape (B + 1,)
+        Bins of the histograms, in standard deviations of the layer's original weights.
+    histogram : ndarray of int64, shape (P, B)
+        Number of dequantized weights of all layers in each bin; weights beyond the edges are in the
+        outermost bins.
+    """
+
+    layers: tuple
+    sizes: np.ndarray
+    absolute_difference: np.ndarray
+    zeros: np.ndarray
+    magnitude: np.ndarray
+    edges: np.ndarray
+    histogram: np.ndarray
+
+    PER_PRECISION = ("absolute_difference", "zeros", "magnitude", "histogram")
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """The loss surface of each group at each precision (P precisions, G groups).
+
+    Attributes
+    ----------
+    images : ndarray of int64, shape (G,)
+        Test images of each group that were used.
+    gradient_norms : ndarray of float64, shape (P, G)
+        Eq. 10, over all test images of a group.
+    lambda_max : ndarray of float64, shape (P, G)
+        Largest algebraic eigenvalue of the Hessian; NaN for a group without images.
+    residuals : ndarray of float64, shape (P, G)
+        Relative residual of lambda_max.
+    matvecs : ndarray of int64, shape (P, G)
+        Hessian-vector products that lambda_max took.
+    traces, trace_errors : ndarray of float64, shape (P, G)
+        Hutchinson's estimate of the trace and its standard error.
+    change_norms : ndarray of float64, shape (P,)
+        ||d||, the l2 norm of the change of all parameters.
+    profile_groups : ndarray of int64, shape (2,)
+        The best- and the worst-served group at the reference.
+    profile_steps : ndarray of float64, shape (S,)
+        Steps from the original weights.
+    profile_lengths : ndarray of float64, shape (2,)
+        Length of one step: along the top eigenvector, one that adds one nat to second order for the steeper
+        group; along the quantization direction, the change that `profile_precision` makes.
+    profile_losses : ndarray of float64, shape (2, 2, S)
+        Loss of those groups along the top eigenvector and along the quantization direction.
+    profile_precision : str
+        The one that gives the quantization direction.
+    """
+
+    images: np.ndarray
+    gradient_norms: np.ndarray
+    lambda_max: np.ndarray
+    residuals: np.ndarray
+    matvecs: np.ndarray
+    traces: np.ndarray
+    trace_errors: np.ndarray
+    change_norms: np.ndarray
+    profile_groups: np.ndarray
+    profile_steps: np.ndarray
+    profile_lengths: np.ndarray
+    profile_losses: np.ndarray
+    profile_precision: str
+
+    PER_PRECISION = (
+        "gradient_norms",
+        "lambda_max",
+        "residuals",
+        "matvecs",
+        "traces",
+        "trace_errors",
+        "change_norms",
+    )
+
+
+def arrays_of(statistics):
+    """The arrays of a statistics object by the names of its fields."""
+    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def at_precisions(statistics, rows):
+    """The same statistics with only these rows of what is kept per precision."""
+    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    kept = {name: value[rows] for name, value in values.items() if name in statistics.PER_PRECISION}
+    return type(statistics)(**{**values, **kept})
+
+
+def joined(first, second):
+    """The statistics of one model at the precisions of both; None where either is None."""
+    if first is None or second is None:
+        return None
+    values = {field.name: getattr(first, field.name) for field in fields(first)}
+    kept = {name: np.concatenate([values[name], getattr(second, name)]) for name in first.PER_PRECISION}
+    return type(first)(**{**values, **kept})
+
+
+_BINS = 61
+
+
+_REACH = 4.0
+
+
+def collect_statistics(original, quantized, precisions):
+    """Compare the weights of quantized models with the original's.
+
+    Parameters
+    ----------
+    original : torch.nn.Module
+    quantized : sequence of torch.nn.Module
+        What `quantskew.quantization.ptq.quantize_model` made of it, one a precision.
+    precisions : sequence of str
+
+    Returns
+    -------
+    WeightStatistics
+    """
+    weights = weight_parameters(original)
+    shape = (len(precisions), len(weights))
+    difference, magnitude = np.zeros(shape), np.zeros(shape)
+    zeros = np.zeros(shape, dtype=np.int64)
+    histogram = np.zeros((len(precisions), _BINS), dtype=np.int64)
+    for row, model in enumerate(quantized):
+        pairs = zip(weights.items(), weight_parameters(model).values(), strict=True)
+        for column, ((layer, weight), parameter) in enumerate(pairs):
+            weight, values = weight.detach().float(), parameter.detach().float()
+            codes = model.quantized.get(layer)
+            zeros[row, column] = int((values == 0).sum()) if codes is None else codes.zeros
+            magnitude[row, column] = float(values.abs().sum(dtype=torch.float64))
+            difference[row, column] = float((values - weight).abs_().sum(dtype=torch.float64))
+            histogram[row] += _count_bins(values, float(weight.std(correction=0)))
+    sizes = np.array([weight.numel() for weight in weights.values()], dtype=np.int64)
+    edges = np.linspace(-_REACH, _REACH, _BINS + 1)
+    return WeightStatistics(tuple(weights), sizes, difference, zeros, magnitude, edges, histogram)
+
+
+def _count_bins(values, spread):
+    scaled = (values / max(spread, torch.finfo(torch.float32).tiny)).clamp_(-_REACH, _REACH)
+    # The number of bins is odd, so that exact zeros fall into the middle of one and not on an edge.
+    # In pieces, since histc counts in fp32, which is exact up to 2^24.
+    pieces = scaled.flatten().split(2**23)
+    counted = sum(torch.histc(piece, _BINS, -_REACH, _REACH).to(torch.int64) for piece in pieces)
+    return counted.cpu().numpy()

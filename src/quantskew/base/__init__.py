@@ -1,1 +1,0 @@
-"""What everything else stands on: whole files, locks, groups of samples, and where results come from."""

@@ -1,0 +1,225 @@
+"""What of an executed chapter goes into its page: its text with the outputs, and links between pages."""
+
+import hashlib
+import json
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+from jupyter_core.utils import ensure_event_loop
+
+from quantskew.book.execution import (
+    check_parameters,
+    declared_parameters,
+    execute,
+    read_text_notebook,
+)
+from quantskew.cache import digest, write_bytes
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def with_outputs(text, executed):
+    """The text notebook with the outputs of an executed one, cell by cell.
+
+    The cell that papermill injects has no place in the text; it is kept, hidden from the page.  Widgets are
+    left out: without their kernel they are dead, and their ids are random.
+    """
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"]
+    merged = []
+    for cell in text.cells:
+        if cell.cell_type != "code":
+            merged.append(cell)
+            continue
+        done = ran.pop(0)
+        cell.outputs = [output for output in done.outputs if not _is_dead(output)]
+        cell.execution_count = done.execution_count
+        for output in cell.outputs:
+            output.get("data", {}).pop(_WIDGET, None)
+        merged.append(cell)
+        if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
+            injected = ran.pop(0)
+            injected.metadata["tags"] = ["injected-parameters", "remove-cell"]
+            merged.append(injected)
+    for position, cell in enumerate(merged):
+        # Ids are random; numbers keep a page the same from run to run.
+        cell["id"] = f"cell-{position}"
+    text.cells = merged
+    return text
+
+
+def _is_dead(output):
+    """Whether nothing is left of an output without its kernel: a progress bar's text says that it began."""
+    forms = set(output.get("data", {}))
+    return _WIDGET in forms and forms <= {_WIDGET, "text/plain"}
+
+
+def lead_to_pages(notebook, stems):
+    """The notebook with its links to other chapters' texts turned into links to their pages.
+
+    Texts link to texts, since that is what JupyterLab and a repository's web page can open.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        Changed in place.
+    stems : sequence of str
+        Names of the chapters' files, without their endings.
+
+    Examples
+    --------
+    >>> import nbformat
+    >>> text = nbformat.v4.new_markdown_cell("[Next](02_logits.md#norms), [more](notes.md)")
+    >>> lead_to_pages(nbformat.v4.new_notebook(cells=[text]), ["02_logits"]).cells[0].source
+    '[Next](02_logits.ipynb#norms), [more](notes.md)'
+    """
+    chapter = "|".join(map(re.escape, stems))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(rf"\]\(({chapter})\.md(?=[)#])", r"](\1.ipynb", cell.source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:
+                # Raw HTML is not looked into by the renderer.
+                link = rf'href="({chapter})\.md(?=["#])'
+                data["text/html"] = re.sub(link, r'href="\1.html', data["text/html"])
+    return notebook
+
+
+# Each kernel holds about a gigabyte.
+_MOST_AT_ONCE = 4
+_THREADS = "OMP_NUM_THREADS"
+
+
+def surroundings(root, *patterns):
+    """Digest of what every chapter depends on beside its own text: the package, the records, and more files.
+
+    Parameters
+    ----------
+    root : path
+        The repository.
+    *patterns : str
+        Of further files below it.
+    """
+    content, root = hashlib.sha256(), Path(root)
+    package = sorted(Path(__file__).parents[1].rglob("*.py"))
+    others = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    for path in package + sorted((root / "book" / "records").glob("*.safetensors")) + others:
+        content.update(path.name.encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def chapter_key(text, parameters, surrounding):
+    """Digest of everything that a chapter's outputs depend on: its code and tags, not its prose."""
+    code = [cell for cell in text.cells if cell.cell_type == "code"]
+    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code]
+    return digest([cells, parameters, surrounding])
+
+
+def build(root, parameters=None, at_once=None):
+    """Execute every chapter of a book whose outputs are not at hand, and lay them out for rendering.
+
+    The processors are shared out between the chapters that are executed at once, since small models gain
+    little from a second one.
+
+    Parameters
+    ----------
+    root : path
+        The repository: text in ``notebooks/``, executed chapters to ``book/chapters/``, the store of
+        outputs in ``.cache/chapters/``.
+    parameters : dict, optional
+        The same for every chapter that declares them.
+    at_once : int, optional
+        How many chapters are executed at the same time; by default one for each processor, four at most.
+
+    Returns
+    -------
+    list of Path
+        The chapters, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no chapters.
+    ValueError
+        If a parameter is not declared, or has another type.
+    RuntimeError
+        If a chapter fails; those that have not begun are not executed then.
+    """
+    root = Path(root)
+    texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
+    if not texts:
+        raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
+    own_parameters = _share_out(parameters or {}, texts)
+    surrounding = surroundings(root, "notebooks/grids/*.yml")
+    folder = root / ".cache" / "chapters"
+    keys = {source: chapter_key(text, own_parameters[source], surrounding) for source, text in texts.items()}
+    stores = {source: folder / f"{source.stem}-{key}.ipynb" for source, key in keys.items()}
+
+    def prepare(number, source):
+        name = f"[{number}/{len(texts)}] {source.stem}:"
+        if stores[source].exists():
+            print(name, "unchanged", flush=True)
+            return
+        print(name, "executing", flush=True)
+        start = time.perf_counter()
+        try:
+            execute(source, stores[source], own_parameters[source], cwd=root, progress=False)
+        finally:
+            # The kernel's client makes a loop for each thread, and leaves it open.
+            ensure_event_loop().close()
+        print(f"{name} executed in {time.perf_counter() - start:.0f} s", flush=True)
+
+    _for_all(prepare, enumerate(texts, 1), at_once or min(_processors(), _MOST_AT_ONCE))
+    return [_lay_out(root, source, texts, stores[source]) for source in texts]
+
+
+def _processors():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _for_all(prepare, arguments, at_once):
+    """Call a function with each of the arguments, some at once; the first error ends it."""
+    given = os.environ.get(_THREADS)
+    os.environ[_THREADS] = given or str(max(1, _processors() // at_once))
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            running = [pool.submit(prepare, *own) for own in arguments]
+            try:
+                for done in as_completed(running):
+                    done.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        del os.environ[_THREADS]
+        if given:
+            os.environ[_THREADS] = given
+
+
+def _lay_out(root, source, texts, store):
+    """Write the chapter that the renderer reads."""
+    merged = with_outputs(texts[source], nbformat.read(store, as_version=4))
+    lead_to_pages(merged, [path.stem for path in texts])
+    chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
+    content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    # An untouched file lets the renderer skip the page.
+    if not chapter.exists() or chapter.read_bytes() != content:
+        write_bytes(chapter, content)
+    return chapter
+
+
+def _share_out(parameters, texts):
+    """The parameters that each chapter declares, all checked before the first chapter runs."""
+    shares = {}
+    for source, text in texts.items():
+        declared = declared_parameters(text)
+        shares[source] = {key: value for key, value in parameters.items() if key in declared}
+        check_parameters(text, shares[source], source.name)
+    unknown = sorted(parameters.keys() - set().union(*shares.values()))
+    if unknown:
+        known = sorted(set().union(*map(declared_parameters, texts.values())))
+        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(known)}")
+    return shares

@@ -1,0 +1,199 @@
+"""Text notebooks (jupytext MyST), and the reader that lets papermill run them.
+
+papermill loads this module while it is being imported, so nothing here may import papermill.
+"""
+
+import ast
+import os
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from traitlets.config import Config
+
+from quantskew.cache import replacing, write_bytes
+
+
+def read_text_notebook(path):
+    """A text notebook as notebook node.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none at `path`.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no chapter at {path}")
+    return jupytext.read(path)
+
+
+class TextNotebookHandler:
+    """Lets papermill read the text notebooks below ``notebooks/`` (entry point ``papermill.io``)."""
+
+    @classmethod
+    def read(cls, path):
+        """The notebook as JSON, or the text of a parameter file."""
+        if Path(path).suffix == ".md":
+            return nbformat.writes(read_text_notebook(path))
+        return Path(path).read_text(encoding="utf-8")
+
+    @classmethod
+    def listdir(cls, path):
+        """Files in a folder."""
+        return [str(entry) for entry in sorted(Path(path).iterdir())]
+
+    @classmethod
+    def write(cls, buffer, path):
+        """Write an executed notebook; the text sources are never written."""
+        if Path(path).suffix == ".md":
+            raise ValueError(f"{path} is a chapter's source; name an .ipynb for the executed notebook")
+        write_bytes(path, buffer.encode())
+
+    @classmethod
+    def pretty_path(cls, path):
+        """The path as it is shown."""
+        return str(path)
+
+
+def declared_parameters(notebook):
+    """Names and default values in a notebook's ``parameters`` cell.
+
+    Examples
+    --------
+    >>> import nbformat
+    >>> source = 'seed: int = 0  # of the run'
+    >>> cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    >>> declared_parameters(nbformat.v4.new_notebook(cells=[cell]))
+    {'seed': 0}
+    """
+    declared = {}
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.AnnAssign) and node.value is not None:
+                    declared[node.target.id] = ast.literal_eval(node.value)
+    return declared
+
+
+def check_parameters(notebook, parameters, name):
+    """Refuse parameters that a chapter does not declare, or that have another type.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
+    declared = declared_parameters(notebook)
+    # A parameter that is empty by default is a name or a path.
+    kinds = {key: str if default is None else type(default) for key, default in declared.items()}
+    check_declared(declared, kinds, parameters, name)
+
+
+def check_declared(declared, kinds, parameters, name):
+    """Refuse parameters that are not declared, or that have another type.
+
+    Parameters
+    ----------
+    declared : dict of str to object
+        Defaults, which always fit.
+    kinds : dict of str to type
+        A whole number serves for a float.
+    parameters : dict
+    name : str
+        Of what declares them.
+
+    Raises
+    ------
+    ValueError
+        The message lists the declared parameters with their defaults.
+    """
+    listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
+    for key, value in parameters.items():
+        if key not in declared:
+            raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
+        default, expected = declared[key], kinds[key]
+        fits = type(value) is expected or (expected is float and type(value) is int) or value is default
+        if not fits:
+            raise ValueError(
+                f"{name}: {key} must be of type {expected.__name__}, not {type(value).__name__} ({value!r}); "
+                f"it declares {listing}"
+            )
+
+
+CELL_TIMEOUT = 900
+START_TIMEOUT = 120
+
+
+def execute(source, output, parameters=None, cwd=".", progress=True, timeout=None):
+    """Execute one chapter with papermill; the output appears only when every cell has run.
+
+    Parameters
+    ----------
+    source : path
+        Text notebook.
+    output : path
+        Executed notebook.
+    parameters : dict, optional
+    cwd : path
+        Where the kernel runs.
+    progress : bool
+        Whether papermill shows its progress bar.
+    timeout : int, optional
+        Seconds that a cell may take; by default `CELL_TIMEOUT`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is refused (before anything runs).
+    RuntimeError
+        If a cell fails, with the cell's error.
+    """
+    # papermill loads this module for its reader, so it cannot be imported first.
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters, timeout = parameters or {}, timeout or CELL_TIMEOUT
+    notebook = read_text_notebook(source)
+    check_parameters(notebook, parameters, Path(source).name)
+    with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
+        plain = Path(folder) / f"{Path(source).stem}.ipynb"
+        nbformat.write(notebook, plain)
+        executed = Path(folder) / "executed.ipynb"
+        try:
+            papermill.execute_notebook(
+                str(plain),
+                str(executed),
+                parameters,
+                cwd=str(cwd),
+                progress_bar=progress,
+                execution_timeout=timeout,
+                start_timeout=START_TIMEOUT,
+                # Only a whole notebook is kept, so that it need not be written after every cell.
+                request_save_on_cell_execute=False,
+                autosave_cell_every=0,
+                config=_own_sockets(folder),
+                # All outputs are here by then, and torch takes seconds to go.
+                shutdown_kernel="immediate",
+            )
+        except PapermillExecutionError as error:
+            raise RuntimeError(
+                f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+            ) from error
+        except CellTimeoutError as error:
+            raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
+        except DeadKernelError as error:
+            raise RuntimeError(f"{source}: its kernel died; was it out of memory?") from error
+        partial.write_bytes(executed.read_bytes())
+
+
+def _own_sockets(folder):
+    """Let a kernel be reached through files in a folder of its own.
+
+    Ports are chosen before they are taken, so that of many kernels that start at once two may get the same.
+    """
+    path = f"{folder}/kernel"
+    # The operating system allows about a hundred letters.
+    usable = os.name == "posix" and len(path) < 90
+    return Config({"KernelManager": {"transport": "ipc", "ip": path}} if usable else {})

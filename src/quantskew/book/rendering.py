@@ -1,0 +1,180 @@
+"""Where a page of the book comes from, and where it can be run.
+
+A chapter's page is rendered from an executed notebook that git does not have, so the theme's own links would
+lead nowhere.  These lead to the text that the notebook was made from.  They need to know where the repository
+is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no such links.
+"""
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+import nbformat
+from docutils import nodes
+from sphinx.errors import ConfigError
+
+_PAGES, _TEXTS = "book/chapters/", "notebooks/"
+# Colab opens notebooks on GitHub only: the workflow that publishes the book puts them on this branch.
+_EXECUTED = "executed"
+
+
+def source(page):
+    """The file in the repository that a page is made from.
+
+    Examples
+    --------
+    >>> source("book/chapters/02_logits"), source("book/data")
+    ('notebooks/02_logits.md', 'book/data.md')
+    """
+    return f"{_TEXTS}{page.removeprefix(_PAGES)}.md" if page.startswith(_PAGES) else f"{page}.md"
+
+
+def links(page, repository, branch="main"):
+    """Addresses of a page's source and, for a chapter, of where it runs, by name.
+
+    Parameters
+    ----------
+    page : str
+        Its path in the book, without an ending.
+    repository : str
+        ``https://github.com/OWNER/NAME``; empty for no links.
+    branch : str
+
+    Raises
+    ------
+    ValueError
+        If `repository` is something else.
+
+    Examples
+    --------
+    >>> links("book/chapters/02_logits", "https://github.com/me/skew")["Binder"]
+    'https://mybinder.org/v2/gh/me/skew/main?urlpath=lab/tree/notebooks/02_logits.md'
+    """
+    if not repository:
+        return {}
+    address = urlparse(repository)
+    name = address.path.strip("/").removesuffix(".git")
+    if address.scheme != "https" or address.netloc != "github.com" or name.count("/") != 1:
+        raise ValueError(
+            "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME; "
+            f"got {repository!r}"
+        )
+    found = {"Source": f"https://github.com/{name}/blob/{branch}/{source(page)}"}
+    if page.startswith(_PAGES):
+        found["Binder"] = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{source(page)}"
+        notebook = f"{name}/blob/{_EXECUTED}/{page.removeprefix(_PAGES)}.ipynb"
+        found["Colab"] = f"https://colab.research.google.com/github/{notebook}"
+    return found
+
+
+def with_installation(notebook, repository):
+    """A notebook that fetches the book's repository first, where its package is not installed.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        Changed in place.
+    repository : str
+    """
+    folder = urlparse(repository).path.strip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    lines = [
+        "# Where the package is missing, as in Colab: fetch it, with the book's records.",
+        "import importlib.util",
+        "",
+        'if importlib.util.find_spec("quantskew") is None:',
+        f"    !git clone --quiet --depth 1 {repository}",
+        f"    %cd {folder}",
+        '    %pip install --quiet ".[book]"',
+    ]
+    cell = nbformat.v4.new_code_cell("\n".join(lines), id="installation")
+    notebook.cells.insert(0, cell)
+    return notebook
+
+
+_LOOKS = {
+    "Source": ("fas fa-file-lines", "The text that this page is made from"),
+    "Binder": ("_static/images/logo_binder.svg", "Run this chapter on Binder"),
+    "Colab": ("_static/images/logo_colab.png", "Run this chapter in Colab"),
+}
+# Sphinx breaks tables of more rows than this over pages, and then no longer breaks the lines in their cells.
+_LONG = 30
+# In characters, of a column of a long table.
+_NARROWEST, _WIDEST = 8, 40
+
+
+def _repository(app):
+    options = app.config.html_theme_options
+    return options.get("repository_url", ""), options.get("repository_branch") or "main"
+
+
+def check_repository(app):
+    """Refuse an address of the repository that no link can be made of, before anything is rendered."""
+    try:
+        links("", *_repository(app))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def add_buttons(app, page, template, context, doctree):
+    """Links to a page's source and to where it runs, in a group of buttons at its head."""
+    found = links(page, *_repository(app)) if doctree else {}
+    buttons = [
+        {
+            "type": "link",
+            "text": name,
+            "url": address,
+            "icon": _LOOKS[name][0],
+            "tooltip": _LOOKS[name][1],
+            "label": f"{name.lower()}-button",
+        }
+        for name, address in found.items()
+    ]
+    if buttons:
+        group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons", "buttons": buttons}
+        context["header_buttons"].append({**group, "tooltip": "Source, and where to run it"})
+
+
+def drop_thebe(app, page, template, context, doctree):
+    """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [
+        script
+        for script in scripts
+        if "thebe" not in str(script.filename).lower() + script.attributes.get("body", "").lower()
+    ]
+
+
+def prepare_downloads(app, error):
+    """Let the notebooks that pages offer for download fetch the package themselves."""
+    repository, _ = _repository(app)
+    if error or not repository or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_sources" / "book" / "chapters").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        # A page that was not rendered anew has its notebook from the build before.
+        if notebook.cells[0].get("id") != "installation":
+            nbformat.write(with_installation(notebook, repository), path)
+
+
+def fit_tables(app, doctree, page):
+    """Give the columns of long tables widths by their words, where the book becomes a PDF."""
+    if app.builder.format != "latex":
+        return
+    for table in doctree.findall(nodes.table):
+        rows = [[entry.astext() for entry in row.children] for row in table.findall(nodes.row)]
+        if len(rows) <= _LONG:
+            continue
+        columns = zip(*rows, strict=True)
+        for column, cells in zip(table.findall(nodes.colspec), columns, strict=True):
+            column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
+        table["classes"].append("colwidths-given")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("builder-inited", check_repository)
+    # After the theme, which makes the list of buttons at 500 and fills it at 501.
+    app.connect("html-page-context", add_buttons, priority=600)
+    app.connect("html-page-context", drop_thebe, priority=600)
+    app.connect("doctree-resolved", fit_tables)
+    app.connect("build-finished", prepare_downloads)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

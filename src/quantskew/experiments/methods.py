@@ -1,0 +1,138 @@
+"""Ways to mitigate the disparate harm of quantization, as data (section 5 of the paper, and beyond it)."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from quantskew.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to a quantized model.
+
+    Attributes
+    ----------
+    key : str
+    title : str
+        As figures and tables name it.
+    targets : str, optional
+        U-O: what the groups are sampled to, see `quantskew.training.sampling.target_counts`.
+    weights : {None, "paper", "difficulty"}
+        WCR: the paper's scheme for the group with fewest training images, or the validation losses of the
+        model that is trained without weights.
+    retraining : {None, "fp32", "qat", "qat from scratch"}
+        What follows the float training: `tuning_recipe` in floating point, or with quantized weights, or
+        (without any float training) all of its steps with quantized weights.
+    quantizer : dict
+        Options of `quantskew.quantization.ptq.quantize_model`.
+    reestimate : bool
+        Whether the batch norms of the quantized model are re-estimated on training images.
+    """
+
+    key: str
+    title: str
+    targets: str | None = None
+    weights: str | None = None
+    retraining: str | None = None
+    quantizer: dict = field(default_factory=dict)
+    reestimate: bool = False
+
+    @property
+    def trains_quantized(self):
+        """Whether each precision has a model that was trained at that precision."""
+        return self.retraining in ("qat", "qat from scratch")
+
+
+_FAIR = {"targets": "mean", "weights": "paper"}
+_MSE = {"per_channel": True, "scheme": "mse"}
+_METHODS = (
+    Method("ptq", "PTQ"),
+    Method("u-o", "U-O", targets="mean"),
+    Method("wcr", "WCR", weights="paper"),
+    Method("wcr-difficulty", "WCR by difficulty", weights="difficulty"),
+    Method("u-o+wcr", "U-O + WCR", **_FAIR),
+    Method("mpqat", "MPQAT", retraining="qat"),
+    Method("fair-qat", "Fair QAT", **_FAIR, retraining="qat"),
+    Method("fine-tuned", "fp32 fine-tuning, then PTQ", retraining="fp32"),
+    Method("qat-scratch", "MPQAT from scratch", retraining="qat from scratch"),
+    Method("per-channel", "per-channel steps", quantizer={"per_channel": True}),
+    Method("mse", "MSE clipping", quantizer={"scheme": "mse"}),
+    Method("per-channel-mse", "per-channel MSE clipping", quantizer=_MSE),
+    Method("bias", "bias correction", quantizer={"bias_correction": True}),
+    Method("boundary", "first and last layer int8", quantizer={"boundary_precision": "int8"}),
+    Method("batchnorm", "batch norm re-estimated", reestimate=True),
+    Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
+    Method(
+        "no-training",
+        "per-channel MSE + batch norm + int8 ends",
+        quantizer={**_MSE, "boundary_precision": "int8"},
+        reestimate=True,
+    ),
+)
+METHODS = {method.key: method for method in _METHODS}
+# Figures 11 and 12 of the paper.
+PAPER = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat", "fair-qat")
+# PTQ against QAT, the start and the number of steps held equal.
+CONTROLLED = ("ptq", "fine-tuned", "mpqat", "qat-scratch")
+# What needs no training.
+FIXES = (
+    "ptq",
+    "per-channel",
+    "mse",
+    "per-channel-mse",
+    "bias",
+    "boundary",
+    "batchnorm",
+    "mse+batchnorm",
+    "no-training",
+)
+# The methods that the book keeps records of, and those of which it keeps several seeds: claims rest on
+# them, and all of all would be too large for a repository.
+RECORDED = tuple(dict.fromkeys([*PAPER, "wcr-difficulty", *CONTROLLED, *FIXES]))
+REPEATED = (*PAPER, "fine-tuned")
+
+
+def get(key):
+    """The method of that key.
+
+    Raises
+    ------
+    ValueError
+        If it is not known; the message lists the known ones.
+    """
+    if key not in METHODS:
+        raise ValueError(f"unknown method {key!r}; known: {', '.join(METHODS)}")
+    return METHODS[key]
+
+
+def titled(audits, keys):
+    """Those of a set's methods that it has, by the titles that figures and tables show.
+
+    Parameters
+    ----------
+    audits : dict of str to list of Audit
+    keys : sequence of str
+
+    Returns
+    -------
+    dict of str to list of Audit
+        In the order of `keys`.
+    """
+    return {get(key).title: audits[key] for key in keys if key in audits}
+
+
+def tuning_recipe(recipe: Recipe):
+    """How a trained model is trained again: a seventh of the epochs, a fifth of the learning rate, cosine.
+
+    Examples
+    --------
+    >>> recipe = tuning_recipe(Recipe(epochs=13, learning_rate=0.05))
+    >>> recipe.epochs, recipe.learning_rate, recipe.schedule
+    (2, 0.01, 'cosine')
+    """
+    return dataclasses.replace(
+        recipe,
+        epochs=max(1, round(recipe.epochs / 7)),
+        learning_rate=recipe.learning_rate / 5,
+        schedule="cosine",
+    )

@@ -1,0 +1,142 @@
+"""The impact flow of quantization (Fig. 2 of the paper): the chain that the chapters follow.
+
+The map has a place for each chapter: the chain of the paper, and what comes before and after it.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+from quantskew.figures.style import book_style
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One place of the map: its name, what happens there, the paper's section and the chapter."""
+
+    name: str
+    happens: str
+    section: str
+    chapter: str
+
+
+QUESTION = (Stage("problem", "who loses accuracy", "1, 3", "00_problem"),)
+FORWARD = (
+    Stage("weights", "move and turn to zero", "4.1", "01_weights"),
+    Stage("logits", "turn and lose variance", "4.2", "02_logits"),
+    Stage("softmax", "moves to the boundary", "4.2", "03_softmax"),
+    Stage("loss", "rises, accuracy falls", "4.3", "04_loss"),
+)
+BACKWARD = (
+    Stage("gradients", "grow for small groups", "4.4", "05_gradients"),
+    Stage("Hessian", "shows steeper loss", "4.5", "06_hessian"),
+)
+ANSWERS = (
+    Stage("difficulty", "small, or hard?", "4.6", "07_difficulty"),
+    Stage("mitigation", "what helps, and when", "5", "08_mitigation"),
+    Stage("scorecard", "which claims hold", "all", "09_what_held_up"),
+)
+# Only in the passes does one stage lead to the next.
+_PARTS = {
+    "question": (QUESTION, ", "),
+    "forward pass": (FORWARD, " → "),
+    "backward pass": (BACKWARD, " → "),
+    "what can be done": (ANSWERS, ", "),
+}
+STAGES = tuple(stage for stages, _ in _PARTS.values() for stage in stages)
+
+
+class Map:
+    """The map of the book, part by part, with one stage marked: the reader's place.
+
+    Its links lead to the chapters' text, so that they open the next notebook in JupyterLab; in the book they
+    lead to the pages (`quantskew.book.chapters.build`).
+
+    Parameters
+    ----------
+    here : str, optional
+        Name of the stage of this chapter.
+
+    Raises
+    ------
+    ValueError
+        If there is no such stage.
+
+    Examples
+    --------
+    >>> Map("logits")
+    question: problem
+    forward pass: weights → [logits] → softmax → loss
+    backward pass: gradients → Hessian
+    what can be done: difficulty, mitigation, scorecard
+    """
+
+    def __init__(self, here=None):
+        names = [stage.name for stage in STAGES]
+        if here is not None and here not in names:
+            raise ValueError(f"unknown stage {here!r}; known: {', '.join(names)}")
+        self.here = here
+
+    def __repr__(self):
+        lines = []
+        for part, (stages, arrow) in _PARTS.items():
+            names = [f"[{s.name}]" if s.name == self.here else s.name for s in stages]
+            lines.append(f"{part}: {arrow.join(names)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        parts = "".join(
+            f'<li class="part" style="--stages: {len(stages)}"><span class="title">{part}</span>'
+            f'<ol class="{"chain" if "→" in arrow else "list"}">{"".join(map(self._item, stages))}</ol></li>'
+            for part, (stages, arrow) in _PARTS.items()
+        )
+        return f'<nav class="impact-flow" aria-label="Impact flow of quantization"><ol>{parts}</ol></nav>'
+
+    def _item(self, stage):
+        text = f"<strong>{escape(stage.name)}</strong> <span>{escape(stage.happens)}</span>"
+        if stage.name == self.here:
+            return f'<li class="here" aria-current="page">{text}</li>'
+        return f'<li><a href="{stage.chapter}.md">{text}</a></li>'
+
+
+def picture():
+    """The impact flow as a figure: the forward pass above, the backward pass below."""
+    with book_style():
+        figure, axes = plt.subplots(figsize=(7.4, 3.0), layout="constrained")
+        _draw(axes)
+        plt.close(figure)
+    return figure
+
+
+def _draw(axes):
+    axes.set_xlim(0, 10)
+    axes.set_ylim(0, 4)
+    axes.axis("off")
+    axes.text(0.1, 3.75, "forward pass", fontweight="bold")
+    axes.text(0.1, 0.1, "backward pass, without an update", fontweight="bold")
+    for column, stage in enumerate(FORWARD):
+        _box(axes, 0.1 + 2.5 * column, 2.4, stage, "#e9e4f2")
+    for column, stage in enumerate(BACKWARD):
+        _box(axes, 7.6 - 2.5 * column, 0.6, stage, "#fbe6d4")
+    for column in range(3):
+        _arrow(axes, (2.3 + 2.5 * column, 2.95), (2.6 + 2.5 * column, 2.95))
+    _arrow(axes, (8.7, 2.4), (8.7, 1.7))
+    _arrow(axes, (7.6, 1.15), (7.3, 1.15))
+    axes.text(0.1, 1.15, "lower precision", va="center", fontstyle="italic")
+    _arrow(axes, (1.2, 1.4), (1.2, 2.4))
+
+
+def _box(axes, x, y, stage, color):
+    axes.add_patch(
+        FancyBboxPatch((x, y), 2.2, 1.1, boxstyle="round,pad=0,rounding_size=0.12", fc=color, ec="#444444")
+    )
+    axes.text(x + 1.1, y + 0.78, stage.name, ha="center", va="center", fontweight="bold")
+    axes.text(
+        x + 1.1, y + 0.33, f"{stage.happens}\n(section {stage.section})", ha="center", va="center", fontsize=8
+    )
+
+
+def _arrow(axes, start, end):
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444"})

@@ -1,1 +1,0 @@
-"""Models, and their training by a recipe that is data."""

@@ -1,1 +1,0 @@
-"""From a text notebook to a page of the book."""

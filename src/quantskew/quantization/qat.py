@@ -1,0 +1,359 @@
+"""How weights are quantized while they are trained, as data: each part of QAT is a switch."""
+
+import copy
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from quantskew.quantization.batchnorm import reestimate
+from quantskew.quantization.grids import quantize_dequantize
+from quantskew.quantization.learned_step import LearnedStep, trainable_bits
+from quantskew.quantization.oscillation import (
+    Oscillations,
+    add_dampening_gradient,
+    cosine,
+    dampening_strength,
+)
+from quantskew.quantization.ptq import QuantizedWeight, weight_parameters
+from quantskew.training.loop import Hooks, fit
+
+
+@dataclass(frozen=True)
+class QATOptions:
+    """How weights are quantized while they are trained.
+
+    Attributes
+    ----------
+    precision : str
+        ``int2`` to ``int16``.
+    boundary_precision : str, optional
+        Of the first and the last layer; None gives them `precision`.
+    plan : dict of str to str, optional
+        Precisions of single layers by the name of their weight, ``fp32`` for one that is left alone; they go
+        before `precision` and `boundary_precision`.
+    learn_steps : bool
+        Whether the steps are learned or keep their first values, those of least squared error.
+    step_learning_rate : float
+        Of the steps' own Adam, which has no weight decay and no schedule.
+    dampening : float
+        lambda at the end of training; 0 for none.
+    ramp_start : float
+        Share of all steps after which lambda rises from 0, in [0, 1).
+    track : bool
+        Whether oscillations are counted (see `oscillating`); freezing counts them in any case.
+    freezing : None, float or pair of float
+        Weights that oscillate more often than this are frozen; a pair moves the threshold from its first to
+        its second value by half a cosine (Nagel et al.: 0.1, 0.01).
+    reestimate_batches : int
+        Batches from which batch norm is re-estimated at the end of each epoch; 0 keeps the running averages.
+
+    Raises
+    ------
+    ValueError
+        If a precision cannot be trained or a number is out of range.
+
+    Examples
+    --------
+    >>> QATOptions("int2", plan={"fc.weight": "fp32"}).boundary_precision
+    'int8'
+    """
+
+    precision: str = "int4"
+    boundary_precision: str | None = "int8"
+    plan: dict | None = None
+    learn_steps: bool = True
+    step_learning_rate: float = 1e-5
+    dampening: float = 0.1
+    ramp_start: float = 0.25
+    track: bool = False
+    freezing: float | tuple | None = None
+    reestimate_batches: int = 50
+
+    def __post_init__(self):
+        trainable_bits(self.precision)
+        if self.boundary_precision is not None:
+            trainable_bits(self.boundary_precision)
+        for name, precision in (self.plan or {}).items():
+            if precision != "fp32":
+                try:
+                    trainable_bits(precision)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        if not self.step_learning_rate > 0:
+            raise ValueError(f"step_learning_rate must be larger than 0; got {self.step_learning_rate}")
+        if not self.dampening >= 0:
+            raise ValueError(f"dampening must be at least 0; got {self.dampening}")
+        if not 0 <= self.ramp_start < 1:
+            raise ValueError(f"ramp_start must be in [0, 1); got {self.ramp_start}")
+        pair = isinstance(self.freezing, tuple | list) and len(self.freezing) == 2
+        if not (self.freezing is None or pair or isinstance(self.freezing, float | int)):
+            raise ValueError(f"freezing is None, a number or a pair of numbers; got {self.freezing!r}")
+        if self.freezing is not None and not all(0 < value < 1 for value in self._thresholds):
+            raise ValueError(f"freezing thresholds must be between 0 and 1; got {self.freezing}")
+        if self.reestimate_batches < 0:
+            raise ValueError(f"reestimate_batches must be at least 0; got {self.reestimate_batches}")
+
+    @property
+    def _thresholds(self):
+        if isinstance(self.freezing, float | int):
+            return (self.freezing, self.freezing)
+        return tuple(self.freezing)
+
+    def threshold(self, progress):
+        """Frequency above which a weight is frozen when `progress` of the steps are done."""
+        return cosine(*self._thresholds, progress)
+
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def layer_precisions(model, options):
+    """The precision of each weight that is quantized, by its name, in order.
+
+    Raises
+    ------
+    ValueError
+        If the plan names a layer that the model does not have, or nothing is left to quantize.
+
+    Examples
+    --------
+    >>> from quantskew.quantization.qat import QATOptions
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> layer_precisions(model, QATOptions("int4", plan={"2.weight": "fp32"}))
+    {'0.weight': 'int8', '1.weight': 'int4'}
+    """
+    names, plan = list(weight_parameters(model)), options.plan or {}
+    for name in plan:
+        if name not in names:
+            raise ValueError(f"the plan names an unknown layer {name!r}; known: {', '.join(names)}")
+    inner = dict.fromkeys(names, options.precision)
+    boundary = dict.fromkeys(names[:1] + names[-1:], options.boundary_precision or options.precision)
+    chosen = {name: precision for name, precision in (inner | boundary | plan).items() if precision != "fp32"}
+    if not chosen:
+        raise ValueError("no convolution and no linear layer is left to quantize")
+    return chosen
+
+
+def prepare(model, options):
+    """A copy of a model that computes with quantized weights; the model itself is not changed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In floating point.
+    options : QATOptions
+
+    Returns
+    -------
+    torch.nn.Module
+        Each quantized weight has a `LearnedStep` as its parametrization, with `Oscillations` where these are
+        tracked.
+
+    Raises
+    ------
+    ValueError
+        If the model is prepared already, the plan does not fit it, or a weight is not finite (its layer is
+        named).
+
+    Examples
+    --------
+    >>> from quantskew.quantization.qat import QATOptions
+    >>> prepared = prepare(nn.Linear(2, 1), QATOptions("int2", boundary_precision=None))
+    >>> len(torch.unique(prepared.weight)) <= 4
+    True
+    """
+    if any(True for _ in _layers(model)):
+        raise ValueError("the model is prepared already; prepare a float model")
+    precisions = layer_precisions(model, options)
+    prepared = copy.deepcopy(model)
+    weights = weight_parameters(prepared)
+    steps = {}
+    for name, precision in precisions.items():
+        weight = weights[name]
+        try:
+            step = LearnedStep(weight, precision, options.learn_steps)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if options.track or options.freezing is not None:
+            step.oscillations = Oscillations(weight, step.step, step.low, step.high)
+        steps[id(weight)] = step
+    # A weight that several layers share has one step, in all of them.
+    for module in list(prepared.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) in steps:
+                parametrize.register_parametrization(module, name, steps[id(parameter)])
+                steps[id(parameter)].forget()
+    return prepared
+
+
+def _layers(model):
+    """Each quantized weight: its name, its module, its name there, the parameter and its step."""
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for name, chain in module.parametrizations.items():
+                if isinstance(chain[0], LearnedStep):
+                    yield f"{path}.{name}" if path else name, module, name, chain.original, chain[0]
+
+
+@torch.no_grad()
+def convert(prepared):
+    """The quantized model that a prepared one stands for, as `quantskew.quantization.ptq.quantize_model`
+    makes them.
+
+    Parameters
+    ----------
+    prepared : torch.nn.Module
+        Made by `prepare`; it is not changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode, with the float model's modules and the dequantized weights; its logits equal those
+        of the prepared model.  Its ``quantized`` maps the name of each quantized weight to its
+        `quantskew.quantization.ptq.QuantizedWeight`.
+
+    Raises
+    ------
+    ValueError
+        If the model is not prepared.
+    """
+    result = copy.deepcopy(prepared).eval()
+    quantized = {}
+    for name, module, own, weight, step in list(_layers(result)):
+        if not any(weight is other for other, _ in quantized.values()):
+            codes, values = quantize_dequantize(weight, step.grid)
+            weight.copy_(values)
+            quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
+        # A copied module shares the class that computes the weight; removing it must not reach the original.
+        shared = type(module)
+        module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+        parametrize.remove_parametrizations(module, own, leave_parametrized=False)
+        # The weight comes back at the end; a float model has its biases there.
+        for bias in [other for other in module._parameters if "bias" in other]:
+            module.register_parameter(bias, module._parameters.pop(bias))
+    if not quantized:
+        raise ValueError("the model has no quantized weight; make it with qat.prepare")
+    result.quantized = {name: record for name, (_, record) in quantized.items()}
+    return result
+
+
+def oscillating(prepared, threshold=0.005):
+    """Share of the weights of each tracked layer that oscillate more often than a threshold.
+
+    Parameters
+    ----------
+    prepared : torch.nn.Module
+        Made by `prepare` with `QATOptions.track` or with freezing.
+    threshold : float
+        Frequency from which a weight counts; Nagel et al. (2022) use 0.005.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    tracked = {
+        name: step.oscillations for name, *_, step in _layers(prepared) if hasattr(step, "oscillations")
+    }
+    return {name: float((kept.frequency > threshold).float().mean()) for name, kept in tracked.items()}
+
+
+class QAT(Hooks):
+    """What QAT adds to `quantskew.training.loop.fit`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Made by `prepare` with the same options.
+    options : QATOptions
+    """
+
+    def __init__(self, model, options):
+        self.model, self.options = model, options
+        self._quantized = []
+        for _, module, _, weight, step in _layers(model):
+            if not any(step is other for *_, other in self._quantized):
+                channels = weight.shape[1 if isinstance(module, _TRANSPOSED) else 0]
+                self._quantized.append((weight, channels, step))
+        if not self._quantized:
+            raise ValueError("the model has no quantized weight; make it with qat.prepare")
+        if options.freezing is not None and not hasattr(self._quantized[0][-1], "oscillations"):
+            raise ValueError("the model does not track oscillations; prepare it with the same options")
+
+    def identity(self):
+        """The options and the weights that training starts from."""
+        content = hashlib.sha256()
+        for value in self.model.state_dict().values():
+            content.update(value.cpu().contiguous().numpy())
+        return [dataclasses.asdict(self.options), content.hexdigest()]
+
+    def own_optimizers(self):
+        """Adam over the steps, where they are learned."""
+        if not self.options.learn_steps:
+            return []
+        return [
+            torch.optim.Adam([step.step for *_, step in self._quantized], self.options.step_learning_rate)
+        ]
+
+    def after_backward(self, progress):
+        """Add the gradient of the dampening loss, and count oscillations."""
+        strength = dampening_strength(self.options.dampening, self.options.ramp_start, progress)
+        for weight, channels, step in self._quantized:
+            if weight.grad is None:
+                # Not trained, or not part of the loss.
+                continue
+            if strength > 0:
+                add_dampening_gradient(
+                    weight.grad, weight, step.quantized, step.step, step.low, step.high, channels, strength
+                )
+            if hasattr(step, "oscillations"):
+                step.oscillations.observe(step.quantized, step.step)
+            step.forget()
+
+    def after_step(self, progress):
+        """Keep the steps positive and frozen weights where they are pinned."""
+        for weight, _, step in self._quantized:
+            step.keep_positive()
+            if self.options.freezing is not None:
+                step.oscillations.freeze(self.options.threshold(progress))
+                step.oscillations.pin(weight, step.step)
+
+    def before_evaluation(self, split, recipe):
+        """Re-estimate batch norm."""
+        if self.options.reestimate_batches:
+            reestimate(self.model, split, recipe, self.options.reestimate_batches)
+
+
+def train(
+    model, data, recipe, options, checkpoint=None, title="training with quantized weights", measure=None
+):
+    """Train a quantized copy of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The float model to start from; it is not changed.
+    data : Dataset
+    recipe : Recipe
+        Its weight decay acts on the weights, not on the steps.
+    options : QATOptions
+    checkpoint, title, measure
+        See `quantskew.training.loop.fit`; training goes on only with the same options and the same start.
+
+    Returns
+    -------
+    torch.nn.Module
+        The prepared model, trained; see `convert`.
+    list of dict
+        The history, see `quantskew.training.loop.fit`.
+
+    Raises
+    ------
+    ValueError
+        As `prepare` and `quantskew.training.loop.fit`.
+    """
+    prepared = prepare(model, options)
+    return prepared, fit(prepared, data, recipe, checkpoint, title, QAT(prepared, options), measure)

@@ -1,1 +1,0 @@
-"""Training with quantized weights (QAT), and what it needs (section 5 of the paper)."""

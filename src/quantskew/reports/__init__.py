@@ -1,1 +1,0 @@
-"""Tables and figures as files, for the command line."""

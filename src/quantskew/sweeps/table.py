@@ -1,0 +1,149 @@
+"""The results of a sweep in one tidy table: a row for each cell, Audit, precision, group and measure."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from quantskew.cache import replacing
+from quantskew.sweeps.cells import PLAN, result_of
+
+
+def gather(folder):
+    """The table of the cells of a sweep that are done.
+
+    Parameters
+    ----------
+    folder : path
+        Of the sweep.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``cell`` (its id), ``task`` (``audit`` or a chapter), one for each parameter that the grid
+        names (empty where the task has none of that name; a list is joined by commas), ``audit`` (its name in
+        the cache), ``audited`` (experiment, seed and method), and those of
+        `quantskew.measures.measure.audit_rows`. In the order of the grid.
+    """
+    plan, parts = _plan(folder), []
+    named = _named(plan)
+    for name, cell in plan["cells"].items():
+        result = result_of(folder, name, cell["key"])
+        for audit in result["audits"] if result else ():
+            values = {parameter: _flat(cell["settings"].get(parameter)) for parameter in named}
+            part = pd.DataFrame(audit["rows"])
+            facts = {"cell": name, "task": cell["task"], **values}
+            facts |= {"audit": audit["audit"], "audited": audit["audited"]}
+            parts.append(pd.concat([pd.DataFrame([facts] * len(part)), part], axis=1))
+    if not parts:
+        return pd.DataFrame(columns=["cell", "task", *named])
+    table = pd.concat(parts, ignore_index=True)
+    # Parameters keep their types, also where some cells have none.
+    table[named] = table[named].convert_dtypes()
+    return table
+
+
+def overview(folder):
+    """The cells of a sweep: a row for each.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``task``, one for each parameter that differs between cells, ``audits`` (how many it made or
+        took from the cache) and ``seconds`` (its own, without the start of its process; empty where it is
+        not done).
+    """
+    plan, rows = _plan(folder), []
+    for name, cell in plan["cells"].items():
+        result = result_of(folder, name, cell["key"]) or {"audits": [], "seconds": None}
+        values = {parameter: _flat(cell["settings"].get(parameter)) for parameter in _named(plan)}
+        made = {"audits": len(result["audits"]), "seconds": result["seconds"]}
+        rows.append({"task": cell["task"], **values, **made})
+    table = pd.DataFrame(rows)
+    return table[["task", *_varied(table, _named(plan)), "audits", "seconds"]].convert_dtypes()
+
+
+def _plan(folder):
+    return json.loads((Path(folder) / PLAN).read_text(encoding="utf-8"))
+
+
+def _named(plan):
+    """Every parameter that the grid gives to any cell."""
+    return list(dict.fromkeys(name for cell in plan["cells"].values() for name in cell["given"]))
+
+
+def _varied(table, parameters):
+    return [name for name in parameters if table[name].nunique(dropna=False) > 1]
+
+
+def _in_words(name, value):
+    if isinstance(value, (bool, np.bool_)):
+        return name if value else f"no {name}"
+    return value if isinstance(value, str) else f"{name} {value}"
+
+
+def _flat(value):
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def write_table(folder):
+    """Write the table of a sweep into its folder, as ``table.parquet`` and ``table.csv``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `gather`.
+    """
+    folder, table = Path(folder), gather(folder)
+    with replacing(folder / "table.parquet") as partial:
+        table.to_parquet(partial, index=False)
+    with replacing(folder / "table.csv") as partial:
+        table.to_csv(partial, index=False)
+    return table
+
+
+def named_runs(table):
+    """The table with a column ``run``: in a few words, which Audit of which cell a row is of.
+
+    A run is named by the parameters that vary over the sweep, and by what was audited where a cell made
+    several Audits.  Precisions are not among them, since every figure shows them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        See `gather`.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Examples
+    --------
+    >>> facts = {"task": "audit", "experiment": "digits", "audited": "digits seed 0"}
+    >>> rows = [{"cell": s, "seed": s, "audit": s, **facts} for s in (0, 1)]
+    >>> named_runs(pd.DataFrame(rows)[["cell", "task", "experiment", "seed", "audit", "audited"]])["run"]
+    0    seed 0
+    1    seed 1
+    Name: run, dtype: object
+    """
+    parameters = list(table.columns[1 : table.columns.get_loc("audit")])
+    several = table.groupby("cell")["audit"].nunique().max() > 1
+    runs = table.drop_duplicates(["cell", "audit"])
+    varied = [name for name in _varied(runs, parameters) if name != "precisions"]
+    names = {}
+    for row in runs.to_dict("records"):
+        words = [_in_words(name, row[name]) for name in varied if not pd.isna(row[name])]
+        words += [row["audited"]] if several or not words else []
+        names[row["cell"], row["audit"]] = ", ".join(words)
+    # Audits that differ in what these words leave out are told apart by number.
+    seen = {}
+    for key, words in names.items():
+        seen[words] = seen.get(words, 0) + 1
+        names[key] = words if seen[words] == 1 else f"{words} ({seen[words]})"
+    keys = zip(table["cell"], table["audit"], strict=True)
+    return table.assign(run=pd.Series([names[key] for key in keys], index=table.index, dtype=object))

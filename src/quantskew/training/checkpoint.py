@@ -1,0 +1,118 @@
+"""The state of a training run on disk, replaced after each epoch: a killed run goes on from it."""
+
+import json
+import time
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from quantskew.cache import cache_dir, make_once, replacing
+from quantskew.training.models import load_weights
+
+_KEY = "quantskew.checkpoint"
+
+
+def save(path, run, model, optimizers, scheduler, history):
+    """Write the state of a run, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file.
+    run : str
+        Digest of what the run depends on; `restore` refuses the file for any other.
+    model : torch.nn.Module
+    optimizers : list of torch.optim.Optimizer
+    scheduler : torch.optim.lr_scheduler.LRScheduler
+    history : list of dict
+        JSON-able.
+    """
+    tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    for number, state in enumerate(states):
+        for index, values in state["state"].items():
+            prefix = f"optimizer/{number}/{index}"
+            tensors |= {f"{prefix}/{name}": value.contiguous() for name, value in values.items()}
+    resume = {
+        "run": run,
+        "history": history,
+        "param_groups": [state["param_groups"] for state in states],
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if not callable(v)},
+    }
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={_KEY: json.dumps(resume)})
+
+
+def restore(path, run, model, optimizers, scheduler):
+    """Put the state that `save` wrote back in place.
+
+    Returns
+    -------
+    list of dict
+        The history so far; empty where there is no such file.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole or belongs to another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            resume = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        return []
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to train anew") from error
+    if resume is None or resume["run"] != run:
+        raise ValueError(
+            f"{path} belongs to another recipe, data set or model; delete it or name another file"
+        )
+    moments = [{} for _ in optimizers]
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, number, index, moment = name.split("/")
+            moments[int(number)].setdefault(int(index), {})[moment] = value
+    model.load_state_dict({n.removeprefix("model/"): v for n, v in tensors.items() if n.startswith("model/")})
+    for optimizer, state, groups in zip(optimizers, moments, resume["param_groups"], strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict(resume["scheduler"])
+    return resume["history"]
+
+
+def train_once(model, path, train):
+    """Give a model the weights of a cache entry, which is made first where it is not there.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+    path : pathlib.Path
+    train : callable
+        Path of a checkpoint -> history; trains `model` in place.
+
+    Returns
+    -------
+    dict
+        ``history`` and ``seconds`` of training.
+    """
+
+    def make():
+        checkpoint = path.with_suffix(".checkpoint")
+        start = time.perf_counter()
+        history = train(checkpoint)
+        record = {"history": history, "seconds": round(time.perf_counter() - start, 1)}
+        state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+        with replacing(path) as partial:
+            save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
+        checkpoint.unlink(missing_ok=True)
+
+    make_once(path, make)
+    load_weights(model, path)
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["quantskew.record"])
+
+
+def model_path(name, key):
+    """Cache file of a trained model, by the name of its experiment and the digest of what made it."""
+    return cache_dir() / "models" / f"{name}-{key}.safetensors"

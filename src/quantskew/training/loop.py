@@ -1,0 +1,257 @@
+"""Random changes of the training images, batch by batch."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from quantskew.cache import digest
+from quantskew.datasets import normalise
+from quantskew.groups import group_means
+from quantskew.training import checkpoint as checkpoints
+from quantskew.training.recipe import check_class_weights, weighted_cross_entropy
+
+
+def augment(images, recipe, generator):
+    """Mirror and shift a batch at random.
+
+    Parameters
+    ----------
+    images : Tensor of uint8, shape (B, C, H, W)
+    recipe : Recipe
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of uint8, same shape
+    """
+    batch, _, height, width = images.shape
+    rows = torch.arange(height).expand(batch, height)
+    columns = torch.arange(width).expand(batch, width)
+    if recipe.shift:
+        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, batch, 1), generator=generator)
+        rows = (rows + moves[0]).clamp(0, height - 1)
+        columns = (columns + moves[1]).clamp(0, width - 1)
+    if recipe.flip:
+        mirrored = torch.rand((batch, 1), generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    pixels = images.permute(0, 2, 3, 1)
+    pixels = pixels[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2)
+
+
+_COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
+
+
+class Hooks:
+    """What a kind of training adds to the plain loop at its marked places; by default nothing.
+
+    `progress` is the share of all steps that are done, from 0 to 1.
+    """
+
+    def identity(self):
+        """JSON-able facts that decide the run besides its recipe and data."""
+        return []
+
+    def own_optimizers(self):
+        """Optimizers of parameters that the recipe's optimizer leaves alone."""
+        return []
+
+    def after_backward(self, progress):
+        """Called when the gradients of the loss are there, before the step."""
+
+    def after_step(self, progress):
+        """Called when the weights have moved."""
+
+    def before_evaluation(self, split, recipe):
+        """Called at the end of each epoch with the training split, before the validation images are seen."""
+
+
+def batches_of_epoch(recipe, num_images, epoch):
+    """Image indices of each step of one epoch, and the generator of the epoch's augmentation.
+
+    Examples
+    --------
+    >>> from quantskew.training.recipe import Recipe
+    >>> batches, _ = batches_of_epoch(Recipe(batch_size=4), 10, epoch=0)
+    >>> [len(batch) for batch in batches]
+    [4, 4, 2]
+    """
+    seed = int(np.random.SeedSequence([recipe.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    generator = torch.Generator().manual_seed(seed)
+    batches = list(torch.randperm(num_images, generator=generator).split(recipe.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        # Batch norm cannot train on one image.
+        batches.pop()
+    return batches, generator
+
+
+def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, measure=None):
+    """Train a model in place and return its history.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps normalised images (B, C, H, W) to logits; trained on the device where it is.
+    data : Dataset
+    recipe : Recipe
+    checkpoint : path, optional
+        A safetensors file that is replaced after each epoch.  Where it exists already and belongs to this
+        recipe and data set, training goes on from it.
+    title : str
+        What the progress bar says.
+    hooks : Hooks, optional
+    measure : callable, optional
+        (Model in evaluation mode, epoch) -> JSON-able value, asked for after each epoch; None is not kept.
+        It must not change the model.
+
+    Returns
+    -------
+    list of dict
+        One entry an epoch: ``epoch``, and for ``train`` (as seen while training, augmented) and
+        ``validation`` the ``loss`` and ``accuracy`` of each group, NaN for a group without images; and
+        ``measured`` where something was.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is corrupt or belongs to another run, the class weights are not one a class, or the
+        loss stops being finite.
+    """
+    hooks = hooks or Hooks()
+    criterion = _criterion(recipe, data.train, next(model.parameters()).device)
+    own = hooks.own_optimizers()
+    optimizer = _optimizer(_parameters_left(model, own), recipe)
+    steps = len(batches_of_epoch(recipe, len(data.train), 0)[0])
+    scheduler = _scheduler(optimizer, recipe, steps * recipe.epochs)
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    run = digest([dataclasses.asdict(recipe), data.digest, shapes, *hooks.identity()])
+    device = next(model.parameters()).device
+    state = (run, model, [optimizer, *own], scheduler)
+    history = [] if checkpoint is None else checkpoints.restore(checkpoint, *state)
+    # Shown as epochs, counted in steps, so that the bar moves within an epoch.
+    with tqdm(total=steps * recipe.epochs, initial=steps * len(history), desc=title, unit=" steps") as bar:
+        for epoch in range(len(history), recipe.epochs):
+            # Dropout draws from torch's own random state, which is the caller's.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                trained = _train_epoch(
+                    model, data.train, recipe, epoch, criterion, [optimizer, *own], scheduler, hooks, bar
+                )
+            hooks.before_evaluation(data.train, recipe)
+            validated = evaluate(model, data.validation, recipe.compute)
+            history.append({"epoch": epoch, "train": trained, "validation": validated})
+            measured = measure(model, epoch) if measure else None
+            if measured is not None:
+                history[-1]["measured"] = measured
+            accuracy = np.nanmean(validated["accuracy"]) if len(data.validation) else np.nan
+            bar.set_postfix_str(f"mean group accuracy {accuracy:.3f}")
+            if checkpoint is not None:
+                checkpoints.save(checkpoint, *state, history)
+    model.eval()
+    return history
+
+
+def evaluate(model, split, compute="fp32", batch_size=512):
+    """Loss and accuracy of each group of a split, in evaluation mode.
+
+    Returns
+    -------
+    dict
+        ``loss`` and ``accuracy``, each a list of G floats.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    outcomes = []
+    with torch.inference_mode(), _autocast(device, compute):
+        for start in range(0, len(split), batch_size):
+            inputs = normalise(split.images[start : start + batch_size].to(device))
+            labels = split.labels[start : start + batch_size].to(device)
+            outcomes.append(_outcomes(model(inputs), labels))
+    return _by_group(outcomes, split, torch.arange(len(split)))
+
+
+def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, hooks, bar):
+    device = next(model.parameters()).device
+    model.train()
+    outcomes = []
+    batches, generator = batches_of_epoch(recipe, len(split), epoch)
+    torch.manual_seed(generator.initial_seed())
+    for number, batch in enumerate(batches):
+        progress = (epoch * len(batches) + number) / (recipe.epochs * len(batches))
+        inputs = normalise(augment(split.images[batch], recipe, generator).to(device))
+        labels = split.labels[batch].to(device)
+        with _autocast(device, recipe.compute):
+            logits = model(inputs)
+        loss = criterion(logits.float(), labels)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the training loss became {loss.item()} in epoch {epoch}; a lower learning_rate than "
+                f"{recipe.learning_rate} may help"
+            )
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        hooks.after_backward(progress)
+        for optimizer in optimizers:
+            optimizer.step()
+        hooks.after_step(progress)
+        scheduler.step()
+        outcomes.append(_outcomes(logits.detach(), labels))
+        bar.update()
+    return _by_group(outcomes, split, torch.cat(batches))
+
+
+def _outcomes(logits, labels):
+    losses = functional.cross_entropy(logits.float(), labels, reduction="none")
+    return torch.stack([losses, (logits.argmax(1) == labels).float()])
+
+
+def _by_group(outcomes, split, order):
+    values = torch.cat(outcomes, dim=1).cpu().double().numpy() if outcomes else np.empty((2, 0))
+    means = group_means(values, split.groups[order].numpy(), len(split.group_names))
+    return {"loss": means[0].tolist(), "accuracy": means[1].tolist()}
+
+
+def _autocast(device, compute):
+    dtype = _COMPUTE[compute]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def _criterion(recipe, split, device):
+    """The loss of a batch."""
+    if recipe.class_weights is None:
+        return functional.cross_entropy
+    check_class_weights(recipe.class_weights, len(split.class_names))
+    weights = torch.tensor(recipe.class_weights, dtype=torch.float64)
+    scaled = (weights / weights[split.labels].mean()).to(device, torch.float32)
+    return lambda logits, labels: weighted_cross_entropy(logits, labels, scaled)
+
+
+def _parameters_left(model, optimizers):
+    taken = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    return [parameter for parameter in model.parameters() if id(parameter) not in taken]
+
+
+def _optimizer(parameters, recipe):
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+
+
+def _scheduler(optimizer, recipe, steps):
+    schedulers = torch.optim.lr_scheduler
+    if recipe.schedule == "one-cycle":
+        return schedulers.OneCycleLR(
+            optimizer, recipe.learning_rate, total_steps=steps + 1, cycle_momentum=False
+        )
+    if recipe.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, steps)
+    return schedulers.ConstantLR(optimizer, factor=1.0)

@@ -1,0 +1,190 @@
+"""The weighted cross-entropy WCR (section 5.1, Eq. 12 of the paper) and where its weights come from."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+
+def check_class_weights(weights, num_classes=None):
+    """Refuse weights that no loss can be made of.
+
+    Parameters
+    ----------
+    weights : sequence of float
+    num_classes : int, optional
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight a class, one is negative or not finite, or all are 0.
+
+    Examples
+    --------
+    >>> check_class_weights([0.4, 0.6], num_classes=2)
+    """
+    if num_classes is not None and len(weights) != num_classes:
+        raise ValueError(f"{len(weights)} class weights for {num_classes} classes; give one a class")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError(f"class weights must be finite and not negative; got {list(weights)}")
+    if not any(weights):
+        raise ValueError("all class weights are 0; at least one must be larger")
+
+
+def weighted_cross_entropy(logits, labels, class_weights):
+    """WCR as Eq. 12 prints it: -1/M sum_i a_{y_i} log p(x_i)_{y_i}, in nats.
+
+    The sum is divided by the number of images M.  PyTorch's ``cross_entropy(..., weight=a)`` divides by the
+    sum of the images' weights instead: its value is this one over the mean weight of the batch.
+
+    Parameters
+    ----------
+    logits : Tensor of float, shape (M, C)
+    labels : Tensor of int64, shape (M,)
+    class_weights : Tensor of float, shape (C,)
+        a_g of Eq. 12, whose groups are the classes.
+
+    Returns
+    -------
+    Tensor, shape ()
+
+    Examples
+    --------
+    >>> even = torch.zeros(2, 2)
+    >>> round(weighted_cross_entropy(even, torch.tensor([0, 1]), torch.tensor([0.4, 0.6])).item(), 4)
+    0.3466
+    """
+    return functional.cross_entropy(logits, labels, weight=class_weights, reduction="sum") / len(labels)
+
+
+def paper_weights(num_classes, hardest, weight=0.6):
+    """The paper's scheme: `weight` for the hardest class, the rest shared equally.
+
+    Parameters
+    ----------
+    num_classes : int
+    hardest : int
+        Id of the class.
+    weight : float
+
+    Returns
+    -------
+    tuple of float, length C, of sum 1
+
+    Examples
+    --------
+    >>> [round(weight, 3) for weight in paper_weights(5, hardest=4)]
+    [0.1, 0.1, 0.1, 0.1, 0.6]
+    """
+    if num_classes < 2:
+        raise ValueError(f"weights compare classes; got {num_classes}")
+    if not 0 <= hardest < num_classes:
+        raise ValueError(f"hardest must be a class id below {num_classes}; got {hardest}")
+    others = (1 - weight) / (num_classes - 1)
+    return tuple(weight if c == hardest else others for c in range(num_classes))
+
+
+def difficulty_weights(losses):
+    """Weights that grow with each class's validation loss: what is hard weighs more.
+
+    One half of the weight is shared equally, and one half in proportion to the losses: a class that is
+    learned without an error would otherwise have no weight, and be forgotten.
+
+    Parameters
+    ----------
+    losses : sequence of float, length C
+        Mean validation loss of each class under a model trained without weights; NaN for a class without
+        validation images, which gets the mean weight.
+
+    Returns
+    -------
+    tuple of float, length C, of sum 1
+
+    Raises
+    ------
+    ValueError
+        If a loss is negative or infinite, or none is known.
+
+    Examples
+    --------
+    >>> difficulty_weights([0.1, 0.3])
+    (0.375, 0.625)
+    """
+    known = [loss for loss in losses if not math.isnan(loss)]
+    if not known or not all(math.isfinite(loss) and loss >= 0 for loss in known) or not any(known):
+        raise ValueError(
+            f"difficulty is measured by finite, non-negative losses, not all 0; got {list(losses)}"
+        )
+    mean = sum(known) / len(known)
+    filled = torch.tensor([mean if math.isnan(loss) else loss for loss in losses], dtype=torch.float64)
+    return tuple(((filled / filled.sum() + 1 / len(losses)) / 2).tolist())
+
+
+_OPTIMIZERS = ("sgd", "adamw")
+_SCHEDULES = ("one-cycle", "cosine", "constant")
+_COMPUTE = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : int
+        Images a step.
+    optimizer : {"sgd", "adamw"}
+        SGD has Nesterov momentum.
+    learning_rate : float
+        The largest of the schedule.
+    momentum : float
+        Of SGD.
+    weight_decay : float
+    schedule : {"one-cycle", "cosine", "constant"}
+        Of the learning rate, over the steps of the whole run.
+    flip : bool
+        Whether each image is mirrored left to right with probability one half.
+    shift : int
+        Each image is moved by up to so many pixels in each direction, its border filled with its edge.
+    compute : {"fp32", "bf16"}
+        bf16 trains in autocast, about three times as fast where the processor has it; weights, optimizer and
+        whatever is measured later stay in fp32.
+    class_weights : tuple of float, optional
+        Of the weighted cross-entropy WCR (see `quantskew.training.recipe`), one a class.  The loss is
+        divided by the mean weight of the training images, so that the learning rate means what it means
+        without.
+    seed : int
+        Of the initial weights, the order of the images and the augmentation.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or a name is not known.
+    """
+
+    epochs: int = 13
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "one-cycle"
+    flip: bool = True
+    shift: int = 4
+    compute: str = "bf16"
+    class_weights: tuple | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, known in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES), ("compute", _COMPUTE)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be larger than 0; got {self.learning_rate}")
+        if self.class_weights is not None:
+            check_class_weights(self.class_weights)

@@ -1,0 +1,148 @@
+"""Under- and over-sampling of the groups to stated counts (U-O, section 5.1 of the paper)."""
+
+import dataclasses
+import numbers
+
+import numpy as np
+
+from quantskew.groups import group_counts
+
+# Beyond so many copies of each image, over-sampling teaches little but the images themselves.
+MOST_COPIES = 20
+
+
+def target_counts(counts, targets):
+    """How many training images each group is to have.
+
+    Parameters
+    ----------
+    counts : sequence of int, shape (G,)
+        What each group has.
+    targets : int, sequence of int of length G, or {"mean", "minority"}
+        One number for every group, or one for each; ``mean`` leaves the size of the set as it is,
+        ``minority`` cuts every group to the smallest one.
+
+    Returns
+    -------
+    tuple of int, length G
+
+    Raises
+    ------
+    ValueError
+        If a target is negative, their number is wrong, a group would need more than `MOST_COPIES` copies of
+        each of its images, or nothing would be left.
+
+    Examples
+    --------
+    >>> target_counts([90, 20, 10], "mean")
+    (40, 40, 40)
+    >>> target_counts([90, 20, 10], [90, 20, 40])
+    (90, 20, 40)
+    """
+    counts = np.asarray(counts)
+    if isinstance(targets, str):
+        named = {"mean": round(counts.mean()), "minority": counts.min()}
+        if targets not in named:
+            raise ValueError(f"unknown targets {targets!r}; known: {', '.join(named)}, or numbers")
+        targets = named[targets]
+    if isinstance(targets, numbers.Integral):
+        targets = [targets] * len(counts)
+    targets = tuple(int(target) for target in targets)
+    if len(targets) != len(counts):
+        raise ValueError(f"{len(targets)} target counts for {len(counts)} groups; give one a group")
+    if min(targets) < 0 or sum(targets) == 0:
+        raise ValueError(f"target counts must not be negative, and not all 0; got {list(targets)}")
+    for group, (count, target) in enumerate(zip(counts, targets, strict=True)):
+        if target > MOST_COPIES * count:
+            raise ValueError(
+                f"group {group} has {count} images; over-sampling to {target} would need more than "
+                f"{MOST_COPIES} copies of each (at most {MOST_COPIES * count} can be asked for)"
+            )
+    return targets
+
+
+def sample_indices(groups, targets, seed=0):
+    """Indices of a sample with the target count of each group.
+
+    A group that is over-sampled has each of its images equally often, and once more for as many as it takes;
+    one that is under-sampled loses images drawn at random.
+
+    Parameters
+    ----------
+    groups : array_like of int, shape (N,)
+    targets : sequence of int, shape (G,)
+        See `target_counts`.
+    seed : int
+        Of the images drawn; each group has draws of its own, whatever the targets of the others are.
+
+    Returns
+    -------
+    ndarray of int64, sorted, with repetitions
+
+    Examples
+    --------
+    >>> groups = np.array([0, 0, 0, 0, 1, 1])
+    >>> groups[sample_indices(groups, [2, 4])]
+    array([0, 0, 1, 1, 1, 1])
+    """
+    groups = np.asarray(groups)
+    targets = target_counts(group_counts(groups, len(targets)), targets)
+    chosen = []
+    for group, target in enumerate(targets):
+        members = np.flatnonzero(groups == group)
+        order = np.random.default_rng([seed, group]).permutation(members)
+        chosen.append(np.resize(order, target))
+    return np.sort(np.concatenate(chosen))
+
+
+def resample(data, targets, seed=0):
+    """A data set whose training images are sampled to target counts; validation and test stay as they are.
+
+    Parameters
+    ----------
+    data : Dataset
+    targets : int, sequence of int or str
+        See `target_counts`.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> resample(datasets.load("digits"), "minority").train.group_counts
+    array([11, 11, 11, 11, 11, 11, 11, 11, 11, 11])
+    """
+    counts = target_counts(data.train.group_counts, targets)
+    index = sample_indices(data.train.groups.numpy(), counts, seed)
+    return dataclasses.replace(data, train=data.train.subset(index))
+
+
+def rotated_counts(count, share, group, num_groups):
+    """Counts of a balanced set in which one group alone is cut to a share.
+
+    Parameters
+    ----------
+    count : int
+        Images of every other group.
+    share : float
+        What `group` keeps of as many, at least one image.
+    group : int
+    num_groups : int
+
+    Returns
+    -------
+    tuple of int, length G
+
+    Examples
+    --------
+    >>> rotated_counts(100, 0.2, group=0, num_groups=3)
+    (20, 100, 100)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    if not 0 <= group < num_groups:
+        raise ValueError(f"group must be an id below {num_groups}; got {group}")
+    return tuple(max(1, round(share * count)) if g == group else count for g in range(num_groups))

@@ -1,0 +1,59 @@
+"""One chapter run by papermill: parameters refused, errors told, nothing half-written."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from quantskew.book import execution
+from small_chapter import TEXT, outputs
+
+
+def test_parameters_reach_the_cells(chapter, tmp_path):
+    execution.execute(chapter, tmp_path / "out.ipynb", {"bits": 8, "names": ["x", "y"]}, progress=False)
+    assert "4.0 ['x', 'y']" in outputs(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"bit": 4}, "no parameter 'bit'; it declares bits=4"),
+        ({"bits": "4"}, "must be of type int, not str"),
+        ({"bits": True}, "must be of type int, not bool"),
+        ({"names": "a"}, "must be of type list"),
+        ({"path": 3}, "must be of type str"),
+    ],
+)
+def test_parameters_are_refused_before_anything_runs(parameters, message, chapter, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        execution.execute(chapter, tmp_path / "out.ipynb", parameters, progress=False)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_failing_cell_leaves_no_output_and_says_why(chapter, tmp_path):
+    chapter.write_text(TEXT.replace("print(bits", "raise KeyError('gone')\nprint(bits"))
+    with pytest.raises(RuntimeError, match=r"00_small\.md failed in cell 2: KeyError: 'gone'"):
+        execution.execute(chapter, tmp_path / "out.ipynb", progress=False)
+    assert list(tmp_path.glob("*.ipynb")) == []
+
+
+def test_a_stalled_cell_ends_at_its_timeout(chapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "CELL_TIMEOUT", 3)
+    chapter.write_text(TEXT.replace("print(bits", "import time; time.sleep(60)\nprint(bits"))
+    with pytest.raises(RuntimeError, match="did not end within 3 s"):
+        execution.execute(chapter, tmp_path / "out.ipynb", progress=False)
+    assert list(tmp_path.glob("*.ipynb")) == []
+
+
+def test_a_kernel_is_reached_through_files_where_their_names_are_short_enough():
+    assert execution._own_sockets("/tmp/short").KernelManager.transport == "ipc"
+    assert not execution._own_sockets("/tmp/" + "long" * 30)
+
+
+def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
+    command = [sys.executable, "-m", "papermill", "notebooks/00_small.md", "out.ipynb", "-p", "bits", "2"]
+    subprocess.run([*command, "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True)
+    assert "1.0 ['a']" in outputs(tmp_path / "out.ipynb")
+    helped = subprocess.run([*command[:4], "--help-notebook"], cwd=tmp_path, capture_output=True, text=True)
+    assert "of the weights" in helped.stdout

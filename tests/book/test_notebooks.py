@@ -1,0 +1,111 @@
+"""The book's own notebooks: each explains its parameters, runs with others, and keeps to its anatomy."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from click.testing import CliRunner
+from papermill.__main__ import papermill as papermill_command
+
+from quantskew.book.execution import declared_parameters, execute, read_text_notebook
+from small_chapter import outputs
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
+# The pages of the argument have a number before their name; others are executed like them.
+CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+PARAMETER_FILES = sorted((ROOT / "notebooks" / "parameters").glob("*.yml"))
+REPRODUCTION = ROOT / "notebooks" / "reproduction.md"
+
+# papermill warns of a notebook that is text, and reads it.
+_TEXT = pytest.mark.filterwarnings("ignore:The specified file")
+
+
+@_TEXT
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plain_papermill_explains_every_chapter(source, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    helped = CliRunner().invoke(papermill_command, ["--help-notebook", f"notebooks/{source.name}"])
+    assert helped.exit_code == 0, helped.output
+    for name in declared_parameters(read_text_notebook(source)):
+        # The name, its type and default, and below them what it means.
+        assert re.search(rf"^  {name}: \w+ \(default .+\)\s+\w", helped.output, re.MULTILINE), name
+
+
+def declared_in(source):
+    return declared_parameters(read_text_notebook(source)).keys()
+
+
+TAKERS = [
+    pytest.param(source, file, id=f"{source.stem}-{file.stem}")
+    for source in NOTEBOOKS
+    for file in PARAMETER_FILES
+    if yaml.safe_load(file.read_text()).keys() <= declared_in(source)
+]
+
+
+def test_every_parameter_file_is_for_some_chapter():
+    assert {parameters.values[1] for parameters in TAKERS} == set(PARAMETER_FILES)
+
+
+@_TEXT
+@pytest.mark.parametrize(("source", "file"), TAKERS)
+def test_plain_papermill_takes_parameter_files(source, file, monkeypatch, tmp_path):
+    parameters = yaml.safe_load(file.read_text())
+    monkeypatch.chdir(ROOT)
+    paths = [f"notebooks/{source.name}", str(tmp_path / "out.ipynb")]
+    command = ["--prepare-only", *paths, "-f", f"notebooks/parameters/{file.name}"]
+    prepared = CliRunner().invoke(papermill_command, command)
+    assert prepared.exit_code == 0, prepared.output
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    (injected,) = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert all(
+        f"{name} = {value!r}".replace("'", '"') in injected.source for name, value in parameters.items()
+    )
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_runs_with_other_parameters(source, tmp_path):
+    other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric"}
+    if "precisions" not in declared_parameters(read_text_notebook(source)):
+        # What is compared there are seeds and methods.
+        other = {"seeds": 1}
+    execute(source, tmp_path / "out.ipynb", other, cwd=ROOT, progress=False)
+    if "precisions" in other:
+        assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_keeps_to_its_anatomy(source):
+    notebook = read_text_notebook(source)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(code) <= 20
+    assert max(len(cell.source.splitlines()) for cell in code) <= 12
+    assert 1000 <= len(re.sub(r"\$[^$]*\$", "", prose).split()) <= 1800
+    assert list(declared_parameters(notebook))[:2] == ["experiment", "record"]
+    for cell in code:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            assert figure["name"].startswith("fig-")
+            assert figure["caption"].strip()
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def test_the_page_on_reproduction_names_every_chapter_and_figure_of_the_paper():
+    page = REPRODUCTION.read_text()
+    assert set(re.findall(r"\((\d\w+)\.md\)", page)) == {path.stem for path in CHAPTERS}
+    cells = [cell for path in CHAPTERS for cell in read_text_notebook(path).cells]
+    figures = [cell.metadata.get("mystnb", {}).get("figure", {"caption": ""}) for cell in cells]
+    of_the_paper = {
+        figure["name"] for figure in figures if re.search(r"Fig\. \d[^.]* of the paper", figure["caption"])
+    }
+    assert len(of_the_paper) >= 17
+    assert of_the_paper <= set(re.findall(r"{numref}`([\w-]+)`", page))
+
+
+def test_the_table_of_contents_has_every_chapter():
+    listed = re.findall(r"book/chapters/(\w+)", (ROOT / "_toc.yml").read_text())
+    assert sorted(listed) == [path.stem for path in NOTEBOOKS]

@@ -1,0 +1,53 @@
+import dataclasses
+
+import pytest
+
+import samples
+from quantskew.datasets import load
+from quantskew.experiments import methods
+from quantskew.experiments.methods import METHODS, tuning_recipe
+from quantskew.figures.tradeoffs import method_styles
+from quantskew.quantization.ptq import quantize_model
+from quantskew.training.recipe import Recipe
+from quantskew.training.sampling import target_counts
+
+
+def test_keys_and_titles_are_told_apart():
+    assert list(METHODS) == [method.key for method in METHODS.values()]
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert len(set(method_styles(list(METHODS)).values())) == len(METHODS)
+
+
+@pytest.mark.parametrize(
+    "keys", [methods.PAPER, methods.CONTROLLED, methods.FIXES, methods.RECORDED, methods.REPEATED]
+)
+def test_every_list_is_of_known_methods(keys):
+    assert [methods.get(key).key for key in keys] == list(keys)
+    assert len(set(keys)) == len(keys)
+    assert "ptq" in keys
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_every_method_can_be_carried_out(method):
+    assert quantize_model(samples.tiny_model(), "int4", **method.quantizer).quantized
+    if method.targets is not None:
+        assert target_counts(load("digits").train.group_counts, method.targets)
+    assert method.retraining in (None, "fp32", "qat", "qat from scratch")
+    assert method.trains_quantized == ("qat" in (method.retraining or ""))
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown method 'qat'; known: ptq, .*no-training"):
+        methods.get("qat")
+
+
+def test_a_set_by_its_titles():
+    audits = {"mpqat": ["b"], "ptq": ["a"], "wcr": ["c"]}
+    assert list(methods.titled(audits, ("ptq", "u-o", "mpqat")).items()) == [("PTQ", ["a"]), ("MPQAT", ["b"])]
+
+
+@pytest.mark.parametrize(("epochs", "tuned"), [(1, 1), (2, 1), (13, 2), (40, 6)])
+def test_a_model_is_tuned_for_a_seventh_of_the_epochs(epochs, tuned):
+    recipe = Recipe(epochs=epochs, learning_rate=0.1, class_weights=(1.0, 2.0), seed=3)
+    expected = dataclasses.replace(recipe, epochs=tuned, learning_rate=0.02, schedule="cosine")
+    assert tuning_recipe(recipe) == expected

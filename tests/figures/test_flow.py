@@ -1,0 +1,33 @@
+"""The map of the impact flow, as text, as links and as a picture."""
+
+import re
+
+import pytest
+
+from quantskew.figures import flow
+
+
+def test_the_readers_place_is_marked_and_not_a_link():
+    html = flow.Map("logits")._repr_html_()
+    assert html.count("aria-current") == 1
+    linked = re.findall(r'href="(\w+)\.md"', html)
+    assert linked == [stage.chapter for stage in flow.STAGES if stage.name != "logits"]
+
+
+@pytest.mark.parametrize("stage", flow.STAGES, ids=lambda stage: stage.name)
+def test_every_chapter_of_the_map_has_the_map_at_its_head(stage, repository):
+    text = (repository / "notebooks" / f"{stage.chapter}.md").read_text()
+    head, _, _ = text.partition(":tags: [parameters]")
+    assert f'Map("{stage.name}")' in head
+    assert "Map(" not in text[len(head) :]
+
+
+def test_unknown_place_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="known: problem, weights, logits"):
+        flow.Map("activations")
+
+
+def test_the_picture_names_every_stage():
+    (axes,) = flow.picture().axes
+    shown = {text.get_text() for text in axes.texts}
+    assert {stage.name for stage in flow.FORWARD + flow.BACKWARD} <= shown

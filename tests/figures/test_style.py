@@ -1,0 +1,53 @@
+"""Colours and layout: the same group looks the same everywhere, and differs in grey."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from quantskew.figures import lines
+from quantskew.figures.style import compare, group_colors, group_markers, group_order, log_scale
+
+
+def luminance(color):
+    return float(np.dot(color[:3], (0.2126, 0.7152, 0.0722)))
+
+
+def test_lightness_alone_tells_the_order_of_the_groups(digits_audit):
+    shades = [luminance(group_colors(digits_audit)[g]) for g in group_order(digits_audit)]
+    assert np.all(np.diff(shades) > 0.01)
+
+
+def test_colours_and_markers_do_not_depend_on_the_precisions(digits_audit):
+    few = digits_audit.select(["fp32", "int2"])
+    assert group_colors(few) == group_colors(digits_audit)
+    assert group_markers(few) == group_markers(digits_audit)
+
+
+def test_order_is_by_training_images_ties_by_id(digits_audit):
+    audit = type(digits_audit)(
+        **{**vars(digits_audit), "train_counts": np.array([5, 9, 5, 1, 1, 1, 1, 1, 1, 2])}
+    )
+    assert group_order(audit)[:4].tolist() == [1, 0, 2, 9]
+
+
+def test_compare_has_a_column_an_audit_and_leaves_no_figure_open(digits_audit):
+    before = plt.get_fignums()
+    figure = compare([lines.group_accuracy, lines.group_loss], {"one": digits_audit, "two": digits_audit})
+    assert len(figure.axes) == 4
+    assert figure.axes[0].get_title(loc="left") == "one"
+    assert plt.get_fignums() == before
+    legend = figure.axes[2].get_legend().get_texts()
+    assert legend[0].get_text() == f"0 ({digits_audit.train_counts[0]})"
+
+
+def test_ticks_of_a_logarithmic_axis_never_crowd():
+    for decades, expected in ((1.5, ["1", "2", "5", "10", "20"]), (6, ["1", "100", "10000"])):
+        figure, axes = plt.subplots(figsize=(3, 2))
+        axes.set_xlim(1, 10**decades)
+        log_scale(axes, "x")
+        shown = [f"{tick:g}" for tick in axes.get_xticks() if 1 <= tick <= 10**decades]
+        plt.close(figure)
+        assert shown[: len(expected)] == expected
+
+
+def test_a_figure_may_have_another_width(digits_audit):
+    assert compare(lines.fvo, {"one": digits_audit}, legend=False, width=3.7).get_size_inches()[0] == 3.7

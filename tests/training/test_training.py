@@ -1,0 +1,268 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+import oracles
+import samples
+from quantskew.datasets import Dataset, normalise
+from quantskew.training import loop
+from quantskew.training.loop import augment, batches_of_epoch, evaluate, fit
+from quantskew.training.recipe import Recipe
+
+KILLED = """
+import os, signal, sys
+import samples
+from quantskew.training import checkpoint
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+save, write = checkpoint.save, checkpoint.save_file
+def save_then_die(*arguments):
+    save(*arguments)
+    if len(arguments[-1]) == 2:
+        die()
+
+def write_half_then_die(tensors, path, metadata):
+    write(tensors, path, metadata)
+    if '"epoch": 1' in metadata["quantskew.checkpoint"]:
+        os.truncate(path, os.path.getsize(path) // 2)
+        die()
+
+if sys.argv[2] == "after":
+    checkpoint.save = save_then_die
+else:
+    checkpoint.save_file = write_half_then_die
+samples.fit_tiny(sys.argv[1])
+"""
+
+
+def assert_same_run(one, other):
+    (model, history), (other_model, other_history) = one, other
+    assert json.dumps(history) == json.dumps(other_history)
+    for (name, value), expected in zip(
+        model.state_dict().items(), other_model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, expected), name
+
+
+def epochs_in(checkpoint):
+    with safe_open(checkpoint, framework="pt") as file:
+        return len(json.loads(file.metadata()["quantskew.checkpoint"])["history"])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return samples.fit_tiny()
+
+
+@pytest.mark.parametrize(("moment", "epochs"), [("after", 2), ("during", 1)])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed, uninterrupted, moment, epochs):
+    checkpoint = tmp_path / "run.checkpoint"
+    killed(KILLED, checkpoint, moment)
+    assert epochs_in(checkpoint) == epochs
+    assert_same_run(samples.fit_tiny(checkpoint), uninterrupted)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_every_optimizer_and_schedule_trains_and_resumes(tmp_path, monkeypatch, optimizer, schedule):
+    recipe = dataclasses.replace(
+        samples.TINY_RECIPE, optimizer=optimizer, schedule=schedule, epochs=5, learning_rate=0.01
+    )
+    whole = samples.fit_tiny(recipe=recipe, dropout=0)
+    losses = [np.nanmean(epoch["train"]["loss"]) for epoch in whole[1]]
+    assert losses[-1] < 0.8 * losses[0]
+    train_epoch, checkpoint = loop._train_epoch, tmp_path / "run.checkpoint"
+
+    def interrupt(model, split, recipe, epoch, *rest):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return train_epoch(model, split, recipe, epoch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            samples.fit_tiny(checkpoint, recipe, dropout=0)
+    assert epochs_in(checkpoint) == 3
+    assert_same_run(samples.fit_tiny(checkpoint, recipe, dropout=0), whole)
+
+
+def test_a_finished_checkpoint_is_not_trained_again(tmp_path, monkeypatch, uninterrupted):
+    samples.fit_tiny(tmp_path / "run.checkpoint")
+    monkeypatch.setattr(loop, "_train_epoch", lambda *_: pytest.fail("trained again"))
+    assert_same_run(samples.fit_tiny(tmp_path / "run.checkpoint"), uninterrupted)
+
+
+def test_only_the_recipe_decides_the_weights(uninterrupted):
+    torch.manual_seed(99)
+    state = torch.random.get_rng_state()
+    assert_same_run(samples.fit_tiny(), uninterrupted)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other, _ = samples.fit_tiny(recipe=dataclasses.replace(samples.TINY_RECIPE, seed=1))
+    assert not torch.equal(other[0].weight, uninterrupted[0][0].weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": dataclasses.replace(samples.TINY_RECIPE, learning_rate=0.01)},
+        {"data": samples.tiny_data(train=49)},
+        {"model": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2))},
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
+    path = tmp_path / "run.checkpoint"
+    samples.fit_tiny(path)
+    run = {
+        "model": samples.tiny_model(0.3),
+        "data": samples.tiny_data(),
+        "recipe": samples.TINY_RECIPE,
+        **change,
+    }
+    with pytest.raises(ValueError, match=r"run\.checkpoint belongs to another"):
+        fit(**run, checkpoint=path)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "foreign"])
+def test_a_corrupt_checkpoint_is_refused(tmp_path, kind):
+    path = tmp_path / "run.checkpoint"
+    samples.fit_tiny(path)
+    if kind == "foreign":
+        save_file({"weight": torch.zeros(2)}, path)
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "text": b"epoch 1\n" * 9, "truncated": whole[:-50]}[kind])
+    with pytest.raises(ValueError, match=r"run\.checkpoint .*delete it"):
+        samples.fit_tiny(path)
+
+
+def means_by_hand(model, split):
+    with torch.no_grad():
+        logits = model(normalise(split.images))
+    loss = functional.cross_entropy(logits, split.labels, reduction="none").tolist()
+    right = (logits.argmax(1) == split.labels).double().tolist()
+    groups = split.groups.tolist()
+    return {n: oracles.group_means(v, groups, 3) for n, v in (("loss", loss), ("accuracy", right))}
+
+
+def assert_same_means(measured, expected):
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(measured[name], expected[name], rtol=1e-5)
+        assert np.isnan(measured[name][1])
+
+
+def test_the_history_is_of_each_group(uninterrupted):
+    model, history = uninterrupted
+    assert [entry["epoch"] for entry in history] == [0, 1, 2]
+    assert_same_means(history[-1]["validation"], means_by_hand(model, samples.tiny_data().validation))
+    assert not model.training
+
+
+def test_the_history_of_training_is_as_seen_before_each_step():
+    recipe = Recipe(epochs=1, batch_size=64, flip=False, shift=0, compute="fp32")
+    model, data = samples.tiny_model().train(), samples.tiny_data()
+    expected = means_by_hand(model, data.train)
+    assert_same_means(fit(samples.tiny_model(), data, recipe)[0]["train"], expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_evaluation_does_not_depend_on_the_batch(uninterrupted, batch_size):
+    split = samples.tiny_data().test
+    measured = evaluate(uninterrupted[0], split, batch_size=batch_size)
+    assert_same_means(measured, means_by_hand(uninterrupted[0], split))
+
+
+def test_an_empty_validation_split_is_all_nan():
+    data = samples.tiny_data()
+    data = Dataset("tiny", data.train, data.validation.subset([]), data.test)
+    history = fit(samples.tiny_model(), data, dataclasses.replace(samples.TINY_RECIPE, epochs=1))
+    assert np.isnan(history[0]["validation"]["accuracy"]).all()
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(32, [16, 16]), (33, [16, 16]), (34, [16, 16, 2]), (1, [1])])
+def test_a_last_batch_of_one_image_is_left_out(count, lengths):
+    batches, _ = batches_of_epoch(samples.TINY_RECIPE, count, epoch=0)
+    assert [len(batch) for batch in batches] == lengths
+    seen = torch.cat(batches).tolist()
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(range(count))
+
+
+def test_training_survives_a_last_batch_of_one_image():
+    history = fit(samples.tiny_model(), samples.tiny_data(train=33), samples.TINY_RECIPE)
+    assert len(history) == 3
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    orders = [torch.cat(batches_of_epoch(Recipe(seed=s), 50, e)[0]).tolist() for s in (0, 1) for e in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_the_weights_stay_fp32(compute):
+    model = samples.tiny_model()
+    fit(model, samples.tiny_data(), dataclasses.replace(samples.TINY_RECIPE, compute=compute))
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    recipe = dataclasses.replace(samples.TINY_RECIPE, learning_rate=1e30)
+    with pytest.raises(ValueError, match="a lower learning_rate"):
+        fit(samples.tiny_model(), samples.tiny_data(), recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: sgd, adamw"),
+        ({"schedule": "step"}, "unknown schedule 'step'; known: one-cycle, cosine, constant"),
+        ({"compute": "fp16"}, "unknown compute 'fp16'; known: fp32, bf16"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"shift": -1}, "shift must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be larger than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be larger than 0"),
+    ],
+)
+def test_recipes_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**change)
+
+
+def augmented(shift, flip, count=600, seed=0):
+    image = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
+    recipe = Recipe(shift=shift, flip=flip)
+    batch = augment(image.expand(count, 3, 4, 5), recipe, torch.Generator().manual_seed(seed))
+    return image.numpy(), batch
+
+
+@pytest.mark.parametrize(("shift", "flip"), [(0, False), (0, True), (1, False), (1, True), (2, False)])
+def test_augmentation_makes_every_mirrored_and_moved_image_and_no_other(shift, flip):
+    image, batch = augmented(shift, flip)
+    assert batch.dtype == torch.uint8
+    made = {result.tobytes() for result in batch.contiguous().numpy()}
+    assert made == {result.tobytes() for result in oracles.augmentations(image, shift, flip)}
+
+
+def test_half_of_the_images_are_mirrored():
+    image, batch = augmented(0, True, count=2000)
+    assert (batch.numpy() == image).all(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_augmentation_is_decided_by_its_generator():
+    once, again, other = (augmented(2, True, count=20, seed=seed)[1] for seed in (0, 0, 1))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_the_digits_are_learned(digits, digits_model):
+    assert np.mean(evaluate(digits_model, digits.test)["accuracy"]) > 0.85
