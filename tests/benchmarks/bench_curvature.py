@@ -24,8 +24,8 @@ from quantskew.derivatives.lanczos import top_eigenvalue
 from quantskew.derivatives.operator import HessianOperator, group_operators
 from quantskew.derivatives.problem import flatten, without_rounding
 from quantskew.experiments import catalogue
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
 from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import models
 
 IMAGES_PER_GROUP = 256

@@ -6,7 +6,7 @@ from ratios import interleaved, show
 from quantskew.audits.model import audit_model
 from quantskew.datasets import Split, normalise
 from quantskew.measures import fairness, forward
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import models
 
 # The largest tensor of a batch stays below 32 MiB, from where on glibc returns its memory each time.

@@ -6,8 +6,9 @@ from torch import nn
 
 import samples
 from quantskew.datasets import normalise
-from quantskew.quantization.grids import PRECISIONS, SCHEMES, dequantize, fake_quantize, integer_bits
+from quantskew.quantization.grids import dequantize, fake_quantize
 from quantskew.quantization.ptq import HalfPrecision, quantize_model, weight_parameters
+from quantskew.quantization.quantizer import PRECISIONS, SCHEMES, integer_bits
 from quantskew.training.models import build
 
 

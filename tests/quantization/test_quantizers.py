@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 import oracles
 from quantskew.quantization import grids
 from quantskew.quantization.grids import (
-    INTEGER_PRECISIONS,
-    PRECISIONS,
-    SCHEMES,
     choose_qparams,
     dequantize,
     fake_quantize,
-    integer_bits,
     quantize,
     quantize_dequantize,
 )
+from quantskew.quantization.quantizer import INTEGER_PRECISIONS, PRECISIONS, SCHEMES, integer_bits
 
 WEIGHTS = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30).map(torch.tensor)
 BITS = st.integers(1, 16)

@@ -12,8 +12,8 @@ from quantskew.audits.curvature import measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
 from quantskew.datasets import Dataset, normalise
-from quantskew.quantization.grids import DEFAULT_PRECISIONS, integer_bits
 from quantskew.quantization.ptq import check_options, quantize_model, quantizes_activations
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, integer_bits
 
 _CALIBRATION_IMAGES = 256
 

@@ -10,7 +10,7 @@ from quantskew.experiments.runs import (
     recorded,
     seeds_of,
 )
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 
 def made_evidence(experiment, claims, seeds, data_dir=None, device="auto"):

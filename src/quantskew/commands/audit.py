@@ -8,7 +8,7 @@ from quantskew.audits.audit import Audit
 from quantskew.cache import provenance
 from quantskew.commands.options import add_experiment, chosen_experiment, comma_separated
 from quantskew.experiments import catalogue
-from quantskew.quantization.grids import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
 from quantskew.report import summary, write_report
 
 

@@ -18,7 +18,7 @@ from quantskew.audits.model import audit_model, check_audit
 from quantskew.cache import digest, source_digest
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import loop, models
 from quantskew.training.checkpoint import model_path, train_once
 from quantskew.training.recipe import Recipe

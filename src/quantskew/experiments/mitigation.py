@@ -16,9 +16,9 @@ from quantskew.audits.model import audit_models
 from quantskew.cache import digest, source_digest
 from quantskew.experiments import catalogue, methods
 from quantskew.quantization import batchnorm, qat
-from quantskew.quantization.grids import integer_bits
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.qat import QATOptions
+from quantskew.quantization.quantizer import integer_bits
 from quantskew.training import loop, models
 from quantskew.training.checkpoint import model_path, train_once
 from quantskew.training.recipe import difficulty_weights, paper_weights

@@ -14,8 +14,8 @@ from quantskew.experiments import catalogue, difficulty
 from quantskew.experiments.catalogue import audit, with_seed
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
 from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 # Precision of the weights and of the activations, by the name in the Audit.
 COLUMNS = {

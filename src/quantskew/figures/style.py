@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from quantskew.measures.measure import OVERALL
-from quantskew.quantization.grids import PRECISIONS
+from quantskew.quantization.quantizer import PRECISIONS
 
 _MARKERS = "osD^vPXph*"
 _STYLE = {

@@ -6,8 +6,8 @@ from dataclasses import replace
 from quantskew.audits.curvature import measure_surface
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.experiments.catalogue import load_data, trained, with_seed
-from quantskew.quantization.grids import integer_bits
 from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import integer_bits
 
 SURFACES = ("gradients", "hessian")
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from quantskew.figures.style import compare, number
 from quantskew.interactive.pictures import beside, fit_frame, png, share_frame, shown
-from quantskew.quantization.grids import integer_bits
+from quantskew.quantization.quantizer import integer_bits
 
 _PAGE = 7.4
 

@@ -9,7 +9,7 @@ from quantskew.interactive.chain import by_group, chain, chain_figure, in_words
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.pictures import control, fit_frame, png, shown
 from quantskew.interactive.widgets import buttons, first_shown, forms, press, refresh
-from quantskew.quantization.grids import DEFAULT_PRECISIONS, SCHEMES
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, SCHEMES
 
 # What each button means to `quantskew.quantization.ptq.quantize_model`; the first ones are the paper's.
 _OPTIONS = {

@@ -7,7 +7,7 @@ import ipywidgets
 
 from quantskew.interactive.panels import Panels
 from quantskew.interactive.pictures import LOOK, control
-from quantskew.quantization.grids import SCHEMES
+from quantskew.quantization.quantizer import SCHEMES
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PAPERS = "int4"

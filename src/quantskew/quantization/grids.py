@@ -20,10 +20,12 @@ from dataclasses import dataclass
 
 import torch
 
-SCHEMES = ("banner", "symmetric", "mse")
-INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
-PRECISIONS = ("fp32", "fp16", *reversed(INTEGER_PRECISIONS))
-DEFAULT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "int3", "int2")
+from quantskew.quantization.quantizer import (
+    INTEGER_PRECISIONS,
+    SCHEMES,
+    integer_bits,
+)
+
 _MSE_CANDIDATES = 100
 
 
@@ -60,24 +62,6 @@ class QParams:
             if limits.min <= self.low and self.high <= limits.max:
                 return dtype
         raise AssertionError("16 bits always fit into int32")
-
-
-def integer_bits(precision):
-    """Number of bits of an integer precision, or None for fp32 and fp16.
-
-    Raises
-    ------
-    ValueError
-        If `precision` is not known; the message lists the known ones.
-
-    Examples
-    --------
-    >>> integer_bits("int4"), integer_bits("fp16")
-    (4, None)
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    return int(precision[3:]) if precision.startswith("int") else None
 
 
 def _other_axes(weight, channel_axis):

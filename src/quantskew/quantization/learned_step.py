@@ -10,7 +10,8 @@ round(w / s) - w / s inside, and n or p where it is clipped (Esser et al. 2020).
 import torch
 from torch import nn
 
-from quantskew.quantization.grids import QParams, choose_qparams, integer_bits
+from quantskew.quantization.grids import QParams, choose_qparams
+from quantskew.quantization.quantizer import integer_bits
 
 # The smallest scale that the search of the `mse` scheme considers, as a share of the largest.
 _LEAST_SHARE = 0.01

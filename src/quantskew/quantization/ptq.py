@@ -8,14 +8,8 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from quantskew.quantization.activations import quantize_activations
-from quantskew.quantization.grids import (
-    SCHEMES,
-    QParams,
-    choose_qparams,
-    dequantize,
-    integer_bits,
-    quantize_dequantize,
-)
+from quantskew.quantization.grids import QParams, choose_qparams, dequantize, quantize_dequantize
+from quantskew.quantization.quantizer import SCHEMES, integer_bits
 
 _WEIGHTED = (
     nn.Linear,

@@ -19,7 +19,7 @@ from quantskew.book.execution import (
 )
 from quantskew.cache import digest
 from quantskew.experiments import catalogue
-from quantskew.quantization.grids import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.sweeps.cells import AUDIT
 
 _OPTIONS = {
