@@ -26,7 +26,7 @@ _FURTHER = (
         {lines.absolute_difference: False, lines.sparsity: False, lines.weight_distribution: False},
     ),
     (
-        surface.measured,
+        surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
         {
             **dict.fromkeys(surface_figures.SCATTERS, True),
@@ -34,7 +34,11 @@ _FURTHER = (
             surface_figures.excess_loss: True,
         },
     ),
-    (odds.differ, (odds.class_accuracy,), {lines.class_accuracy: lines.group_and_class_legend}),
+    (
+        odds.equalized_odds.applies,
+        (odds.class_accuracy,),
+        {lines.class_accuracy: lines.group_and_class_legend},
+    ),
 )
 
 
