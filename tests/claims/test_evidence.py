@@ -26,7 +26,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(evidence, "made_seeds", seeds)
     monkeypatch.setattr(evidence, "mitigate", one)
-    monkeypatch.setattr(evidence, "audit_activations", lambda e, **o: one(e, ACTIVATIONS, **o))
+    monkeypatch.setattr(evidence.catalogue, "audit", lambda e, _, **o: one(e, ACTIVATIONS, **o))
     monkeypatch.setattr(difficulty, "rotations", lambda e, chosen, **o: {chosen[0]: one(e, *chosen, **o)})
     return made
 

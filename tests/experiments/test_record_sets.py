@@ -35,14 +35,14 @@ def made(tmp_path, monkeypatch):
         calls.append((experiment.name, extent, experiment.recipe.seed, data_dir, device))
         return [fake("base", seed) for seed in seeds]
 
-    def audit_activations(experiment, data_dir, device):
+    def audit(experiment, columns, data_dir, device):
         calls.append((experiment.name, "activations", experiment.recipe.seed, data_dir, device))
         return fake("activations", experiment.recipe.seed)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "mitigate", mitigate)
     monkeypatch.setattr(runs, "made_seeds", made_seeds)
-    monkeypatch.setattr(runs, "audit_activations", audit_activations)
+    monkeypatch.setattr(runs, "audit", audit)
     monkeypatch.setattr(difficulty, "rotations", rotations)
     return calls
 

@@ -3,13 +3,7 @@
 from quantskew.claims.verdicts import BASE
 from quantskew.experiments import catalogue, difficulty
 from quantskew.experiments.mitigation import mitigate
-from quantskew.experiments.runs import (
-    ACTIVATIONS,
-    audit_activations,
-    made_seeds,
-    recorded,
-    seeds_of,
-)
+from quantskew.experiments.runs import ACTIVATIONS, made_seeds, recorded, seeds_of
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 
@@ -42,7 +36,7 @@ def made_evidence(experiment, claims, seeds, data_dir=None, device="auto"):
 
 def _made(experiment, key, where):
     if key == ACTIVATIONS:
-        return audit_activations(experiment, **where)
+        return catalogue.audit(experiment, catalogue.ACTIVATION_COLUMNS, **where)
     if key == difficulty.BALANCED:
         return difficulty.rotations(experiment, chosen=[key], **where)[key]
     return mitigate(experiment, key, **where)

@@ -1,75 +1,14 @@
-"""Weights, activations, or both: the same model with each of them quantized (section 6 of the paper).
-
-The paper quantizes weights only and expects of activations that "the results would either resemble that of
-weight quantization or expand the disparity that we observed".  The Audit made here decides that.
-"""
+"""Runs of experiments: made here and now, or read from the records."""
 
 import re
 from pathlib import Path
 
-from quantskew.audits.audit import Audit, audit_once
-from quantskew.audits.model import audit_models, calibration_images
-from quantskew.cache import digest, source_digest
+from quantskew.audits.audit import Audit
 from quantskew.experiments import catalogue, difficulty
-from quantskew.experiments.catalogue import audit, with_seed
+from quantskew.experiments.catalogue import ACTIVATION_COLUMNS, audit, with_seed
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
-from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
-
-# Precision of the weights and of the activations, by the name in the Audit.
-COLUMNS = {
-    "fp32": ("fp32", None),
-    "int8": ("int8", None),
-    "int4": ("int4", None),
-    "A8": ("fp32", "int8"),
-    "A4": ("fp32", "int4"),
-    "W8A8": ("int8", "int8"),
-    "W4A4": ("int4", "int4"),
-}
-
-
-def audit_activations(experiment, data_dir=None, device="auto"):
-    """The Audit of an experiment at `COLUMNS`, from the cache or made now.
-
-    ``int8`` and ``int4`` quantize weights alone, as everywhere else, ``A8`` and ``A4`` activations alone,
-    ``W8A8`` and ``W4A4`` both.  Every grid is of a whole tensor and from min to max; those of the activations
-    are calibrated on training images (see `quantskew.audits.model.calibration_images`), all on the same
-    ones.
-
-    Parameters
-    ----------
-    experiment : Experiment or str
-    data_dir, device
-        See `quantskew.experiments.catalogue.audit`.
-
-    Returns
-    -------
-    Audit
-
-    Examples
-    --------
-    >>> audit_activations("digits").precisions
-    ('fp32', 'int8', 'int4', 'A8', 'A4', 'W8A8', 'W4A4')
-    """
-    if isinstance(experiment, str):
-        experiment = catalogue.get(experiment)
-    data = catalogue.load_data(experiment, data_dir)
-    model, record = catalogue.trained(experiment, data, device)
-    key = digest([record["key"], list(COLUMNS.items()), source_digest("quantskew.experiments.runs")])
-
-    def make(_):
-        images = calibration_images(data)
-        quantized = {
-            name: quantize_model(model, weights, activation_precision=activations, calibration=images)
-            for name, (weights, activations) in COLUMNS.items()
-        }
-        facts = catalogue.training_facts(experiment, data, record, device)
-        facts["quantization"] = {"columns": COLUMNS, "calibration_images": len(images)}
-        return audit_models(quantized["fp32"], quantized, data, facts=facts)
-
-    return audit_once(f"{experiment.name}-activations", key, make)
-
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 _RECORDS = Path("book") / "records"
 _SUFFIX = ".safetensors"
@@ -111,10 +50,14 @@ def live_and_record(
         By the title of its column in the figures, one Audit a seed.
     """
     own = range(seed, seed + seeds)
-    options = {"scheme": scheme, "device": device, "curvature": curvature}
-    live = made_seeds(experiment, precisions, own, **options)
+    quantizers, options = (
+        Quantizer.each(precisions, scheme=scheme),
+        {"device": device, "curvature": curvature},
+    )
+    live = [made.plain() for made in made_seeds(experiment, quantizers, own, **options)]
     if data_dir:
-        again = made_seeds(record_name, precisions, own, data_dir=data_dir, **options)
+        again = made_seeds(record_name, quantizers, own, data_dir=data_dir, **options)
+        again = [made.plain() for made in again]
         return {f"live: {experiment}": live, f"as the record, live: {record_name}": again}
     kept = seeds_of(record_name)
     shared = [precision for precision in precisions if precision in kept[0].precisions]
@@ -123,14 +66,15 @@ def live_and_record(
     return {f"live: {experiment}": live, f"record: {record_name}": [own.select(shared) for own in kept]}
 
 
-def made_seeds(experiment, precisions, seeds, **options):
+def made_seeds(experiment, quantizers, seeds, *, curvature=False, **options):
     """The Audits of an experiment over its seeds, made here or taken from the cache.
 
     Parameters
     ----------
     experiment : Experiment or str
-    precisions : sequence of str
+    quantizers : sequence of Quantizer or str
     seeds : sequence of int
+    curvature : bool
     **options
         See `quantskew.experiments.catalogue.audit`.
 
@@ -138,10 +82,8 @@ def made_seeds(experiment, precisions, seeds, **options):
     -------
     list of Audit
     """
-    return [
-        audit(with_seed(experiment, seed), precisions, curvature_images=_RECORD_IMAGES, **options)
-        for seed in seeds
-    ]
+    options["curvature"] = curvature and _RECORD_IMAGES
+    return [audit(with_seed(experiment, seed), quantizers, **options) for seed in seeds]
 
 
 def record(name):
@@ -473,7 +415,7 @@ def write_records(experiment, folder, seeds, data_dir=None, device="auto", base_
         keys = REPEATED if seed else RECORDED
         for _, _, path in write_sets(experiment, folder, keys, [seed], data_dir, device):
             yield path
-        yield _written(experiment, folder, f"-{ACTIVATIONS}", seed, audit_activations(own, **where))
+        yield _written(experiment, folder, f"-{ACTIVATIONS}", seed, audit(own, ACTIVATION_COLUMNS, **where))
         runs = difficulty.rotations(own, **where)
         for key, part in _rotation_files(runs).items():
             yield _written(experiment, folder, f"-{part}", seed, runs[key])
