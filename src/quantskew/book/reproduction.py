@@ -11,7 +11,7 @@ from quantskew.audits.audit import Audit
 from quantskew.cache import provenance
 from quantskew.experiments.runs import record_folders
 from quantskew.groups import group_means
-from quantskew.measures.fairness import correct_of_samples
+from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import CONFIDENCE, wilson_difference
 from quantskew.quantization.quantizer import Quantizer
 
@@ -155,7 +155,7 @@ def agreement(kept, again):
     kept, again = kept.select(shared), again.select(shared)
     counts = np.broadcast_to(kept.group_counts, (len(shared), len(kept.group_names)))
     first, second = (
-        group_means(correct_of_samples(audit), audit.groups, len(audit.group_names))
+        group_means(group_accuracy.of_samples(audit), audit.groups, len(audit.group_names))
         for audit in (kept, again)
     )
     # The images are the same, but a paired interval would take them for all that varies.

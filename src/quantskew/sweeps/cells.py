@@ -14,7 +14,7 @@ from filelock import Timeout
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
 from quantskew.cache import cache_dir, locked, write_bytes
-from quantskew.measures.fairness import audit_rows, audited
+from quantskew.measures.measure import audit_rows, audited
 
 _CHOICE = "CUDA_VISIBLE_DEVICES"
 
