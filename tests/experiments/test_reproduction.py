@@ -10,7 +10,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.statistics import arrays_of
 from quantskew.book.reproduction import agreement, overview
 from quantskew.cache import provenance
-from quantskew.experiments import catalogue, runs
+from quantskew.experiments import catalogue
 
 
 def write(folder, name, **facts):
@@ -190,7 +190,7 @@ def test_what_is_made_twice_on_one_machine_is_equal_to_the_last_bit(made_twice):
 
 
 def test_the_record_of_the_digits_is_made_again(made_twice, repository):
-    kept = runs.record(str(repository / "book" / "records" / "digits.safetensors"))
+    kept = Audit.load(repository / "book" / "records" / "digits.safetensors")
     table = agreement(kept.select(["fp32", "int8"]), made_twice[0])
     assert table["outside"].tolist() == ["none", "none"]
     # The comparison can fail: a model that is broken by two bits is told from a whole one.

@@ -27,6 +27,11 @@ def get(key):
     return CLAIMS[key]
 
 
+def needs(claims):
+    """Keys of the runs that some claims are judged on, in order."""
+    return list(dict.fromkeys(need for claim in claims for need in claim.needs))
+
+
 def scorecard(evidence, keys, precisions=None):
     """Claims by row, experiments by column: verdict, effect and interval in each cell.
 
