@@ -22,13 +22,12 @@ def claim(section, shown, effect):
 
 def _begins(measure, **options):
     """Begin a `Claim` whose effect is (function, evidence, precision, number of draws) -> value and draws."""
-    return lambda function: functools.partial(
-        Claim,
-        function.__name__,
-        statement=function.__doc__,
-        measure=functools.partial(measure, function),
-        **options,
-    )
+
+    def of(function):
+        own = functools.partial(measure, function)
+        return functools.partial(Claim, function.__name__, statement=function.__doc__, measure=own, **options)
+
+    return of
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from quantskew.claims.verdicts import BASE, Claim, cell, control, corrected, jud
 from quantskew.measures.intervals import wilson
 
 _JUDGED = ("effect", "low", "high", "p", "q", "verdict", "seeds", "positive")
-CLAIMS = {
-    key: own
-    for module in (forward, backward, methods)
-    for key, own in vars(module).items()
-    if isinstance(own, Claim)
-}
+
+
+def claims_in(module):
+    """Claims of a module by key, in the order of definition."""
+    return {key: own for key, own in vars(module).items() if isinstance(own, Claim)}
+
+
+CLAIMS = claims_in(forward) | claims_in(backward) | claims_in(methods)
 
 
 def get(key):
@@ -92,20 +94,19 @@ def judged(evidence, keys=None):
     rows = []
     for claim, result in zip(claims, corrected([judge(claim, evidence) for claim in claims]), strict=True):
         placebo = control(claim, evidence) or dict.fromkeys(("effect", "low", "high"), np.nan)
-        rows.append(
-            {
-                "key": claim.key,
-                "section": claim.source,
-                "claim": claim.statement,
-                "measured": claim.effect,
-                "at": claim.at,
-                **{name: result[name] for name in _JUDGED},
-                "control": placebo["effect"],
-                "control_low": placebo["low"],
-                "control_high": placebo["high"],
-                "lacks": result["lacks"] or "",
-            }
-        )
+        about = {
+            "key": claim.key,
+            "section": claim.source,
+            "claim": claim.statement,
+            "measured": claim.effect,
+        }
+        own = {"at": claim.at, **{name: result[name] for name in _JUDGED}}
+        shuffled = {
+            "control": placebo["effect"],
+            "control_low": placebo["low"],
+            "control_high": placebo["high"],
+        }
+        rows.append({**about, **own, **shuffled, "lacks": result["lacks"] or ""})
     return pd.DataFrame(rows)
 
 

@@ -27,14 +27,10 @@ class Claim:
     Attributes
     ----------
     key : str
-    source : str
-        Section and figure of the paper.
-    shown : str
-        Chapter and figure of this book that show it, as ``04_loss#fig-loss``.
-    statement : str
-        In our words.
-    effect : str
-        What is measured, in words; positive is as claimed.
+    source, shown : str
+        Section and figure of the paper; chapter and figure of this book, as ``04_loss#fig-loss``.
+    statement, effect : str
+        What the paper says, in our words; what is measured, which is positive where it is so.
     measure : callable
         (evidence, precision, number of draws) -> effect and its resampled values.
     at : str
@@ -116,7 +112,7 @@ def judge(claim, evidence, precision=None):
     lacks = missing(claim, evidence, precision)
     if lacks is None:
         first = evidence[claim.needs[0]]
-        if precision == first[0].precisions[0] != claim.at:
+        if precision != claim.at and first[0].index(precision) == 0:
             raise ValueError(f"{precision} is the reference; name another precision")
         value, draws = claim.measure(evidence, precision, DRAWS)
         seeds = len(first)
