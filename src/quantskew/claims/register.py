@@ -93,20 +93,12 @@ def judged(evidence, keys=None):
     claims = [get(key) for key in keys or CLAIMS]
     rows = []
     for claim, result in zip(claims, corrected([judge(claim, evidence) for claim in claims]), strict=True):
-        placebo = control(claim, evidence) or dict.fromkeys(("effect", "low", "high"), np.nan)
-        about = {
-            "key": claim.key,
-            "section": claim.source,
-            "claim": claim.statement,
-            "measured": claim.effect,
-        }
-        own = {"at": claim.at, **{name: result[name] for name in _JUDGED}}
-        shuffled = {
-            "control": placebo["effect"],
-            "control_low": placebo["low"],
-            "control_high": placebo["high"],
-        }
-        rows.append({**about, **own, **shuffled, "lacks": result["lacks"] or ""})
+        shuffled = control(claim, evidence) or dict.fromkeys(("effect", "low", "high"), np.nan)
+        about = {"key": claim.key, "section": claim.source, "claim": claim.statement}
+        about |= {"measured": claim.effect, "at": claim.at}
+        own = {name: result[name] for name in _JUDGED} | {"control": shuffled["effect"]}
+        own |= {f"control_{bound}": shuffled[bound] for bound in ("low", "high")}
+        rows.append({**about, **own, "lacks": result["lacks"] or ""})
     return pd.DataFrame(rows)
 
 
