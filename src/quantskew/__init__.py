@@ -5,8 +5,8 @@
 >>> qs.group_accuracy(audit)["value"].tolist()
 [1.0, 1.0, 0.0, 0.0]
 
-A model is audited (`audit`) on a data set (`load_data`) at several quantizers (`Quantizer`).  The `Audit` has all
-that measures are functions of; each measure is here by its name.  Nothing is imported before it is used.
+`audit` runs a model at several quantizers (`Quantizer`) on a data set (`load_data`).  The `Audit` has what
+all measures are functions of; each measure is here by its name.  Nothing is imported before it is used.
 """
 
 import importlib
