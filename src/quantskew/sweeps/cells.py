@@ -177,7 +177,8 @@ def _execute(own, cell, timeout):
 
 
 def _described(path):
-    audit = Audit.load(path)
+    # The options of its quantizers are columns of their own.
+    audit = Audit.load(path).plain()
     return {"audit": path.stem, "audited": audited(audit), "rows": audit_rows(audit).to_dict("list")}
 
 
