@@ -27,13 +27,7 @@ PRECISIONS = ("fp32", "int8", "int4", "int3", "int2")
 
 
 def mitigate(
-    experiment,
-    method,
-    precisions=PRECISIONS,
-    data_dir=None,
-    device="auto",
-    options=None,
-    start_from=None,
+    experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None, start_from=None
 ):
     """The Audit of an experiment under a method, from the cache or made now.
 

@@ -10,12 +10,7 @@ from pathlib import Path
 import yaml
 
 from quantskew.audits.model import check_audit
-from quantskew.book.execution import (
-    check_declared,
-    check_parameters,
-    declared_parameters,
-    read_text_notebook,
-)
+from quantskew.book.execution import check_declared, check_parameters, declared_parameters, read_text_notebook
 from quantskew.cache import digest
 from quantskew.experiments import catalogue
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
