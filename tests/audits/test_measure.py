@@ -196,7 +196,7 @@ def test_folded_weights_are_compared_with_folded_ones(digits, digits_model):
     assert (difference[:2] == 0).all()
     folded, quantized = (quantize_model(model, name) for name in names[1:])
     pairs = zip(weight_parameters(folded).values(), weight_parameters(quantized).values(), strict=True)
-    expected = [float((w - v).abs().sum()) for w, v in pairs]
+    expected = [float((w - v).detach().abs().sum()) for w, v in pairs]
     np.testing.assert_allclose(difference[2], expected, rtol=1e-5)
     with pytest.raises(ValueError, match="but fp32 and fp32:folded, int4:folded differ"):
         audit_model(model, data, names, curvature=True)

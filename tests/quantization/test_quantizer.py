@@ -1,6 +1,8 @@
 """The name of a quantizer parses back, and whatever is no name is refused with the words that there are."""
 
 import dataclasses
+import os
+import shutil
 import subprocess
 import sys
 
@@ -148,3 +150,36 @@ def test_names_are_read_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+NEW_SCHEME = """@_scheme
+def widest(weight, bits, channel_axis):
+    return _signed(2 * _symmetric_scale(weight, bits, channel_axis), bits)
+
+
+"""
+USE_IT = """
+import torch
+from quantskew.quantization.grids import fake_quantize
+from quantskew.quantization.quantizer import Quantizer
+print(fake_quantize(torch.tensor([-1.0, 0.9]), "int2:widest").tolist(), Quantizer.parse("int2:widest"))
+"""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_scheme_is_a_function_of_grids_and_its_name_in_quantizer(named, repository, tmp_path):
+    shutil.copytree(repository / "src", tmp_path / "src")
+    grids, quantizer = (
+        tmp_path / "src/quantskew/quantization" / name for name in ("grids.py", "quantizer.py")
+    )
+    grids.write_text(grids.read_text().replace("if tuple(_SCHEMES)", f"{NEW_SCHEME}if tuple(_SCHEMES)"))
+    if named:
+        quantizer.write_text(
+            quantizer.read_text().replace('"symmetric", "mse")', '"symmetric", "mse", "widest")')
+        )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    done = subprocess.run([sys.executable, "-c", USE_IT], capture_output=True, text=True, env=environment)
+    if named:
+        assert done.stdout == "[-2.0, 0.0] int2:widest\n", done.stderr
+    else:
+        assert "has the schemes banner, symmetric, mse, widest, but SCHEMES of" in done.stderr

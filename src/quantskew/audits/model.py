@@ -132,16 +132,9 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
     original : torch.nn.Module or list of torch.nn.Module
         The float model whose weights the others' are compared with, layer by layer; or one for each.
     quantized : dict of str to torch.nn.Module
-        One model a column, as `quantskew.quantization.ptq.quantize_model` or
-        `quantskew.quantization.qat.convert` gives it; the first one is the reference.
-    data, batch_size, facts
+        By column, the reference first, as `quantize_model` or `quantskew.quantization.qat.convert` gives them.
+    data, device, batch_size, facts
         See `audit_model`.
-    device : str or torch.device, optional
-        Where to compute; by default where `original` is.
-
-    Returns
-    -------
-    Audit
     """
     originals = original if isinstance(original, list) else [original] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data

@@ -79,18 +79,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in _EXPERIMENTS}
 
 
 def get(name, **changes):
-    """The experiment of that name, with changes.
-
-    Parameters
-    ----------
-    name : str
-    **changes
-        Fields of `Experiment` or of `Recipe`; None leaves a field as it is.
-
-    Raises
-    ------
-    ValueError
-        If the name or a field is not known; the message lists the known ones.
+    """The experiment of that name with changed fields, its own or its recipe's; None leaves one as it is.
 
     Examples
     --------
@@ -100,20 +89,15 @@ def get(name, **changes):
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    recipe_fields = {field.name for field in dataclasses.fields(Recipe)}
-    own_fields = {field.name for field in dataclasses.fields(Experiment)} - {"name", "recipe"}
+    of_recipe = {field.name for field in dataclasses.fields(Recipe)}
+    known = {field.name for field in dataclasses.fields(Experiment)} - {"name", "recipe"} | of_recipe
     changes = {field: value for field, value in changes.items() if value is not None}
-    unknown = changes.keys() - recipe_fields - own_fields
-    if unknown:
-        known = ", ".join(sorted(recipe_fields | own_fields))
-        raise ValueError(f"an experiment has no {', '.join(sorted(unknown))}; it has: {known}")
+    if not changes.keys() <= known:
+        unknown = ", ".join(sorted(changes.keys() - known))
+        raise ValueError(f"an experiment has no {unknown}; it has: {', '.join(sorted(known))}")
     models.check_name(changes.get("model", experiment.model))
-    recipe = dataclasses.replace(
-        experiment.recipe, **{f: v for f, v in changes.items() if f in recipe_fields}
-    )
-    return dataclasses.replace(
-        experiment, recipe=recipe, **{f: v for f, v in changes.items() if f in own_fields}
-    )
+    own = {field: changes.pop(field) for field in changes.keys() - of_recipe}
+    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, **changes), **own)
 
 
 def with_seed(experiment, seed):
@@ -125,32 +109,18 @@ def with_seed(experiment, seed):
 
 def load_data(experiment, data_dir=None, download=False):
     """The experiment's `Dataset`, split by its seed."""
-    return datasets.load(
-        experiment.dataset,
-        data_dir,
-        experiment.size,
-        experiment.label,
-        experiment.group,
-        seed=experiment.recipe.seed,
-        download=download,
-    )
+    own = (experiment.dataset, data_dir, experiment.size, experiment.label, experiment.group)
+    return datasets.load(*own, seed=experiment.recipe.seed, download=download)
 
 
 def sampled(experiment, data):
     """The data set with the training images that the experiment's `targets` ask for."""
-    if experiment.targets is None:
-        return data
-    return resample(data, experiment.targets, experiment.recipe.seed)
+    targets = experiment.targets
+    return data if targets is None else resample(data, targets, experiment.recipe.seed)
 
 
 def choose_device(name="auto"):
-    """The device of that name; ``auto`` is a GPU where torch sees one, else the processor.
-
-    Raises
-    ------
-    ValueError
-        If torch cannot use it here.
-    """
+    """The device of that name; ``auto`` is a GPU where torch sees one, else the processor."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -169,35 +139,17 @@ def untrained(experiment, data):
 
 
 def trained(experiment, data, device="auto"):
-    """The trained model and its history, from the cache or trained now.
+    """The trained model, in evaluation mode on `device`, and its record; from the cache or trained now.
 
-    Parameters
-    ----------
-    experiment : Experiment
-    data : Dataset
-    device : str
-
-    Returns
-    -------
-    model : torch.nn.Module
-        In evaluation mode, on `device`.
-    record : dict
-        ``history`` (see `quantskew.training.loop.fit`; ``measured`` are the gradient norms of the groups
-        on a few of their training images, in some of the epochs), ``seconds`` of training and ``key``, the
-        entry's name.
+    The record has ``history`` (see `quantskew.training.loop.fit`; ``measured`` are the gradient norms of the
+    groups on a few of their training images, in some of the epochs), ``seconds`` of training and ``key``, the
+    entry's name.
     """
     device = choose_device(device)
     trained_on = sampled(experiment, data)
-    key = digest(
-        {
-            "model": experiment.model,
-            "recipe": dataclasses.asdict(experiment.recipe),
-            "data": trained_on.digest,
-            "device": device_name(device),
-            "torch": torch.__version__,
-            "code": source_digest("quantskew.training.loop", "quantskew.training.models"),
-        }
-    )
+    parts = [experiment.model, dataclasses.asdict(experiment.recipe), trained_on.digest, device_name(device)]
+    code = source_digest("quantskew.training.loop", "quantskew.training.models")
+    key = digest([*parts, torch.__version__, code])
     model = untrained(experiment, data).to(device)
     title = f"training {experiment.name}, seed {experiment.recipe.seed}"
     measure = _gradient_measure(data, experiment.recipe.epochs)
@@ -266,14 +218,8 @@ def audit(
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
     def make(path):
-        return audit_model(
-            model,
-            data,
-            chosen,
-            facts=training_facts(experiment, data, record, device),
-            curvature=curvature,
-            checkpoint=path.with_suffix(".curvature"),
-        )
+        facts, checkpoint = training_facts(experiment, data, record, device), path.with_suffix(".curvature")
+        return audit_model(model, data, chosen, facts=facts, curvature=curvature, checkpoint=checkpoint)
 
     return audit_once(experiment.name, key, make)
 
