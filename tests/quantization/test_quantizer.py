@@ -153,8 +153,8 @@ def test_names_are_read_without_torch():
 
 
 NEW_SCHEME = """@_scheme
-def widest(weight, bits, channel_axis):
-    return _signed(2 * _symmetric_scale(weight, bits, channel_axis), bits)
+def halved(weight, bits, channel_axis):
+    return _signed(0.5 * _symmetric_scale(weight, bits, channel_axis), bits)
 
 
 """
@@ -162,7 +162,7 @@ USE_IT = """
 import torch
 from quantskew.quantization.grids import fake_quantize
 from quantskew.quantization.quantizer import Quantizer
-print(fake_quantize(torch.tensor([-1.0, 0.9]), "int2:widest").tolist(), Quantizer.parse("int2:widest"))
+print(fake_quantize(torch.tensor([-1.0, 0.9]), "int2:halved").tolist(), Quantizer.parse("int2:halved"))
 """
 
 
@@ -175,11 +175,11 @@ def test_a_scheme_is_a_function_of_grids_and_its_name_in_quantizer(named, reposi
     grids.write_text(grids.read_text().replace("if tuple(_SCHEMES)", f"{NEW_SCHEME}if tuple(_SCHEMES)"))
     if named:
         quantizer.write_text(
-            quantizer.read_text().replace('"symmetric", "mse")', '"symmetric", "mse", "widest")')
+            quantizer.read_text().replace('"symmetric", "mse")', '"symmetric", "mse", "halved")')
         )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     done = subprocess.run([sys.executable, "-c", USE_IT], capture_output=True, text=True, env=environment)
     if named:
-        assert done.stdout == "[-2.0, 0.0] int2:widest\n", done.stderr
+        assert done.stdout == "[-1.0, 0.5] int2:halved\n", done.stderr
     else:
-        assert "has the schemes banner, symmetric, mse, widest, but SCHEMES of" in done.stderr
+        assert "has the schemes banner, symmetric, mse, halved, but SCHEMES of" in done.stderr

@@ -132,7 +132,7 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
     original : torch.nn.Module or list of torch.nn.Module
         The float model whose weights the others' are compared with, layer by layer; or one for each.
     quantized : dict of str to torch.nn.Module
-        By column, the reference first, as `quantize_model` or `quantskew.quantization.qat.convert` gives them.
+        By column, the reference first, as `quantize_model` or `qat.convert` gives them.
     data, device, batch_size, facts
         See `audit_model`.
     """
