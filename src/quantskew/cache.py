@@ -12,6 +12,7 @@ import glob
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import pkgutil
@@ -134,6 +135,7 @@ def reached(*names):
             if own not in source.definitions:
                 raise ValueError(f"{module} defines no {own}")
             known[module, own], named = source.code(own)
+            named |= source.registered
             waiting += [(source.aliases[name], None) for name in named & source.aliases.keys()]
             for other in (module, *source.imported):
                 waiting += [(other, name) for name in named & _source(other).definitions.keys()]
@@ -169,6 +171,14 @@ class _Source(ast.NodeTransformer):
             # Any other statement may change whatever it names.
             for own in defined or [node.id for node in names]:
                 self.definitions.setdefault(own, []).append(statement)
+        # A decorator of the module's own may enter what it decorates into a registry.
+        functions = {s.name: s for s in tree.body if isinstance(s, ast.FunctionDef)}
+        self.registered = {
+            name
+            for name, function in functions.items()
+            for node in itertools.chain(*map(ast.walk, function.decorator_list))
+            if isinstance(node, ast.Name) and node.id in functions
+        }
 
     def code(self, own):
         """The text of a definition without the names of modules, and the names that stand in it."""
