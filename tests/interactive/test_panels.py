@@ -16,7 +16,8 @@ class MadeModel:
     def __init__(self):
         self.asked = []
 
-    def audit(self, precision, scheme, surface, reference):
+    def audit(self, quantizer, surface, reference):
+        precision, scheme = quantizer.precision, quantizer.scheme
         self.asked.append((precision, scheme, surface))
         seed = ("banner", "symmetric", "mse").index(scheme)
         precisions = (reference, precision) if precision != reference else (reference,)
