@@ -29,20 +29,7 @@ def source(page):
 
 
 def links(page, repository, branch="main"):
-    """Addresses of a page's source and, for a chapter, of where it runs, by name.
-
-    Parameters
-    ----------
-    page : str
-        Its path in the book, without an ending.
-    repository : str
-        ``https://github.com/OWNER/NAME``; empty for no links.
-    branch : str
-
-    Raises
-    ------
-    ValueError
-        If `repository` is something else.
+    """Addresses of a page's source and, for a chapter, of where it runs, by name; none without a repository.
 
     Examples
     --------
@@ -67,14 +54,7 @@ def links(page, repository, branch="main"):
 
 
 def with_installation(notebook, repository):
-    """A notebook that fetches the book's repository first, where its package is not installed.
-
-    Parameters
-    ----------
-    notebook : NotebookNode
-        Changed in place.
-    repository : str
-    """
+    """The notebook, changed in place: it fetches the repository first, where the package is not installed."""
     folder = urlparse(repository).path.strip("/").rsplit("/", 1)[-1].removesuffix(".git")
     lines = [
         "# Where the package is missing, as in Colab: fetch it, with the book's records.",
@@ -85,8 +65,7 @@ def with_installation(notebook, repository):
         f"    %cd {folder}",
         '    %pip install --quiet ".[book]"',
     ]
-    cell = nbformat.v4.new_code_cell("\n".join(lines), id="installation")
-    notebook.cells.insert(0, cell)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("\n".join(lines), id="installation"))
     return notebook
 
 
@@ -117,17 +96,11 @@ def check_repository(app):
 def add_buttons(app, page, template, context, doctree):
     """Links to a page's source and to where it runs, in a group of buttons at its head."""
     found = links(page, *_repository(app)) if doctree else {}
-    buttons = [
-        {
-            "type": "link",
-            "text": name,
-            "url": address,
-            "icon": _LOOKS[name][0],
-            "tooltip": _LOOKS[name][1],
-            "label": f"{name.lower()}-button",
-        }
-        for name, address in found.items()
-    ]
+    buttons = []
+    for name, address in found.items():
+        icon, tooltip = _LOOKS[name]
+        button = {"type": "link", "text": name, "url": address, "icon": icon, "tooltip": tooltip}
+        buttons.append({**button, "label": f"{name.lower()}-button"})
     if buttons:
         group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons", "buttons": buttons}
         context["header_buttons"].append({**group, "tooltip": "Source, and where to run it"})
