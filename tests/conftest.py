@@ -54,8 +54,7 @@ def digits_audit(digits_model, digits):
 @pytest.fixture(scope="session")
 def curved_audit(digits_model, digits):
     """The live model with gradients and Hessians of a few images a group."""
-    options = {"curvature": True, "curvature_images": 5}
-    return audit_model(digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], **options)
+    return audit_model(digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], curvature=5)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import samples
 from quantskew.experiments import catalogue, difficulty
 from quantskew.experiments.difficulty import BALANCED, CUT
-from quantskew.measures.fairness import group_accuracy
+from quantskew.measures.forward import group_accuracy
 from quantskew.training import loop
 
 NAMES = ("group 0", "group 1", "group 2")

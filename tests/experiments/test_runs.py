@@ -47,14 +47,13 @@ def made(folder, monkeypatch):
         calls.append((experiment.name, key, experiment.recipe.seed, data_dir, device))
         return fake(key, experiment.recipe.seed)
 
-    def base(experiment, precisions, curvature, **more):
-        more = {name: more[name] for name in ("data_dir", "device") if name in more}
-        return stand_in("with curvature" if curvature else BASE, experiment, **more)
+    def audit(experiment, columns, curvature=False, **more):
+        base = "with curvature" if curvature else BASE
+        return stand_in(ACTIVATIONS if columns == catalogue.ACTIVATION_COLUMNS else base, experiment, **more)
 
     monkeypatch.setattr(runs, "mitigate", lambda e, key, **more: stand_in(key, e, **more))
     monkeypatch.setattr(difficulty, "rotation", lambda e, key, **more: stand_in(key, e, **more))
-    monkeypatch.setattr(runs, "audit_activations", lambda e, **more: stand_in(ACTIVATIONS, e, **more))
-    monkeypatch.setattr(catalogue, "audit", base)
+    monkeypatch.setattr(catalogue, "audit", audit)
     monkeypatch.setattr(catalogue, "load_data", lambda *_: fake("data", 0))
     return calls
 

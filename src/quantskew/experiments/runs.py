@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantskew.audits.audit import Audit, audit_once
-from quantskew.audits.model import audit_models, calibration_images
-from quantskew.cache import digest, source_digest
+from quantskew.audits.audit import Audit
 from quantskew.experiments import catalogue, difficulty
 from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
-from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 BASE, ACTIVATIONS = "base", "activations"
@@ -101,47 +98,15 @@ def _spelled_out(keys, experiment, data_dir):
 
 def _made(experiment, key, quantizers=None, curvature=False, start_from=None, **where):
     if key == BASE:
-        extent = {"curvature": curvature, "curvature_images": _HESSIAN_IMAGES}
-        chosen = [Quantizer.of(value) for value in quantizers or DEFAULT_PRECISIONS]
-        names = [own.precision for own in chosen]
-        return catalogue.audit(experiment, names, scheme=chosen[-1].scheme, **extent, **where)
+        extent = curvature and _HESSIAN_IMAGES
+        made = catalogue.audit(experiment, quantizers or DEFAULT_PRECISIONS, curvature=extent, **where)
+        # A page names its columns by their bits, and says once which scheme they have.
+        return made.plain()
     if key == ACTIVATIONS:
-        return audit_activations(experiment, **where)
+        return catalogue.audit(experiment, catalogue.ACTIVATION_COLUMNS, **where)
     if key == BALANCED or key.startswith(CUT):
         return difficulty.rotation(experiment, key, **where)
     return mitigate(experiment, key, start_from=start_from, **where)
-
-
-COLUMNS = {
-    "fp32": ("fp32", None),
-    "int8": ("int8", None),
-    "int4": ("int4", None),
-    "A8": ("fp32", "int8"),
-    "A4": ("fp32", "int4"),
-    "W8A8": ("int8", "int8"),
-    "W4A4": ("int4", "int4"),
-}
-
-
-def audit_activations(experiment, data_dir=None, device="auto"):
-    """The Audit of an experiment with quantized weights, activations, and both, from the cache or made."""
-    if isinstance(experiment, str):
-        experiment = catalogue.get(experiment)
-    data = catalogue.load_data(experiment, data_dir)
-    model, record = catalogue.trained(experiment, data, device)
-    key = digest([record["key"], list(COLUMNS.items()), source_digest("quantskew.experiments.runs")])
-
-    def made(_):
-        images = calibration_images(data)
-        quantized = {
-            name: quantize_model(model, weights, activation_precision=activations, calibration=images)
-            for name, (weights, activations) in COLUMNS.items()
-        }
-        facts = catalogue.training_facts(experiment, data, record, device)
-        facts["quantization"] = {"columns": COLUMNS, "calibration_images": len(images)}
-        return audit_models(quantized["fp32"], quantized, data, facts=facts)
-
-    return audit_once(f"{experiment.name}-activations", key, made)
 
 
 def read(name, keys=(BASE,), precisions=None):
