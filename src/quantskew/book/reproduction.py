@@ -29,24 +29,9 @@ def overview(folder=None):
     Returns
     -------
     pandas.DataFrame
-        One row a file:
-
-        - ``file``, ``experiment`` and its ``model``, ``method`` and ``seed``;
-        - ``precisions``, ``images`` (test images) and ``curvature`` (images of a group for the Hessian, at
-          most; 0 where the loss was not differentiated);
-        - ``reference``: a digest of the logits at the first precision, equal for float models that are equal
-          to the last bit;
-        - ``machine``, ``threads`` (or the name of a GPU) and ``versions``; ``other`` are the packages whose
-          version here is another one;
-        - ``minutes`` of training the float model, NaN where they were not recorded, and those of
-          ``retraining``; the ``command``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no record.
-    ValueError
-        If a file is not a whole Audit.
+        One row a file.  ``curvature`` is how many images of a group the Hessian was taken over, at most;
+        ``reference`` a digest of the logits at the first precision, equal for float models that are equal to
+        the last bit; ``other`` are the packages whose version here is another one.
     """
     folders = record_folders() if folder is None else [folder]
     for found in folders:
@@ -87,8 +72,7 @@ def _row(name, audit):
 
 
 def _experiment(experiment):
-    attributes = {what: experiment.get(what) for what in ("label", "group")}
-    named = [f"{what} {name}" for what, name in attributes.items() if name]
+    named = [f"{what} {experiment[what]}" for what in ("label", "group") if experiment.get(what)]
     return ", ".join([experiment.get("name", _UNKNOWN), *named])
 
 
@@ -126,11 +110,6 @@ def _quantization(facts):
 def agreement(kept, again):
     """Whether an Audit that was made again is the same, precision by precision.
 
-    Parameters
-    ----------
-    kept, again : Audit
-        Of the same test images.
-
     Returns
     -------
     pandas.DataFrame
@@ -138,11 +117,6 @@ def agreement(kept, again):
         to the last bit), ``difference`` (the largest of a group's accuracy) and ``outside``: groups whose
         accuracies differ by more than chance would make those of two sets of images differ.  All rows
         together find such a group by mistake once in twenty times.
-
-    Raises
-    ------
-    ValueError
-        If the test images are not the same, or no precision is.
     """
     if not (np.array_equal(kept.labels, again.labels) and np.array_equal(kept.groups, again.groups)):
         raise ValueError("the two Audits are not of the same test images, so they cannot be compared")
