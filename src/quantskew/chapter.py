@@ -106,7 +106,7 @@ class Chapter:
         return compare(draw, audits, **options)
 
     def control(self, view):
-        """The control of a view, see `quantskew.interactive.control.bit_width`; its live column is computed."""
+        """The control of a view whose live column is computed, see `quantskew.interactive.control`."""
         return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
@@ -119,8 +119,8 @@ class Chapter:
         Parameters
         ----------
         *tables, **values : callable or tuple of (callable, int)
-            Audit -> table, dict or value, by its name, in which an underscore is a hyphen; the first ones have
-            none.  A number is that of digits, which else are those of the Measure.
+            Audit -> table, dict or value, by its name, in which an underscore is a hyphen; the first ones
+            have none.  A number is that of digits, which else are those of the Measure.
         """
         for prefix, audit in {"live": self.live, "record": self.kept}.items():
             _glue(prefix, audit, tables, values)
@@ -130,7 +130,7 @@ class Chapter:
         for prefix, audit in {"live": self.live, "record": self.kept}.items():
             glue_roles(prefix, audit)
             for role in ("majority", "minority"):
-                _glue(f"{prefix}-{role}", audit, (), tables, lambda table: of_role(audit, table, role))
+                _glue(f"{prefix}-{role}", audit, (), tables, role)
 
     def glue_further(self, prefix, experiment, *tables, **values):
         """As `glue`, tables of one more experiment; where it has no record, words stand in for numbers."""
@@ -138,7 +138,7 @@ class Chapter:
         _glue(prefix, *(audits or [self.kept]), tables, values, words=None if audits else "(no record)")
 
 
-def _glue(prefix, audit, tables, values, choose=lambda table: table, words=None):
+def _glue(prefix, audit, tables, values, role=None, words=None):
     named = [("", table) for table in tables] + list(values.items())
     for name, function in named:
         function, digits = function if isinstance(function, tuple) else (function, None)
@@ -146,7 +146,7 @@ def _glue(prefix, audit, tables, values, choose=lambda table: table, words=None)
         digits = getattr(getattr(function, "__self__", function), "digits", 2) if digits is None else digits
         key, value = "-".join(filter(None, [prefix, name.strip("_").replace("_", "-")])), function(audit)
         if isinstance(value, pd.DataFrame):
-            glue_table(key, choose(value), digits, words)
+            glue_table(key, of_role(audit, value, role) if role else value, digits, words)
         else:
             for part, own in value.items() if isinstance(value, dict) else [("", value)]:
                 glue_value(f"{key}-{part}" if part else key, own)
