@@ -128,7 +128,7 @@ def test_the_digest_sees_every_byte():
 @pytest.mark.parametrize(
     ("call", "known"),
     [
-        (lambda: datasets.load("mnist"), datasets.NAMES),
+        (lambda: datasets.load("mnist"), datasets.MODULES),
         (lambda: datasets.load("digits", label="colour"), ["digit"]),
         (lambda: datasets.load("utkface", group="hair"), ["ethnicity", "gender", "age"]),
         (lambda: datasets.load("cifar10", label="hair"), ["class"]),
