@@ -13,28 +13,24 @@ from quantskew.measures import fairness, forward, odds, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL
 from quantskew.measures.seeds import comparison
 
-# Beside the measures: what else is told of an Audit, and where, in tables and figures.
+# What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
-    (
-        lambda audit: True,
-        (forward.dtdb_histogram,),
-        {lines.fvo: False, lines.dtdb_distribution: False},
-    ),
+    (lambda audit: True, (forward.dtdb_histogram,), {lines.fvo: False, lines.dtdb_distribution: False}),
     (
         lambda audit: audit.weights is not None,
         (weights.absolute_difference, weights.sparsity, weights.mean_magnitude, weights.weight_histogram),
-        {lines.absolute_difference: False, lines.sparsity: False, lines.weight_distribution: False},
+        dict.fromkeys((lines.absolute_difference, lines.sparsity, lines.weight_distribution), False),
     ),
     (
-        surface.measured,
+        surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
-        {
-            **dict.fromkeys(surface_figures.SCATTERS, True),
-            surface_figures.loss_profile: False,
-            surface_figures.excess_loss: True,
-        },
+        {surface_figures.loss_profile: False, surface_figures.excess_loss: True},
     ),
-    (odds.differ, (odds.class_accuracy,), {lines.class_accuracy: lines.group_and_class_legend}),
+    (
+        odds.equalized_odds.applies,
+        (odds.class_accuracy,),
+        {lines.class_accuracy: lines.group_and_class_legend},
+    ),
 )
 
 
@@ -58,6 +54,9 @@ def figures(audit):
         if measure.applies(audit):
             # A map names its groups itself.
             yield measure.name, lines.of(measure), not measure.from_reference
+    if surface.gradient_norm.applies(audit):
+        for name, draw in surface_figures.SCATTERS.items():
+            yield name, draw, True
     for applies, _, drawn in _FURTHER:
         for function, legend in drawn.items() if applies(audit) else ():
             yield function.__name__, function, legend

@@ -33,32 +33,18 @@ ACTIVATION_COLUMNS = ("fp32", "int8", "int4", "A8", "A4", "W8A8", "W4A4")
 
 def load_data(experiment, data_dir=None, download=False):
     """The experiment's `Dataset`, split by its seed."""
-    return datasets.load(
-        experiment.dataset,
-        data_dir,
-        experiment.size,
-        experiment.label,
-        experiment.group,
-        seed=experiment.recipe.seed,
-        download=download,
-    )
+    own = (experiment.dataset, data_dir, experiment.size, experiment.label, experiment.group)
+    return datasets.load(*own, seed=experiment.recipe.seed, download=download)
 
 
 def sampled(experiment, data):
     """The data set with the training images that the experiment's `targets` ask for."""
-    if experiment.targets is None:
-        return data
-    return resample(data, experiment.targets, experiment.recipe.seed)
+    targets = experiment.targets
+    return data if targets is None else resample(data, targets, experiment.recipe.seed)
 
 
 def choose_device(name="auto"):
-    """The device of that name; ``auto`` is a GPU where torch sees one, else the processor.
-
-    Raises
-    ------
-    ValueError
-        If torch cannot use it here.
-    """
+    """The device of that name; ``auto`` is a GPU where torch sees one, else the processor."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -77,22 +63,11 @@ def untrained(experiment, data):
 
 
 def trained(experiment, data, device="auto"):
-    """The trained model and its history, from the cache or trained now.
+    """The trained model, in evaluation mode on `device`, and its record; from the cache or trained now.
 
-    Parameters
-    ----------
-    experiment : Experiment
-    data : Dataset
-    device : str
-
-    Returns
-    -------
-    model : torch.nn.Module
-        In evaluation mode, on `device`.
-    record : dict
-        ``history`` (see `quantskew.training.loop.fit`; ``measured`` are the gradient norms of the groups
-        on a few of their training images, in some of the epochs), ``seconds`` of training and ``key``, the
-        entry's name.
+    The record has ``history`` (see `quantskew.training.loop.fit`; ``measured`` are the gradient norms of the
+    groups on a few of their training images, in some of the epochs), ``seconds`` of training and ``key``, the
+    entry's name.
     """
     device = choose_device(device)
     trained_on = sampled(experiment, data)
@@ -174,14 +149,8 @@ def audit(
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
     def make(path):
-        return audit_model(
-            model,
-            data,
-            chosen,
-            facts=training_facts(experiment, data, record, device),
-            curvature=curvature,
-            checkpoint=path.with_suffix(".curvature"),
-        )
+        facts, checkpoint = training_facts(experiment, data, record, device), path.with_suffix(".curvature")
+        return audit_model(model, data, chosen, facts=facts, curvature=curvature, checkpoint=checkpoint)
 
     return audit_once(experiment.name, key, make)
 

@@ -53,18 +53,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in _EXPERIMENTS}
 
 
 def get(name, **changes):
-    """The experiment of that name, with changes.
-
-    Parameters
-    ----------
-    name : str
-    **changes
-        Fields of `Experiment` or of `Recipe`; None leaves a field as it is.
-
-    Raises
-    ------
-    ValueError
-        If the name or a field is not known; the message lists the known ones.
+    """The experiment of that name with changed fields, its own or its recipe's; None leaves one as it is.
 
     Examples
     --------
@@ -74,24 +63,19 @@ def get(name, **changes):
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    recipe_fields = {field.name for field in dataclasses.fields(Recipe)}
-    own_fields = {field.name for field in dataclasses.fields(Experiment)} - {"name", "recipe"}
+    of_recipe = {field.name for field in dataclasses.fields(Recipe)}
+    known = {field.name for field in dataclasses.fields(Experiment)} - {"name", "recipe"} | of_recipe
     changes = {field: value for field, value in changes.items() if value is not None}
-    unknown = changes.keys() - recipe_fields - own_fields
-    if unknown:
-        known = ", ".join(sorted(recipe_fields | own_fields))
-        raise ValueError(f"an experiment has no {', '.join(sorted(unknown))}; it has: {known}")
+    if not changes.keys() <= known:
+        unknown = ", ".join(sorted(changes.keys() - known))
+        raise ValueError(f"an experiment has no {unknown}; it has: {', '.join(sorted(known))}")
     if "model" in changes:
         # Only here, since it imports torch.
         from quantskew.training.models import check_name
 
         check_name(changes["model"])
-    recipe = dataclasses.replace(
-        experiment.recipe, **{f: v for f, v in changes.items() if f in recipe_fields}
-    )
-    return dataclasses.replace(
-        experiment, recipe=recipe, **{f: v for f, v in changes.items() if f in own_fields}
-    )
+    own = {field: changes.pop(field) for field in changes.keys() - of_recipe}
+    return dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, **changes), **own)
 
 
 def with_seed(experiment, seed):
