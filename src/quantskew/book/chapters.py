@@ -104,7 +104,7 @@ def build(root, parameters=None, at_once=None):
         The repository: text in ``notebooks/``, executed chapters to ``book/chapters/``, the store of
         outputs in ``.cache/chapters/``.
     parameters : dict, optional
-        The same for every chapter that declares them.
+        The same for every chapter that declares them; refused before anything runs where none does.
     at_once : int, optional
         How many chapters are executed at the same time; by default one for each processor, four at most.
         They share the processors, since small models gain little from a second one.
@@ -112,16 +112,7 @@ def build(root, parameters=None, at_once=None):
     Returns
     -------
     list of Path
-        The chapters, in order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are no chapters.
-    ValueError
-        If a parameter is not declared, or has another type.
-    RuntimeError
-        If a chapter fails; those that have not begun are not executed then.
+        The chapters, in order.  Where one fails, those that have not begun are not executed.
     """
     root = Path(root)
     texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
@@ -157,7 +148,7 @@ def _processors():
 def _for_all(prepare, arguments, at_once):
     """Call a function with each of the arguments, some at once; the first error ends it."""
     given = os.environ.get(_THREADS)
-    os.environ[_THREADS] = given or str(max(1, _processors() // at_once))
+    os.environ.setdefault(_THREADS, str(max(1, _processors() // at_once)))
     try:
         with ThreadPoolExecutor(at_once) as pool:
             running = [pool.submit(prepare, *own) for own in arguments]
@@ -167,9 +158,8 @@ def _for_all(prepare, arguments, at_once):
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
     finally:
-        del os.environ[_THREADS]
-        if given:
-            os.environ[_THREADS] = given
+        if given is None:
+            del os.environ[_THREADS]
 
 
 def _lay_out(root, source, texts, store):

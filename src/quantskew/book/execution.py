@@ -97,24 +97,16 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
 
     Parameters
     ----------
-    source : path
-        Text notebook.
-    output : path
-        Executed notebook.
+    source, output : path
+        Text notebook, and executed one.
     parameters : dict, optional
+        What the chapter does not declare is refused with a ValueError; a cell that fails is a RuntimeError.
     cwd : path
         Where the kernel runs.
     progress : bool
         Whether papermill shows its progress bar.
     timeout : int, optional
         Seconds that a cell may take; by default `CELL_TIMEOUT`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is refused (before anything runs).
-    RuntimeError
-        If a cell fails, with the cell's error.
     """
     # papermill loads this module for its reader, so it cannot be imported first.
     import papermill

@@ -77,17 +77,10 @@ def harm(runs, precision):
 
 
 def learning_curves(audits):
-    """Training accuracy of each group over the epochs, and its test accuracy at the end.
+    """Training accuracy of each group over the epochs, and its test accuracy at the end, two tables.
 
-    Parameters
-    ----------
-    audits : sequence of Audit
-        One a seed, with ``history`` in the provenance.
-
-    Returns
-    -------
-    epochs, end : pandas.DataFrame
-        A row a group and ``epoch`` (from 1) with mean, least and largest of the seeds; a row a group.
+    Of Audits, one a seed, whose provenance has the ``history``.  The first has a row a group and ``epoch``
+    (from 1) with mean, least and largest of the seeds.
     """
     curves = [[entry["train"]["accuracy"] for entry in own.provenance["history"]] for own in audits]
     epochs = _curves(audits, range(1, len(curves[0]) + 1), curves, np.mean)

@@ -109,11 +109,8 @@ def read(name, keys=(BASE,), precisions=None):
     precisions : sequence of str, optional
         The base at those of them that it has; a printed sentence names the others.
 
-    Returns
-    -------
-    Runs
-        In the order of the seeds.  A seed that one of the methods lacks below its last one is left out of all
-        of them, and a printed sentence names the file that is missing.
+    Seeds are in their order.  One that a method lacks below its last one is left out of all methods, and a
+    printed sentence names the file that is missing.
     """
     folders, stem = record_folders(), name
     if Path(name).suffix == _SUFFIX:
@@ -199,25 +196,11 @@ def file_name(name, key=BASE, seed=0):
 
 
 def beside(experiment, records, keys, seeds, *, precisions=None, scheme="banner", data_dir=None, **options):
-    """What a page shows side by side: an experiment made here and now, and others of record.
+    """What a page shows side by side, list of Runs: an experiment made here and now, and others of record.
 
-    Parameters
-    ----------
-    experiment : str
-    records : sequence of str
-        Experiments that are read from the records; where `data_dir` is given, the first one is made too.  A
-        further one that has no record is left out, and a printed sentence says so.
-    keys, seeds, **options
-        See `make`; a record has its own number of seeds.
-    precisions : sequence of str, optional
-        Of the base; a record is shown at those of them that it has, by default at all of its own.
-    scheme : str
-        Of what is made here, see `quantskew.quantization.quantizer.Quantizer`.
-    data_dir : path, optional
-
-    Returns
-    -------
-    list of Runs
+    The `records` are read, the base at those of the `precisions` that it has; where `data_dir` is given, the
+    first of them is made too.  A further one that there is not is left out, and a printed sentence says so.
+    The `scheme` is that of what is made.  For the rest see `make`; a record has its own number of seeds.
     """
     options["quantizers"] = Quantizer.each(precisions or DEFAULT_PRECISIONS, scheme=scheme)
     first, *others = records
