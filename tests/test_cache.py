@@ -15,7 +15,9 @@ import torch
 
 import samples
 from quantskew import cache
+from quantskew.audits.model import audit_model
 from quantskew.cache import cache_dir, digest, lock_of, locked, make_once, provenance, replacing, write_bytes
+from quantskew.quantization import qat
 from quantskew.training import loop, models
 from quantskew.training.recipe import Recipe
 
@@ -208,12 +210,24 @@ def step(x):
 def unused():
     return "never"
 """
+LATE = """
+KNOWN = []
+
+def known(function):
+    KNOWN.append(function)
+
+@known
+def one():
+    return 1
+
+shift = KNOWN[0]()
+"""
 PACKAGE = {
     "__init__": "",
     "step": STEP,
     "sizes": "SIZE = 8\nTABLE = {}\n\ndef scaled(x):\n    return x * TABLE['x']\n\nTABLE['x'] = 2\n",
     "tools": "from probed.sizes import SIZE\n\ndef half(x):\n    return x / 2\n\nother = SIZE\n",
-    "late": "shift = 1\n",
+    "late": LATE,
 }
 
 
@@ -230,7 +244,8 @@ def digest_of(tmp_path, monkeypatch):
         for known in [name for name in sys.modules if name.partition(".")[0] == "probed"]:
             del sys.modules[known]
         importlib.invalidate_caches()
-        cache._source.cache_clear()
+        for cached in (cache._source, cache._is_module):
+            cached.cache_clear()
         return cache.source_digest.__wrapped__(*(names or ["probed.step.step"]))
 
     return digest_now
@@ -246,7 +261,8 @@ def digest_of(tmp_path, monkeypatch):
         ("sizes", "TABLE['x'] = 2", "TABLE['x'] = 3"),
         ("sizes", "return x *", "return x +"),
         ("tools", "return x / 2", "return x / 3"),
-        ("late", "shift = 1", "shift = 2"),
+        ("late", "KNOWN[0]", "KNOWN[-1]"),
+        ("late", "return 1", "return 2"),
     ],
 )
 def test_code_that_is_reached_counts(digest_of, module, old, new):
@@ -290,7 +306,8 @@ def test_a_name_that_nothing_defines_is_refused(digest_of):
         digest_of(PACKAGE, "probed.step.stride")
 
 
-def test_whatever_runs_in_a_training_is_in_its_key():
+def ran(call):
+    """The package's functions and classes that a call runs, as (module, name); of the cache none."""
     called = set()
 
     def note(frame, event, _):
@@ -298,14 +315,54 @@ def test_whatever_runs_in_a_training_is_in_its_key():
         if event == "call" and name.startswith("quantskew.") and name != "quantskew.cache":
             called.add((name, frame.f_code.co_qualname.partition(".")[0]))
 
-    # Both are in the key by their content.
-    recipe = Recipe(epochs=1, batch_size=8, compute="fp32", class_weights=(0.4, 0.6))
-    data = samples.tiny_data()
     sys.setprofile(note)
     try:
-        loop.fit(models.build("small_resnet", 2, 1), data, recipe)
+        call()
     finally:
         sys.setprofile(None)
-    known = cache.reached("quantskew.training.loop.fit", "quantskew.training.models.build")
-    assert ("quantskew.training.loop", "augment") in called
-    assert called <= known.keys()
+    # What dataclasses write themselves.
+    return {(module, name) for module, name in called if name != "__create_fn__"}
+
+
+RECIPE = Recipe(epochs=1, batch_size=8, compute="fp32", class_weights=(0.4, 0.6))
+MODEL = "quantskew.training.models.build"
+
+
+def small_model():
+    return models.build("small_resnet", 2, 1)
+
+
+def train(data):
+    loop.fit(small_model(), data, RECIPE)
+
+
+def train_quantized(data):
+    options = qat.QATOptions("int3")
+    prepared = qat.prepare(small_model(), options)
+    loop.fit(prepared, data, RECIPE, hooks=qat.QAT(prepared, options))
+    qat.convert(prepared)
+
+
+def audit(data):
+    audit_model(small_model(), data, ["fp32", "fp16", "int4:mse,per-channel,folded", "W8A8"])
+
+
+def audit_curvature(data):
+    audit_model(small_model(), data, ["fp32", "int4"], curvature=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (train, ["quantskew.training.loop.fit"]),
+        (train_quantized, ["quantskew.quantization.qat"]),
+        (audit, ["quantskew.audits.model"]),
+        (audit_curvature, ["quantskew.audits.model"]),
+    ],
+)
+def test_whatever_runs_is_in_the_key(call, names):
+    # Data and recipe are in the key by their content.
+    data = samples.tiny_data()
+    called = ran(lambda: call(data))
+    assert len(called) > 15
+    assert called <= cache.reached(*names, MODEL).keys()

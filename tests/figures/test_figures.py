@@ -92,7 +92,11 @@ def test_figures_of_an_empty_group_do_not_fail(digits_audit):
 
 
 SURFACE = [
-    *surface_figures.SCATTERS.values(),
+    surface_figures.gradient_against_size,
+    surface_figures.gradient_against_accuracy,
+    surface_figures.lambda_against_accuracy,
+    surface_figures.lambda_against_confidence,
+    surface_figures.gradient_against_lambda,
     *(lines.of(measure) for measure in (surface.gradient_norm, surface.lambda_max, surface.trace)),
     surface_figures.loss_profile,
     surface_figures.excess_loss,
@@ -107,7 +111,7 @@ def test_every_figure_of_the_loss_surface_labels_its_axes(draw, curved_audit, ax
 
 
 def test_markers_are_the_values_at_the_lowest_precision(curved_audit, axes):
-    surface_figures.SCATTERS["gradient_against_size"](curved_audit, axes)
+    surface_figures.gradient_against_size(curved_audit, axes)
     table = surface.gradient_norm(curved_audit).query("precision == 'int2'")["value"]
     drawn = [line.get_ydata()[0] for line in axes.lines]
     assert sorted(drawn) == pytest.approx(sorted(table))

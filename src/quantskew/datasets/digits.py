@@ -18,7 +18,8 @@ def load(name="digits", size=None, seed=0):
     images = np.round(bundle.images * (255 / 16)).astype(np.uint8)[:, None]
     images = resize(torch.from_numpy(images), size).numpy()
     names = tuple(str(digit) for digit in range(10))
-    whole = split_arrays("digits", images, bundle.target, bundle.target, names, names, (0.5, 0.1, 0.4), seed)
+    arrays = images, bundle.target, bundle.target
+    whole = split_arrays("digits", *arrays, names, names, seed, shares=(0.5, 0.1, 0.4))
     if name == "balanced_digits":
         return whole
     kept = []

@@ -38,14 +38,13 @@ def load(data_dir, size=None, group=None, seed=0):
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; give one that holds a folder of images per class")
-    images, names, skipped = cached_decode(
-        root.name, root, lambda: folder_members(root), 64 if size is None else size, _reject
-    )
+    size = 64 if size is None else size
+    images, names, skipped = cached_decode(root.name, root, lambda: folder_members(root), size, _reject)
     classes = [name.split("/", 1)[0] for name in names]
     class_names, labels = np.unique(classes, return_inverse=True)
     group_names, groups = np.unique(_groups(root, names, classes, group), return_inverse=True)
-    named = (class_names.tolist(), group_names.tolist())
-    return split_arrays(root.name, images, labels, groups, *named, (0.65, 0.15, 0.2), seed, skipped)
+    named = class_names.tolist(), group_names.tolist()
+    return split_arrays(root.name, images, labels, groups, *named, seed, skipped)
 
 
 def _reject(name):

@@ -151,8 +151,10 @@ def stratified_indices(strata, shares, seed):
     return [np.sort(np.concatenate(part)) if part else np.empty(0, int) for part in parts]
 
 
-def split_arrays(name, images, labels, groups, class_names, group_names, shares, seed, skipped=None):
-    """Divide whole arrays into a `Dataset`, stratified by label and group."""
+def split_arrays(
+    name, images, labels, groups, class_names, group_names, seed, skipped=None, shares=(0.65, 0.15, 0.2)
+):
+    """Divide whole arrays into a `Dataset` at random, stratified by label and group."""
     labels, groups = np.asarray(labels, dtype=np.int64), np.asarray(groups, dtype=np.int64)
     parts = stratified_indices(labels * len(group_names) + groups, shares, seed)
     splits = []

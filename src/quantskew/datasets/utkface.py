@@ -79,9 +79,7 @@ def load(data_dir, size=None, label=None, group=None, seed=0):
     }
     labels, class_names = columns[label or "ethnicity"]
     groups, group_names = columns[group or label or "ethnicity"]
-    return split_arrays(
-        "utkface", images, labels, groups, class_names, group_names, (0.65, 0.15, 0.2), seed, skipped
-    )
+    return split_arrays("utkface", images, labels, groups, class_names, group_names, seed, skipped)
 
 
 def _members(source):

@@ -8,42 +8,50 @@ from quantskew.measures import forward, surface
 _AT = "int4"
 
 
-def against(up, across=None):
-    """What draws a measure of each group against another one, or against its number of training images.
-
-    Both are at the paper's precision: int4, or the lowest where there is none.
-    """
-
-    def draw(audit, axes):
-        at = _AT if _AT in audit.precisions else audit.precisions[-1]
-        values = [audit.train_counts if of is None else _values(audit, of, at) for of in (across, up)]
-        for look in group_looks(audit):
-            x, y = (own[look.group] for own in values)
-            axes.plot(x, y, linestyle="", markersize=7, **look.style)
-        if across is None:
-            log_scale(axes, "x")
-        elif across.log:
-            scaled(axes, "x", across)
-        axes.set_xlabel("images in training" if across is None else f"{across.label} at {at}")
-        axes.set_ylabel(f"{up.label} at {at}")
-        return scaled(axes, "y", up)
-
-    return draw
+def gradient_against_size(audit, axes):
+    """Fig. 8a: gradient norm of each group against its number of training images."""
+    log_scale(axes, "x")
+    return _against(audit, axes, surface.gradient_norm)
 
 
-def _values(audit, measure, precision):
-    """A group's values at a precision, in order of id."""
-    return measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1)[audit.index(precision)]
+def gradient_against_accuracy(audit, axes):
+    """Fig. 8b: gradient norm of each group against its accuracy."""
+    return _against(audit, axes, surface.gradient_norm, forward.group_accuracy)
 
 
-# Fig. 8 and 9 of the paper, by the names of their files.
-SCATTERS = {
-    "gradient_against_size": against(surface.gradient_norm),
-    "gradient_against_accuracy": against(surface.gradient_norm, forward.group_accuracy),
-    "lambda_against_accuracy": against(surface.lambda_max, forward.group_accuracy),
-    "lambda_against_confidence": against(surface.lambda_max, forward.top_probability),
-    "gradient_against_lambda": against(surface.gradient_norm, surface.lambda_max),
-}
+def lambda_against_accuracy(audit, axes):
+    """Fig. 9a: lambda_max of each group against its accuracy."""
+    return _against(audit, axes, surface.lambda_max, forward.group_accuracy)
+
+
+def lambda_against_confidence(audit, axes):
+    """Fig. 9a: lambda_max of each group against its average prediction probability (Eq. 11)."""
+    return _against(audit, axes, surface.lambda_max, forward.top_probability)
+
+
+def gradient_against_lambda(audit, axes):
+    """Fig. 9b: gradient norm of each group against its lambda_max."""
+    log_scale(axes, "x")
+    return _against(audit, axes, surface.gradient_norm, surface.lambda_max)
+
+
+def _against(audit, axes, up, across=None):
+    """A marker a group at the paper's precision: int4, or the lowest where there is none."""
+    at = _AT if _AT in audit.precisions else audit.precisions[-1]
+    values = [
+        audit.train_counts if measure is None else _values(audit, measure)[audit.index(at)]
+        for measure in (across, up)
+    ]
+    for look in group_looks(audit):
+        x, y = (own[look.group] for own in values)
+        axes.plot(x, y, linestyle="", markersize=7, **look.style)
+    axes.set_xlabel("images in training" if across is None else f"{across.label} at {at}")
+    axes.set_ylabel(f"{up.label} at {at}")
+    return scaled(axes, "y", up)
+
+
+def _values(audit, measure):
+    return measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1)
 
 
 def loss_profile(audit, axes):

@@ -1,4 +1,7 @@
-"""Figures that compare the runs of a sweep: its table in, a figure or axes out."""
+"""Figures that compare the runs of a sweep, drawn as those of the book.
+
+The table is that of `quantskew.sweeps.table.named_runs`, or its rows of one run.
+"""
 
 import math
 import textwrap
@@ -40,20 +43,7 @@ def _groups(runs):
 
 
 def small_multiples(draw, table, most=MOST):
-    """One panel a run; runs with the same groups stand together above their legend.
-
-    Parameters
-    ----------
-    draw : {group_accuracy, fvo}
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-    most : int
-        Panels at most; see `shown`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """One panel a run (see `shown`) by `group_accuracy` or `fvo`; runs of the same groups share a legend."""
     chosen = table[table["run"].isin(shown(table, most))]
     sets = {}
     for run, rows in chosen.groupby("run", sort=False):
@@ -114,18 +104,10 @@ def _points(table):
 
 
 def on_the_front(table):
-    """The runs on the trade-off front of each precision.
+    """The runs on the trade-off front of each precision, fairest first.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``precision``, ``run``, ``accuracy`` (overall), ``fvo`` and ``alike``, the number of further
-        runs with the same two values; fairest first at each precision.
+    Beside ``precision``, ``run``, ``accuracy`` (overall) and ``fvo`` there is ``alike``: the number of
+    further runs with the same two values.
     """
     points, same = _points(table), ["precision", "accuracy", "fvo"]
     points["alike"] = points.groupby(same)["run"].transform("size") - 1
@@ -139,19 +121,7 @@ def on_the_front(table):
 
 
 def shown(table, most=MOST):
-    """The runs that get a panel: all, or those on a front and then the first of the grid.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-    most : int
-
-    Returns
-    -------
-    list of str
-        In the order of the table.
-    """
+    """The runs that get a panel, in the order of the table: all, or those on a front, then the first ones."""
     runs = list(dict.fromkeys(table["run"]))
     first = dict.fromkeys([*on_the_front(table)["run"], *runs])
     chosen = set(list(first)[:most])
