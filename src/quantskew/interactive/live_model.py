@@ -1,4 +1,4 @@
-"""A trained model whose Audit at any precision and scheme is made when it is asked for, and only once."""
+"""A trained model whose Audit under any quantizer is made when it is asked for, and only once."""
 
 import functools
 from dataclasses import replace
@@ -7,9 +7,7 @@ from quantskew.audits.curvature import measure_surface
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.experiments.catalogue import load_data, trained, with_seed
 from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizer import integer_bits
-
-SURFACES = ("gradients", "hessian")
+from quantskew.quantization.quantizer import Quantizer
 
 
 class LiveModel:
@@ -30,8 +28,8 @@ class LiveModel:
     Examples
     --------
     >>> model = LiveModel("digits")
-    >>> model.audit("int3", scheme="mse").precisions
-    ('fp32', 'int3')
+    >>> model.audit("int3:mse").precisions
+    ('fp32', 'int3:mse')
     """
 
     def __init__(self, experiment, seed=0, *, data_dir=None, device="auto", curvature_images=256):
@@ -49,57 +47,41 @@ class LiveModel:
         """The trained model, in evaluation mode; nothing changes it."""
         return trained(self.experiment, self.data, self.device)[0]
 
-    def audit(self, precision, scheme="banner", surface=None, reference="fp32", **options):
-        """The Audit of the reference and one other precision.
+    def audit(self, quantizer, surface=None, reference="fp32"):
+        """The Audit of the reference and one quantizer.
 
         Parameters
         ----------
-        precision : str
-        scheme : str
+        quantizer : Quantizer or str
         surface : {"gradients", "hessian"}, optional
             What of the loss surface is measured too: the gradient norms, or these and lambda_max.  The rest
             of its `Curvature` is NaN.
         reference : str
-            The precision that the other one is compared with; asked for itself, it comes alone.
-        **options
-            ``per_channel``, ``fold_batchnorm`` and ``boundary_precision``, see
-            `quantskew.audits.model.audit_model`.
-
-        Returns
-        -------
-        Audit
+            The precision of the weights that the quantizer is compared with; asked for itself, it comes
+            alone.
 
         Raises
         ------
         ValueError
             If a name is not known.
         """
-        check_audit([precision], scheme, options.get("boundary_precision"))
-        if surface not in (None, *SURFACES):
-            raise ValueError(f"unknown surface {surface!r}; known: {', '.join(SURFACES)}")
-        part = self._part(precision, scheme, surface, options)
-        if precision == reference:
+        quantizer = Quantizer.of(quantizer)
+        if surface not in (None, "gradients", "hessian"):
+            raise ValueError(f"unknown surface {surface!r}; known: gradients, hessian")
+        check_audit([quantizer], surface is not None)
+        reference, part = quantizer.at(reference), self._part(quantizer, surface)
+        if quantizer == reference:
             return part
-        joined = self._part(reference, scheme, surface, options).join(part)
-        return replace(joined, provenance=part.provenance)
+        joined = self._part(reference, surface).join(part)
+        return replace(joined, provenance=part.provenance | {"quantizers": list(joined.precisions)})
 
-    def _part(self, precision, scheme, surface, options):
-        """The Audit of one precision."""
-        if integer_bits(precision) is None:
-            # Floating point has no grid to choose: the reference is the same beside every scheme.
-            scheme = "banner"
-        key = (precision, scheme, surface, tuple(sorted(options.items())))
-        if key not in self._made:
-            part = audit_model(self.model, self.data, [precision], scheme, **options)
+    def _part(self, quantizer, surface):
+        """The Audit of one quantizer."""
+        if (quantizer, surface) not in self._made:
+            part = audit_model(self.model, self.data, [quantizer])
             if surface:
-                quantized = quantize_model(self.model, precision, scheme, **options)
-                curvature = measure_surface(
-                    quantized,
-                    self.data.test,
-                    precision,
-                    images=self.curvature_images,
-                    hessian=surface == "hessian",
-                )
-                part = replace(part, curvature=curvature)
-            self._made[key] = part
-        return self._made[key]
+                quantized, name = quantize_model(self.model, quantizer), quantizer.name
+                extent = {"images": self.curvature_images, "hessian": surface == "hessian"}
+                part = replace(part, curvature=measure_surface(quantized, self.data.test, name, **extent))
+            self._made[quantizer, surface] = part
+        return self._made[quantizer, surface]
