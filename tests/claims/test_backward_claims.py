@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from quantskew.claims.backward import BACKWARD, _ranks
 from quantskew.claims.verdicts import BASE, judge
-from quantskew.measures.fairness import group_accuracy
+from quantskew.measures.forward import group_accuracy
 
 CLAIMS = {claim.key: claim for claim in BACKWARD}
 

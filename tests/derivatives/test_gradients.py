@@ -122,9 +122,8 @@ def test_parameter_vector_has_the_order_of_the_gradient():
 
 def test_quantized_activations_have_no_gradient_and_are_refused():
     model, (images, labels, groups) = oracles.networks()["linear"], oracles.problem()
-    for precision in ("fp32", "int8"):
-        options = {"activation_precision": "int8", "calibration": images}
-        quantized = quantize_model(model, precision, **options)
+    for quantizer in ("A8", "W8A8"):
+        quantized = quantize_model(model, quantizer, images)
         with pytest.raises(ValueError, match="cannot be differentiated through rounded activations"):
             group_gradient_norms(quantized, images, labels, groups)
 

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from quantskew.claims.verdicts import BASE, Claim
 from quantskew.groups import group_means
-from quantskew.measures import fairness, forward
+from quantskew.measures import forward
 from quantskew.measures.seeds import over_seeds_alone
 
 # A lambda_max within so much of the reference's counts as equal.
@@ -45,11 +45,13 @@ def _ranks(first, second):
 
 
 def _accuracy(audit, position):
-    return group_means(fairness.correct_of_samples(audit)[position], audit.groups, len(audit.group_names))
+    return group_means(
+        forward.group_accuracy.of_samples(audit)[position], audit.groups, len(audit.group_names)
+    )
 
 
 def _confidence(audit, position):
-    top = forward.top_probability_of_samples(audit)[position]
+    top = forward.top_probability.of_samples(audit)[position]
     return group_means(top, audit.groups, len(audit.group_names))
 
 

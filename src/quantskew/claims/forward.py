@@ -4,7 +4,7 @@ import numpy as np
 
 from quantskew.claims.verdicts import BASE, Claim
 from quantskew.groups import group_means, largest_gap
-from quantskew.measures import fairness, forward, weights
+from quantskew.measures import forward, weights
 from quantskew.measures.intervals import bootstrap_group_means
 from quantskew.measures.seeds import mean_over_seeds
 
@@ -86,7 +86,7 @@ def _separation(values, majority, minority):
 
 def _beside_cosine(distance):
     """Per-sample cosine distances and those of a norm, of the same samples."""
-    return lambda audit: np.stack([forward.cosine_distance_of_samples(audit), distance(audit)])
+    return lambda audit: np.stack([forward.cosine_distance.of_samples(audit), distance(audit)])
 
 
 def _separates_less(means, position, majority, minority):
@@ -113,7 +113,7 @@ FORWARD = (
         "FVO less FVO at the reference",
         "int4",
         _over_images(
-            fairness.correct_of_samples,
+            forward.group_accuracy.of_samples,
             lambda m, p, *_: largest_gap(m[..., p, :]) - largest_gap(m[..., 0, :]),
         ),
     ),
@@ -125,7 +125,7 @@ FORWARD = (
         "FVO less the largest at a higher precision",
         "int2",
         _over_images(
-            fairness.correct_of_samples,
+            forward.group_accuracy.of_samples,
             lambda m, p, *_: largest_gap(m[..., p, :]) - largest_gap(m[..., :p, :]).max(axis=-1),
         ),
     ),
@@ -137,7 +137,7 @@ FORWARD = (
         "fall of the minority's accuracy less the majority's",
         "int4",
         _over_images(
-            fairness.correct_of_samples,
+            forward.group_accuracy.of_samples,
             _falls_more,
         ),
     ),
@@ -179,7 +179,7 @@ FORWARD = (
         "margin by which both are so",
         "int4",
         _over_images(
-            forward.cosine_distance_of_samples,
+            forward.cosine_distance.of_samples,
             lambda m, p, major, minor: _extremes(m[..., p, :], minor, major),
         ),
     ),
@@ -190,7 +190,7 @@ FORWARD = (
         "The L1 distance separates minority and majority less than the cosine distance does.",
         "log ratio minority : majority of the cosine distance less that of L1",
         "int4",
-        _over_images(_beside_cosine(forward.l1_distance_of_samples), _separates_less),
+        _over_images(_beside_cosine(forward.l1_distance.of_samples), _separates_less),
     ),
     Claim(
         "l2_separates_less",
@@ -199,7 +199,7 @@ FORWARD = (
         "The L2 distance separates minority and majority less than the cosine distance does.",
         "log ratio minority : majority of the cosine distance less that of L2",
         "int4",
-        _over_images(_beside_cosine(forward.l2_distance_of_samples), _separates_less),
+        _over_images(_beside_cosine(forward.l2_distance.of_samples), _separates_less),
     ),
     Claim(
         "logit_variance_falls",
@@ -209,7 +209,7 @@ FORWARD = (
         "fall of the mean over groups, as a share of the reference's",
         "int2",
         _over_images(
-            forward.logit_variance_of_samples,
+            forward.logit_variance.of_samples,
             lambda m, p, *_: 1 - np.nanmean(m[..., p, :], axis=-1) / np.nanmean(m[..., 0, :], axis=-1),
         ),
         grouped=False,
@@ -222,7 +222,7 @@ FORWARD = (
         "margin by which both are so",
         "int4",
         _over_images(
-            forward.logit_variance_of_samples,
+            forward.logit_variance.of_samples,
             lambda m, p, major, minor: _extremes(m[..., p, :], major, minor),
         ),
     ),
@@ -234,7 +234,7 @@ FORWARD = (
         "least fall among the groups",
         "int2",
         _over_images(
-            forward.softmax_variance_of_samples,
+            forward.softmax_variance.of_samples,
             lambda m, p, *_: np.nanmin(_fall(m, p), axis=-1),
         ),
         grouped=False,
@@ -247,7 +247,7 @@ FORWARD = (
         "the minority's fall less the largest other one",
         "int2",
         _over_images(
-            forward.softmax_variance_of_samples,
+            forward.softmax_variance.of_samples,
             lambda m, p, _, minor: _fall(m, p)[..., minor] - _largest_but(_fall(m, p), minor),
         ),
     ),
@@ -259,7 +259,7 @@ FORWARD = (
         "fall of the minority's mean DTDB less the majority's",
         "int4",
         _over_images(
-            forward.dtdb_of_samples,
+            forward.dtdb.of_samples,
             _falls_more,
         ),
     ),
@@ -271,7 +271,7 @@ FORWARD = (
         "margin by which both are so, in nats",
         "int4",
         _over_images(
-            forward.loss_of_samples,
+            forward.group_loss.of_samples,
             lambda m, p, major, minor: _extremes(m[..., p, :], minor, major),
         ),
     ),
@@ -283,7 +283,7 @@ FORWARD = (
         "the minority's added loss less the majority's, in nats",
         "int4",
         _over_images(
-            forward.loss_of_samples,
+            forward.group_loss.of_samples,
             lambda *where: -_falls_more(*where),
         ),
     ),

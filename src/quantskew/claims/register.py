@@ -1,5 +1,7 @@
 """The register of the paper's claims, and the scorecard: each claim judged on each experiment."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -30,6 +32,11 @@ def get(key):
     if key not in CLAIMS:
         raise ValueError(f"unknown claim {key!r}; known: {', '.join(CLAIMS)}")
     return CLAIMS[key]
+
+
+def needs(claims):
+    """Keys of the runs that some claims are judged on, in order."""
+    return list(dict.fromkeys(need for claim in claims for need in claim.needs))
 
 
 def scorecard(evidence, keys, precisions=None):
@@ -67,7 +74,7 @@ def scorecard(evidence, keys, precisions=None):
 def _of_base(audits):
     if isinstance(audits, Audit):
         audits = [audits]
-    return audits if isinstance(audits, dict) else {BASE: audits}
+    return audits if isinstance(audits, Mapping) else {BASE: audits}
 
 
 def judged(evidence, keys=None):
@@ -76,7 +83,7 @@ def judged(evidence, keys=None):
     Parameters
     ----------
     evidence : dict of str to sequence of Audit
-        See `quantskew.claims.evidence`.
+        See `quantskew.experiments.runs`.
     keys : sequence of str, optional
         By default the whole register.
 

@@ -94,7 +94,7 @@ def mitigate(
 
     def make(_):
         facts = catalogue.training_facts(start, data, record, device)
-        facts["method"] = dataclasses.asdict(method)
+        facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
         if start_from:
             facts["start_digest"] = record["key"]
         retraining = _Retraining(start, method, data, device, options)
@@ -172,7 +172,7 @@ class _Retraining:
                 options = dataclasses.replace(self.options, precision=precision)
                 quantized[precision] = self._quantized(model, key, options)
             else:
-                quantized[precision] = quantize_model(model, precision, **self.method.quantizer)
+                quantized[precision] = quantize_model(model, self.method.quantizer.at(precision))
             if self.method.reestimate and precision != "fp32":
                 recipe = dataclasses.replace(self.experiment.recipe, compute="fp32")
                 batchnorm.reestimate(quantized[precision], self.sampled.train, recipe)
