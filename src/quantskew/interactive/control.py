@@ -13,7 +13,6 @@ from quantskew.interactive.views import CHAIN, VIEWS
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, SCHEMES, Quantizer
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_PAPERS = "int4"
 # What each button of the playground means to a `Quantizer`; the first ones are the paper's.
 _OPTIONS = {
     "scheme": {name: {"scheme": name} for name in SCHEMES},
@@ -60,11 +59,11 @@ def bit_width(view, audits, model=None, scheme="banner", precisions=None):
             raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
     if not audits:
         raise ValueError("a control needs an Audit to show; none was given")
+    view = VIEWS[view]
+    # Precision and scheme have buttons of their own.
+    audits = {title: audit.plain() for title, audit in audits.items()}
     title, own = next(iter(audits.items()))
-    if precisions is None:
-        # Where there is a model the scheme has buttons of its own.
-        precisions = own.precisions if model is None else [Quantizer.of(p).precision for p in own.precisions]
-    precisions = tuple(dict.fromkeys(precisions))
+    precisions = tuple(precisions or own.precisions)
     for precision in precisions:
         if model is None and all(_read(audit, precision) is None for audit in audits.values()):
             raise ValueError(f"no Audit has {precision!r}, and there is no model to make one")
@@ -74,24 +73,24 @@ def bit_width(view, audits, model=None, scheme="banner", precisions=None):
 
     def live(precision, chosen):
         (quantizer,) = Quantizer.each([precision], scheme=chosen or scheme)
-        make = partial(model.audit, quantizer, VIEWS[view].surface, own.precisions[0])
+
+        def make():
+            return model.audit(quantizer, view.surface, own.precisions[0]).plain()
+
         # Floating point has no grid to choose.
         if chosen and quantizer.bits:
             return f"{title}, {precision}, {chosen}", make
         return f"{title}, {precision}", lambda: _read(own, precision) or make()
 
-    def columns(precision, **chosen):
-        read = {
-            name: (f"{name}, {precision}", partial(_read, own, precision)) for name, own in audits.items()
-        }
-        return read if model is None else read | {title: live(precision, chosen["scheme"])}
+    def columns(precision, scheme=None):
+        read = {key: (f"{key}, {precision}", partial(_read, own, precision)) for key, own in audits.items()}
+        return read if model is None else read | {title: live(precision, scheme)}
 
     def words(precision, **_):
-        return f"{VIEWS[view].title} at {precision} (of {', '.join(precisions)}): {', '.join(audits)}"
+        return f"{view.title} at {precision} (of {', '.join(precisions)}): {', '.join(audits)}"
 
-    # What the chapter has measured is shown until something is chosen.
-    first = {} if model is None else {"scheme": None}
-    return Control(VIEWS[view], rows, columns, first, words)
+    # Until something is chosen no Audit is made by a scheme: what the chapter has measured is shown.
+    return Control(view, rows, columns, {"scheme": None}, words)
 
 
 def playground(experiments, precisions=DEFAULT_PRECISIONS, seed=0, *, data_dir=None, device="auto"):
@@ -118,7 +117,7 @@ def playground(experiments, precisions=DEFAULT_PRECISIONS, seed=0, *, data_dir=N
     >>> chosen
     digits, int3, banner, per channel, first and last layer as the others, batch norm kept
     >>> chosen.numbers["digits"].query("measure == 'fvo'")["precision"].tolist()
-    ['fp32', 'int3:per-channel']
+    ['fp32', 'int3']
     """
     if not experiments or not precisions:
         raise ValueError("a playground needs an experiment and a precision; none was given")
@@ -128,14 +127,14 @@ def playground(experiments, precisions=DEFAULT_PRECISIONS, seed=0, *, data_dir=N
     start = {"experiment": next(iter(models)), **first}
     known = {"experiment": models, "precision": precisions, **_OPTIONS}
     rows = {
-        name: _buttons(name.replace("_", " "), tuple(own), start.get(name), description_width="9rem")
+        name: _buttons(name, tuple(own), start.get(name), description_width="9rem")
         for name, own in known.items()
     }
 
     def audit(experiment, precision, **choice):
         options = ChainMap(*(_OPTIONS[name][value] for name, value in choice.items()))
         (quantizer,) = Quantizer.each([precision], **options)
-        return models[experiment].audit(quantizer, reference=precisions[0])
+        return models[experiment].audit(quantizer, reference=precisions[0]).plain()
 
     def columns(**choice):
         return {choice["experiment"]: (words(**choice), partial(audit, **choice))}
@@ -156,23 +155,14 @@ class Control:
     With a kernel every press quantizes the model and measures it, once for each choice.  In a page only the
     precision can be chosen, with all else as it is.  Elsewhere it is a picture.
 
-    Parameters
-    ----------
-    view : View
-    rows : dict of str to ipywidgets.ToggleButtons
-        The buttons of each choice; one is the ``precision``.
-    columns : callable
-        What is shown of a choice, by title: what it is called, and a function that gives its Audit, or None.
-    first : dict of str to str
-        The choices, precision apart, of the figures that give axes their place, and of what is shown until
-        something is chosen.
-    words : callable
-        A choice in words.
+    ``rows`` are the buttons of each choice, one of them the ``precision``.  ``columns`` takes a choice and
+    gives by title what is shown: its name, and a function that gives the Audit, or None where there is none.
+    ``first`` are choices, precision apart: of the figures that give axes their place, and of what is shown
+    until something is chosen.  ``words`` says a choice.
     """
 
     def __init__(self, view, rows, columns, first, words):
-        self.view, self._rows, self._first, self._words = view, rows, first, words
-        self._columns = columns
+        self.view, self._rows, self._columns, self._first, self._words = view, rows, columns, first, words
         self._status, self._area = ipywidgets.HTML(), ipywidgets.HTML()
         self.widget = ipywidgets.VBox([*rows.values(), self._status, self._area])
         for row in rows.values():
@@ -187,13 +177,7 @@ class Control:
         return {name: row.value for name, row in self._rows.items()}
 
     def choose(self, **choice):
-        """Do what clicks do: of ``precision`` and ``scheme``, in a playground of the other buttons too.
-
-        Raises
-        ------
-        ValueError
-            If there is no such choice, or no such button.
-        """
+        """Do what clicks do, such as ``choose(precision="int3")``; names that are not known are refused."""
         for name, value in choice.items():
             if name not in self._rows:
                 raise ValueError(f"unknown choice {name!r}; known: {', '.join(self._rows)}")
@@ -218,11 +202,10 @@ class Control:
             named, _ = next(iter(self._columns(**self.choice).values()))
             self._status.value = f'<p role="status">measuring {escape(named)} …</p>'
             self._show()
+            self._status.value = ""
         except Exception as error:
             # Raised from here it would reach a log that no reader sees.
             self._status.value = f'<p role="alert">{escape(f"{type(error).__name__}: {error}")}</p>'
-        else:
-            self._status.value = ""
 
     def _show(self):
         self._area.value = f"<style>{LOOK}</style>{self._html(self._asked)}"
@@ -255,14 +238,11 @@ class Control:
     def _frame(self, title, choice):
         """The figures of the first choices, by what they are called: axes move from none to the next."""
         if title not in self._frames:
-            columns = [
-                self._columns(**choice | self._first | {"precision": precision})[title]
-                for precision in self._rows["precision"].options
-            ]
-            audits = {named: audit() for named, audit in columns}
-            frame = {named: self.view.figure(own, named) for named, own in audits.items() if own}
-            share_frame(frame.values())
-            self._frames[title] = frame
+            known = self._rows["precision"].options
+            firsts = ({**choice, **self._first, "precision": precision} for precision in known)
+            audits = {named: audit() for named, audit in (self._columns(**own)[title] for own in firsts)}
+            self._frames[title] = {key: self.view.figure(own, key) for key, own in audits.items() if own}
+            share_frame(self._frames[title].values())
         return self._frames[title]
 
     def __repr__(self):
@@ -281,16 +261,14 @@ class Control:
         }
 
 
-def _buttons(description, options, value=None, **style):
+def _buttons(name, options, value=None, **style):
     """A row of buttons, of which one is pressed: by default the paper's precision, else the last."""
-    value = value or (_PAPERS if _PAPERS in options else options[-1])
-    style = {"button_width": "auto", **style}
-    return ipywidgets.ToggleButtons(options=options, value=value, description=description, style=style)
+    value = value or ("int4" if "int4" in options else options[-1])
+    style, name = {"button_width": "auto", **style}, name.replace("_", " ")
+    return ipywidgets.ToggleButtons(options=options, value=value, description=name, style=style)
 
 
 def _read(audit, precision):
     """The reference and one precision of an Audit; None where it has no such precision."""
-    try:
-        return audit.select(dict.fromkeys((audit.precisions[0], precision)))
-    except ValueError:
-        return None
+    pair = dict.fromkeys((audit.precisions[0], precision))
+    return audit.select(pair) if precision in audit.precisions else None

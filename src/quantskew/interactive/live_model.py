@@ -35,7 +35,7 @@ class LiveModel:
     def __init__(self, experiment, seed=0, *, data_dir=None, device="auto", curvature_images=256):
         self.experiment = with_seed(experiment, seed)
         self.data_dir, self.device, self.curvature_images = data_dir, device, curvature_images
-        self._made = {}
+        self._part = functools.cache(self._make)
 
     @functools.cached_property
     def data(self):
@@ -48,22 +48,11 @@ class LiveModel:
         return trained(self.experiment, self.data, self.device)[0]
 
     def audit(self, quantizer, surface=None, reference="fp32"):
-        """The Audit of the reference and one quantizer.
+        """The Audit of a quantizer beside a reference precision, which else is quantized likewise.
 
-        Parameters
-        ----------
-        quantizer : Quantizer or str
-        surface : {"gradients", "hessian"}, optional
-            What of the loss surface is measured too: the gradient norms, or these and lambda_max.  The rest
-            of its `Curvature` is NaN.
-        reference : str
-            The precision of the weights that the quantizer is compared with; asked for itself, it comes
-            alone.
-
-        Raises
-        ------
-        ValueError
-            If a name is not known.
+        ``surface``, which is "gradients" or "hessian", says what of the loss surface is measured too: the
+        gradient norms, or these and lambda_max; the rest of its `Curvature` is NaN.  The reference, asked for
+        itself, comes alone.
         """
         quantizer = Quantizer.of(quantizer)
         if surface not in (None, "gradients", "hessian"):
@@ -75,13 +64,12 @@ class LiveModel:
         joined = self._part(reference, surface).join(part)
         return replace(joined, provenance=part.provenance | {"quantizers": list(joined.precisions)})
 
-    def _part(self, quantizer, surface):
+    def _make(self, quantizer, surface):
         """The Audit of one quantizer."""
-        if (quantizer, surface) not in self._made:
-            part = audit_model(self.model, self.data, [quantizer])
-            if surface:
-                quantized, name = quantize_model(self.model, quantizer), quantizer.name
-                extent = {"images": self.curvature_images, "hessian": surface == "hessian"}
-                part = replace(part, curvature=measure_surface(quantized, self.data.test, name, **extent))
-            self._made[quantizer, surface] = part
-        return self._made[quantizer, surface]
+        part = audit_model(self.model, self.data, [quantizer])
+        if not surface:
+            return part
+        options = {"images": self.curvature_images, "hessian": surface == "hessian"}
+        quantized = quantize_model(self.model, quantizer)
+        curvature = measure_surface(quantized, self.data.test, quantizer.name, **options)
+        return replace(part, curvature=curvature)

@@ -14,7 +14,6 @@ from quantskew.figures.style import book_style
 _DPI = 160
 # CSS pixels an inch: what matplotlib draws in points has the size of the page's own text.
 _SCREEN = 110
-_COLORS = 64
 
 
 def png(figure):
@@ -30,7 +29,7 @@ def png(figure):
 def _encoded(picture):
     content = io.BytesIO()
     # Five times as fast as the median cut, and no larger.
-    few = picture.quantize(_COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = picture.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     # Its white is the mean of all that is nearly white.
     few.putpalette([255 if value >= 254 else value for value in few.getpalette()])
     few.save(content, "PNG")
@@ -54,8 +53,7 @@ def shown(content, alt, caption, table):
     '<figure><img alt="An empty box" width="110" height="220" sr'
     >>> plt.close()
     """
-    size = Image.open(io.BytesIO(content)).size
-    width, height = (round(pixels * _SCREEN / _DPI) for pixels in size)
+    width, height = (round(pixels * _SCREEN / _DPI) for pixels in Image.open(io.BytesIO(content)).size)
     data = base64.b64encode(content).decode()
     rows = table.rename_axis(index=None, columns=None).to_html(border=0)
     return (

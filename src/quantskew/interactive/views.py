@@ -8,13 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quantskew.figures import rows
-from quantskew.figures.style import book_style, compare, crossed, group_order, number, wide
+from quantskew.figures.style import book_style, compare, crossed, group_order, number
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import cosine_distance, dtdb, group_accuracy, group_loss, logit_variance
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, audit_rows
 from quantskew.measures.surface import gradient_norm, lambda_max
 from quantskew.measures.weights import absolute_difference, sparsity
-from quantskew.quantization.quantizer import Quantizer
 
 _ACROSS = 3
 
@@ -48,7 +47,7 @@ class View:
         return compare(self.draw, {named: audit}, self.height, legend=False, width=3.7)
 
     def numbers(self, audit):
-        """A table of ``group`` (what a row is of), ``precision``, ``value``, and intervals where there are any."""
+        """A table: ``group`` (what a row is of), ``precision``, ``value``; where it has some, intervals."""
         tables = [of(audit).assign(group=name) for name, of in self.whole.items()]
         return pd.concat([*tables, *([self.measure(audit)] if self.measure else [])], ignore_index=True)
 
@@ -95,7 +94,7 @@ VIEWS = {
 class Chain:
     """Every measure of the chain at once: as a `View`, but with a panel a measure, however many there are."""
 
-    title, surface = "the whole chain", None
+    title = "the whole chain"
 
     @property
     def measures(self):
@@ -109,29 +108,25 @@ class Chain:
 
     def table(self, numbers, precision):
         """The numbers of one precision for reading: groups down, measures across."""
-        columns = {}
-        for measure in self.measures:
-            own = numbers[(numbers["measure"] == measure.key) & (numbers["group"] != OVERALL)]
-            look = {"digits": measure.digits, "scientific": measure.scientific}
-            own = crossed(own.drop(columns=["low", "high"]), "group", "precision", **look)
-            columns[measure.title] = own[precision]
-        return pd.DataFrame(columns)
+        own = numbers[(numbers["precision"] == precision) & (numbers["group"] != OVERALL)]
+        values = own.pivot(index="group", columns="measure", values="value").loc[own["group"].unique()]
+        columns = {
+            m.title: [number(value, m.digits, m.scientific) for value in values[m.key]] for m in self.measures
+        }
+        return pd.DataFrame(columns, values.index).replace("nan", "not defined")
 
     def words(self, audit, numbers, named):
         """As those of a `View`."""
         precision = audit.precisions[-1]
         table = self.table(numbers, precision)
-        whole = {
-            "share of zeros": sparsity,
-            **{own.title: own for own in MODEL_MEASURES.values() if own.chain},
-        }
-        said = "; ".join(
-            f"{what} {wide(of(audit), digits=2)[precision].item()}" for what, of in whole.items()
-        )
+        whole = crossed(numbers[numbers["group"] == OVERALL], "measure", "precision", digits=2)[precision]
+        titles = {"sparsity": "share of zeros"} | {m.key: m.title for m in MODEL_MEASURES.values() if m.chain}
+        # A share of the weights is counted: it has no interval.
+        cells = whole.str.removesuffix(" [nan, nan]")
+        said = "; ".join(f"{title} {cells[key]}" for key, title in titles.items())
         accuracies = ", ".join(f"{group} {value}" for group, value in table[group_accuracy.title].items())
         alt = f"The chain at {named}: {said}; accuracy of each group: {accuracies}."
-        reference = Quantizer.of(audit.precisions[0]).precision
-        hollow = f" (hollow markers: {reference})" if len(audit.precisions) > 1 else ""
+        hollow = f" (hollow markers: {audit.precisions[0]})" if len(audit.precisions) > 1 else ""
         return alt, f"{named}{hollow}: {said}", table
 
     def figure(self, audit, _, figure=None):
@@ -152,10 +147,9 @@ class Chain:
 
     def _empty(self, groups):
         """Empty panels at fixed places: to find places that fit would take longer than to draw."""
-        panels = len(self.measures)
-        down = -(-panels // _ACROSS)
+        down = -(-len(self.measures) // _ACROSS)
         figure = Figure(figsize=(7.6, down * (0.45 + 0.21 * max(groups, 6))))
-        for axes in figure.subplots(down, _ACROSS, squeeze=False).flat[panels:]:
+        for axes in figure.subplots(down, _ACROSS, squeeze=False).flat[len(self.measures) :]:
             axes.remove()
         ends = {"top": 1 - 0.06 / down, "bottom": 0.26 / down}
         figure.subplots_adjust(left=0.1, right=0.98, **ends, hspace=0.45, wspace=0.12)
