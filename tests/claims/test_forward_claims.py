@@ -7,11 +7,12 @@ import pytest
 
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.claims.forward import FORWARD
+from quantskew.claims import forward as claims_forward
+from quantskew.claims.register import claims_in
 from quantskew.claims.verdicts import BASE, judge
 from quantskew.measures import forward, weights
 
-CLAIMS = {claim.key: claim for claim in FORWARD}
+CLAIMS = claims_in(claims_forward)
 
 
 def audit_of_accuracies(before, after, count=400, seed=0):

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quantskew.figures import rows
-from quantskew.figures.style import book_style, compare, crossed, group_order, number
+from quantskew.figures.style import book_style, compare, crossed, group_looks, number
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import cosine_distance, dtdb, group_accuracy, group_loss, logit_variance
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, audit_rows
@@ -55,7 +55,7 @@ class View:
         """The rows of the caption by what introduces them: of the whole model, or the ends of the groups."""
         if self.whole:
             return {row: row for row in self.whole}
-        order = [audit.group_names[group] for group in group_order(audit)]
+        order = [look.name for look in group_looks(audit)]
         words = {order[0]: "most training images"} | dict.fromkeys(order[1:][-1:], "fewest")
         return {f"{name} ({said})": name for name, said in words.items()}
 

@@ -3,9 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch.nn import functional
-
 
 def check_class_weights(weights, num_classes=None):
     """Refuse weights that no loss can be made of.
@@ -51,10 +48,14 @@ def weighted_cross_entropy(logits, labels, class_weights):
 
     Examples
     --------
+    >>> import torch
     >>> even = torch.zeros(2, 2)
     >>> round(weighted_cross_entropy(even, torch.tensor([0, 1]), torch.tensor([0.4, 0.6])).item(), 4)
     0.3466
     """
+    # Only here, so that recipes can be listed without torch.
+    from torch.nn import functional
+
     return functional.cross_entropy(logits, labels, weight=class_weights, reduction="sum") / len(labels)
 
 
@@ -117,6 +118,8 @@ def difficulty_weights(losses):
             f"difficulty is measured by finite, non-negative losses, not all 0; got {list(losses)}"
         )
     mean = sum(known) / len(known)
+    import torch
+
     filled = torch.tensor([mean if math.isnan(loss) else loss for loss in losses], dtype=torch.float64)
     return tuple(((filled / filled.sum() + 1 / len(losses)) / 2).tolist())
 
