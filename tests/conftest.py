@@ -54,8 +54,7 @@ def digits_audit(digits_model, digits):
 @pytest.fixture(scope="session")
 def curved_audit(digits_model, digits):
     """The live model with gradients and Hessians of a few images a group."""
-    options = {"curvature": True, "curvature_images": 5}
-    return audit_model(digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], **options)
+    return audit_model(digits_model, digits.test.subset(range(200)), ["fp32", "int8", "int2"], curvature=5)
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +65,17 @@ def repository():
 
 @pytest.fixture(scope="session")
 def built_book(tmp_path_factory, repository):
-    """The whole book, executed and rendered strictly in a copy of the repository."""
+    """The whole book, executed and rendered strictly in a copy of the repository.
+
+    With one seed instead of three: `make book` takes as long as all other tests together.
+    """
     root = tmp_path_factory.mktemp("book")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(repository / name, root)
     ignored = shutil.ignore_patterns("chapters")
     for folder in ("notebooks", "book"):
         shutil.copytree(repository / folder, root / folder, ignore=ignored)
-    chapters.build(root)
+    chapters.build(root, {"seeds": 1})
     strict = ["build", str(root), "-W", "-n", "--keep-going", "--quiet"]
     result = subprocess.run(
         [Path(sys.executable).parent / "jupyter-book", *strict],

@@ -87,7 +87,7 @@ def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeyp
     plain, activations = audits
     assert (activations.logits[0] == plain.logits[0]).all()
     assert abs(activations.logits[1] - plain.logits[1]).mean() > 0.01
-    assert activations.provenance["quantization"]["activation_precision"] == "int2"
+    assert activations.precisions == ("fp32", "W8A2")
 
 
 def test_training_prints_where_the_model_is(fresh_cache, capsys):

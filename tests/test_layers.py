@@ -20,6 +20,7 @@ FLOORS = (
     ("claims", "figures"),
     ("book", "interactive", "report"),
     ("sweeps",),
+    ("chapter",),
     ("commands",),
     ("cli",),
 )

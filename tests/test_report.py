@@ -34,7 +34,7 @@ def test_curvature_adds_its_tables_and_figures(curved_audit, tmp_path):
 
 CLASS_FILES = {
     "class_accuracy.csv",
-    "odds.csv",
+    "equalized_odds.csv",
     "equalized_odds_change.csv",
     "equalized_odds_of_chance.csv",
     "demographic_parity.csv",
@@ -47,7 +47,7 @@ def test_groups_that_differ_from_the_classes_add_their_tables_and_figure(tmp_pat
     audit = samples.random_audit()
     names = {path.name for path in write_report(audit, tmp_path)}
     assert names >= CLASS_FILES
-    table = pd.read_csv(tmp_path / "tables" / "odds.csv")
+    table = pd.read_csv(tmp_path / "tables" / "equalized_odds.csv")
     assert table["value"].tolist() == pytest.approx(odds.equalized_odds(audit)["value"].tolist())
     table = pd.read_csv(tmp_path / "tables" / "class_accuracy.csv")
     assert table["value"].tolist() == pytest.approx(odds.class_accuracy(audit)["value"].tolist())

@@ -6,93 +6,61 @@ from pathlib import Path
 import numpy as np
 
 from quantskew.cache import replacing, write_bytes
-from quantskew.figures import lines as line_figures
+from quantskew.figures import lines, tradeoffs
 from quantskew.figures import surface as surface_figures
-from quantskew.figures import tradeoffs
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, odds, surface, weights
-from quantskew.measures.measure import OVERALL
-from quantskew.measures.odds import groups_are_classes
+from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL
 from quantskew.measures.seeds import comparison
 
-_TABLES = (
-    fairness.group_accuracy,
-    fairness.group_accuracy_change,
-    fairness.overall_accuracy,
-    fairness.fvo,
-    fairness.fvo_change,
-    fairness.fvo_of_chance,
-    forward.cosine_distance,
-    forward.l1_distance,
-    forward.l2_distance,
-    forward.logit_variance,
-    forward.softmax_variance,
-    forward.dtdb,
-    forward.dtdb_histogram,
-    forward.top_probability,
-    forward.group_loss,
-    forward.group_loss_change,
+# Beside the measures: what else is told of an Audit, and where, in tables and figures.
+_FURTHER = (
+    (
+        lambda audit: True,
+        (forward.dtdb_histogram,),
+        {lines.fvo: False, lines.dtdb_distribution: False},
+    ),
+    (
+        lambda audit: audit.weights is not None,
+        (weights.absolute_difference, weights.sparsity, weights.mean_magnitude, weights.weight_histogram),
+        {lines.absolute_difference: False, lines.sparsity: False, lines.weight_distribution: False},
+    ),
+    (
+        surface.measured,
+        (surface.excess_loss, surface.loss_profile),
+        {
+            **dict.fromkeys(surface_figures.SCATTERS, True),
+            surface_figures.loss_profile: False,
+            surface_figures.excess_loss: True,
+        },
+    ),
+    (odds.differ, (odds.class_accuracy,), {lines.class_accuracy: lines.group_and_class_legend}),
 )
-_WEIGHT_TABLES = (
-    weights.absolute_difference,
-    weights.sparsity,
-    weights.mean_magnitude,
-    weights.weight_histogram,
-)
-_SURFACE_TABLES = (
-    surface.gradient_norm,
-    surface.lambda_max,
-    surface.trace,
-    surface.excess_loss,
-    surface.loss_profile,
-)
-# Where group and class are one, each class has one group and there is nothing to compare within it.
-_CLASS_TABLES = (
-    odds.class_accuracy,
-    odds.equalized_odds,
-    odds.equalized_odds_change,
-    odds.equalized_odds_of_chance,
-    odds.demographic_parity,
-    odds.demographic_parity_change,
-)
-_FIGURES = (
-    line_figures.group_accuracy,
-    line_figures.fvo,
-    line_figures.cosine_distance,
-    line_figures.l1_distance,
-    line_figures.l2_distance,
-    line_figures.logit_variance,
-    line_figures.softmax_variance,
-    line_figures.dtdb_distribution,
-    line_figures.group_loss,
-)
-# These name their groups themselves, or show none.
-_WITHOUT_GROUPS = (
-    line_figures.fvo,
-    line_figures.cosine_distance,
-    line_figures.l1_distance,
-    line_figures.l2_distance,
-    line_figures.dtdb_distribution,
-    line_figures.absolute_difference,
-    line_figures.sparsity,
-    line_figures.weight_distribution,
-    surface_figures.loss_profile,
-)
-_SURFACE_FIGURES = (
-    surface_figures.gradient_against_size,
-    surface_figures.gradient_against_accuracy,
-    surface_figures.gradient_norm,
-    surface_figures.lambda_against_accuracy,
-    surface_figures.lambda_against_confidence,
-    surface_figures.gradient_against_lambda,
-    surface_figures.lambda_max,
-    surface_figures.trace,
-    surface_figures.loss_profile,
-    surface_figures.excess_loss,
-)
-_WEIGHT_FIGURES = (line_figures.absolute_difference, line_figures.sparsity, line_figures.weight_distribution)
-_CLASS_FIGURES = (line_figures.class_accuracy,)
-_LEGENDS = {line_figures.class_accuracy: line_figures.group_and_class_legend}
+
+
+def tables(audit):
+    """Every table of an Audit, computed as it is asked for: pairs of its file's name and the table."""
+    for measure in [*MEASURES.values(), *MODEL_MEASURES.values()]:
+        if measure.applies(audit):
+            yield measure.name, measure(audit)
+            if not measure.from_reference:
+                yield f"{measure.name}_change", measure.change(audit)
+            if hasattr(measure, "of_chance"):
+                yield f"{measure.name}_of_chance", measure.of_chance(audit)
+    for applies, functions, _ in _FURTHER:
+        for function in functions if applies(audit) else ():
+            yield function.__name__, function(audit)
+
+
+def figures(audit):
+    """Every figure of an Audit: its file's name, what draws it, and its legend."""
+    for measure in MEASURES.values():
+        if measure.applies(audit):
+            # A map names its groups itself.
+            yield measure.name, lines.of(measure), not measure.from_reference
+    for applies, _, drawn in _FURTHER:
+        for function, legend in drawn.items() if applies(audit) else ():
+            yield function.__name__, function, legend
 
 
 def write_report(audit, folder):
@@ -112,30 +80,21 @@ def write_report(audit, folder):
     folder = Path(folder)
     written = [folder / "audit.safetensors"]
     audit.save(written[0])
-    tables, drawn = _TABLES, _FIGURES
-    if audit.weights is not None:
-        tables, drawn = tables + _WEIGHT_TABLES, drawn + _WEIGHT_FIGURES
-    if audit.curvature is not None:
-        tables, drawn = tables + _SURFACE_TABLES, drawn + _SURFACE_FIGURES
-    if not groups_are_classes(audit):
-        tables, drawn = tables + _CLASS_TABLES, drawn + _CLASS_FIGURES
-    for function in tables:
-        written.append(folder / "tables" / f"{function.__name__}.csv")
-        write_bytes(written[-1], function(audit).to_csv(index=False).encode())
+    for name, table in tables(audit):
+        written.append(folder / "tables" / f"{name}.csv")
+        write_bytes(written[-1], table.to_csv(index=False).encode())
+    title = audit.provenance.get("experiment", {}).get("name", "audit")
     # A comparison with the reference needs something to compare.
-    for function in drawn if len(audit.precisions) > 1 else ():
-        written.append(folder / "figures" / f"{function.__name__}.png")
-        title = audit.provenance.get("experiment", {}).get("name", "audit")
+    for name, draw, legend in figures(audit) if len(audit.precisions) > 1 else ():
+        written.append(folder / "figures" / f"{name}.png")
         with replacing(written[-1]) as partial:
-            legend = _LEGENDS.get(function, function not in _WITHOUT_GROUPS)
-            figure = compare(function, {title: audit}, legend=legend)
-            figure.savefig(partial, format="png", dpi=150)
+            compare(draw, {title: audit}, legend=legend).savefig(partial, format="png", dpi=150)
     return written
 
 
 def summary(audit):
     """The Audit in a few lines of text: accuracy of each group, overall accuracy and FVO."""
-    accuracy = wide(fairness.group_accuracy(audit))
+    accuracy = wide(forward.group_accuracy(audit))
     overall = wide(fairness.overall_accuracy(audit).assign(group=OVERALL))
     gap = wide(fairness.fvo(audit).assign(group="FVO"))
     counts = dict(zip(audit.group_names, audit.group_counts, strict=True))

@@ -8,6 +8,7 @@ from quantskew.audits.model import audit_model, audit_models, calibration_images
 from quantskew.audits.statistics import arrays_of
 from quantskew.datasets import Dataset, normalise
 from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import Quantizer
 
 PRECISIONS = ("fp32", "fp16", "int4", "int2")
 
@@ -17,13 +18,15 @@ PRECISIONS = ("fp32", "fp16", "int4", "int2")
     [{}, {"scheme": "mse", "per_channel": True}, {"fold_batchnorm": True, "boundary_precision": "int8"}],
 )
 def test_logits_are_those_of_the_quantized_models(digits, digits_model, options):
-    audit = audit_model(digits_model, digits.test.subset(range(50)), PRECISIONS, **options)
-    for row, precision in enumerate(PRECISIONS):
+    quantizers = Quantizer.each(PRECISIONS, **options)
+    audit = audit_model(digits_model, digits.test.subset(range(50)), quantizers)
+    for row, quantizer in enumerate(quantizers):
         with torch.no_grad():
-            expected = quantize_model(digits_model, precision, **options)(normalise(digits.test.images[:50]))
+            expected = quantize_model(digits_model, quantizer)(normalise(digits.test.images[:50]))
         np.testing.assert_allclose(audit.logits[row], expected, rtol=1e-5, atol=1e-5)
     assert audit.logits.dtype == np.float32
-    assert audit.provenance["quantization"].items() >= options.items()
+    assert audit.precisions == tuple(audit.provenance["quantizers"]) == tuple(map(str, quantizers))
+    assert audit.plain().precisions == PRECISIONS
 
 
 def test_permuting_the_images_permutes_the_logits(digits, digits_model):
@@ -105,37 +108,35 @@ def test_logits_that_are_not_finite_name_sample_and_precision():
 
 
 def test_activations_are_quantized_where_weights_are_integers(digits, digits_model):
-    precisions, options = ("fp32", "fp16", "int8", "int3"), {"boundary_precision": "int8"}
-    audit = audit_model(digits_model, digits, precisions, activation_precision="int4", **options)
-    plain = audit_model(digits_model, digits, precisions, **options)
+    precisions = ("fp32", "fp16", "int8:ends-int8", "int3:ends-int8")
+    audit = audit_model(digits_model, digits, Quantizer.each(precisions, activation_precision="int4"))
+    plain = audit_model(digits_model, digits, precisions)
     images, calibration = normalise(digits.test.images), calibration_images(digits)
     np.testing.assert_array_equal(audit.logits[:2], plain.logits[:2])
     for row in (2, 3):
-        more = {"activation_precision": "int4", "calibration": calibration}
         with torch.no_grad():
-            expected = quantize_model(digits_model, precisions[row], **options, **more)(images)
+            expected = quantize_model(digits_model, audit.precisions[row], calibration)(images)
         # Another batch size may round an activation near a tie to the neighbouring code.
         differing = np.abs(audit.logits[row] - expected.numpy()) > 1e-3
         assert differing.mean() < 0.01
         assert np.abs(audit.logits[row] - plain.logits[row]).mean() > 0.01
     for name, array in arrays_of(audit.weights).items():
         np.testing.assert_array_equal(array, arrays_of(plain.weights)[name])
-    assert audit.provenance["quantization"]["activation_precision"] == "int4"
-    assert plain.provenance["quantization"]["activation_precision"] is None
+    assert audit.precisions == ("fp32", "fp16", "W8A4:ends-int8", "W3A4:ends-int8")
 
 
 def test_calibration_is_on_training_images_alone():
     model, data = samples.tiny_model(), samples.tiny_data()
-    expected = audit_model(model, data, ["fp32", "int8"], activation_precision="int4").logits
+    expected = audit_model(model, data, ["fp32", "W8A4"]).logits
     dark = data.test.subset(range(len(data.test)))
     dark.images[5:] = 0
     changed = Dataset("tiny", data.train, data.validation.subset([0]), dark)
-    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    measured = audit_model(model, changed, ["fp32", "W8A4"]).logits
     np.testing.assert_array_equal(measured[:, :5], expected[:, :5])
     bright = data.train.subset(range(len(data.train)))
     bright.images[:] = 255
     changed = Dataset("tiny", bright, data.validation, data.test)
-    measured = audit_model(model, changed, ["fp32", "int8"], activation_precision="int4").logits
+    measured = audit_model(model, changed, ["fp32", "W8A4"]).logits
     np.testing.assert_array_equal(measured[0], expected[0])
     assert not np.allclose(measured[1], expected[1], atol=1e-2)
 
@@ -163,13 +164,11 @@ def test_calibration_images_have_the_groups_shares(digits, monkeypatch):
     [
         ({"data": samples.tiny_data().test}, "give the whole Dataset, not one split of it"),
         ({"curvature": True}, "cannot be differentiated through rounded activations; leave out curvature"),
-        ({"precisions": ["fp32", "fp16"]}, "where the weights are integers; none of fp32, fp16 is"),
-        ({"activation_precision": "int99"}, "unknown precision 'int99'"),
-        ({"activation_precision": "fp16"}, "activation_precision must be an integer precision or fp32"),
+        ({"quantizers": ["fp32", "W8A99"]}, "unknown precision 'int99'"),
         ({"data": Dataset("none", *[samples.tiny_data().train.subset([])] * 3)}, "give a float tensor"),
     ],
 )
 def test_activations_that_cannot_be_quantized_are_refused(options, message):
-    options = {"data": samples.tiny_data(), "precisions": ["fp32", "int8"], **options}
+    options = {"data": samples.tiny_data(), "quantizers": ["fp32", "W8A8"], **options}
     with pytest.raises(ValueError, match=message):
-        audit_model(samples.tiny_model(), **{"activation_precision": "int8", **options})
+        audit_model(samples.tiny_model(), **options)

@@ -33,7 +33,7 @@ def main():
         """Quantize, infer and measure everything the forward chapters show."""
         audit = audit_model(model, split, batch_size=BATCH)
         for measure in (
-            fairness.group_accuracy,
+            forward.group_accuracy,
             fairness.fvo,
             forward.cosine_distance,
             forward.l1_distance,

@@ -35,10 +35,8 @@ def main():
             {
                 "copying the weights": lambda: [weight.clone() for weight in weights],
                 "quantize_model, banner int4": lambda: quantize_model(model, "int4"),
-                "quantize_model, banner int4 per channel": lambda: quantize_model(
-                    model, "int4", per_channel=True
-                ),
-                "quantize_model, symmetric int4": lambda: quantize_model(model, "int4", "symmetric"),
+                "quantize_model, banner int4 per channel": lambda: quantize_model(model, "int4:per-channel"),
+                "quantize_model, symmetric int4": lambda: quantize_model(model, "int4:symmetric"),
                 "fake_quantize, banner int4": lambda: [fake_quantize(weight, "int4") for weight in weights],
                 "torch.fake_quantize_per_tensor_affine": lambda: [
                     torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -8, 7) for weight in weights
@@ -47,9 +45,9 @@ def main():
             }
         )
         # Alone: a hundred candidates would only slow the rounds of the others.
-        seconds["quantize_model, mse int4"] = interleaved(
-            {"": lambda: quantize_model(model, "int4", "mse")}, 3
-        )[""]
+        seconds["quantize_model, mse int4"] = interleaved({"": lambda: quantize_model(model, "int4:mse")}, 3)[
+            ""
+        ]
     show(
         f"quantizing {sum(weight.numel() for weight in weights):,} weights",
         seconds,

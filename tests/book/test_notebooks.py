@@ -66,12 +66,12 @@ def test_plain_papermill_takes_parameter_files(source, file, monkeypatch, tmp_pa
     )
 
 
-@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
-def test_every_chapter_runs_with_other_parameters(source, tmp_path):
-    other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric"}
-    if "precisions" not in declared_parameters(read_text_notebook(source)):
-        # What is compared there are seeds and methods.
-        other = {"seeds": 1}
+# The others compare seeds and methods; the book of the tests is built with another number of seeds.
+@pytest.mark.parametrize(
+    "source", [path for path in CHAPTERS if "precisions" in declared_in(path)], ids=lambda path: path.stem
+)
+def test_a_chapter_runs_at_other_precisions_with_another_quantizer(source, tmp_path):
+    other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric", "seeds": 1}
     execute(source, tmp_path / "out.ipynb", other, cwd=ROOT, progress=False)
     if "precisions" in other:
         assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from quantskew.claims.backward import BACKWARD, _ranks
+from quantskew.claims import backward
+from quantskew.claims.backward import _ranks
+from quantskew.claims.register import claims_in
 from quantskew.claims.verdicts import BASE, judge
-from quantskew.measures.fairness import group_accuracy
+from quantskew.measures.forward import group_accuracy
 
-CLAIMS = {claim.key: claim for claim in BACKWARD}
+CLAIMS = claims_in(backward)
 
 
 def bent(audit, **arrays):

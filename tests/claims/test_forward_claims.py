@@ -7,11 +7,12 @@ import pytest
 
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.claims.forward import FORWARD
+from quantskew.claims import forward as claims_forward
+from quantskew.claims.register import claims_in
 from quantskew.claims.verdicts import BASE, judge
 from quantskew.measures import forward, weights
 
-CLAIMS = {claim.key: claim for claim in FORWARD}
+CLAIMS = claims_in(claims_forward)
 
 
 def audit_of_accuracies(before, after, count=400, seed=0):
@@ -95,7 +96,7 @@ def test_order_claims_need_both_ends():
 @pytest.mark.parametrize(("key", "norm"), [("l1_separates_less", 1), ("l2_separates_less", 2)])
 def test_norms_are_held_against_the_cosine_by_hand(key, norm):
     audit = dataclasses.replace(samples.random_audit(groups=2), train_counts=np.array([9, 1]))
-    cosine = forward.cosine_distance_of_samples(audit)[2]
+    cosine = forward.cosine_distance.of_samples(audit)[2]
     distance = np.linalg.norm(audit.logits[2].astype(float) - audit.logits[0], ord=norm, axis=1)
     ratios = []
     for values in (cosine, distance):

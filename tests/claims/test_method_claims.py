@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.claims.methods import ACTIVATIONS, METHODS_CLAIMED
+from quantskew.claims import methods
+from quantskew.claims.register import claims_in
 from quantskew.claims.verdicts import judge
 from quantskew.experiments.difficulty import BALANCED
+from quantskew.experiments.runs import ACTIVATIONS
 
-METHOD_CLAIMS = {claim.key: claim for claim in METHODS_CLAIMED}
+METHOD_CLAIMS = claims_in(methods)
 OTHERS = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat")
 SEEDS_ALONE = {"difficult_late", "difficult_equal", "sampling_gradients"}
 

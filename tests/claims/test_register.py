@@ -1,5 +1,6 @@
 """The register of claims and its scorecards."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.claims.register import CLAIMS, get, judged, scorecard
+from quantskew.claims import backward, forward, methods
+from quantskew.claims.register import CLAIMS, get, judged, needs, scorecard
 from quantskew.claims.verdicts import BASE
+from quantskew.experiments import difficulty, runs
+from quantskew.experiments.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 # Section and figures of every claim that the paper makes of its data.
@@ -40,6 +44,25 @@ def test_the_register_covers_the_paper():
     assert {claim.source for claim in CLAIMS.values()} == PAPER
     assert len(CLAIMS) >= 21
     assert len({claim.statement for claim in CLAIMS.values()}) == len(CLAIMS)
+
+
+def test_the_register_is_in_the_order_of_the_paper():
+    assert next(iter(CLAIMS)) == "fvo_grows"
+    assert list(CLAIMS)[-1] == "activations_alike"
+    assert [claim.key for claim in CLAIMS.values()] == list(CLAIMS)
+
+
+def test_no_claim_is_begun_and_not_completed():
+    # A function with an effect but without `claim` would be in no register.
+    begun = [own for module in (forward, backward, methods) for own in vars(module).values()]
+    assert not any(isinstance(own, functools.partial) for own in begun)
+
+
+def test_claims_need_runs_that_can_be_made():
+    known = {runs.BASE, runs.ACTIVATIONS, difficulty.BALANCED, *METHODS}
+    assert runs.BASE == BASE
+    assert set(needs(CLAIMS.values())) <= known
+    assert needs([get("qat_alone"), get("fvo_grows"), get("fair_base")]) == ["ptq", "mpqat", BASE, "u-o+wcr"]
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda claim: claim.key)

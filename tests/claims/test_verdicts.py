@@ -80,6 +80,29 @@ def test_the_effect_of_a_judgement_lies_in_its_interval():
     assert result["lacks"] is None
 
 
+@pytest.mark.parametrize(
+    ("column", "lacks"),
+    [("int4:mse", None), ("int4", None), ("A4", "no int4 in base"), ("W4A4", "no int4 in base")],
+)
+def test_a_precision_is_that_of_the_only_column_with_these_bits(column, lacks):
+    audit = samples.exact_audit({"fp32": [0.9, 0.8], column: [0.9, 0.4]}, count=100)
+    result = judge(FVO, {BASE: [audit]})
+    assert result["lacks"] == lacks
+    assert result["verdict"] == ("undecided" if lacks else "holds")
+
+
+def test_a_precision_in_several_schemes_is_not_guessed():
+    schemes = {"fp32": [0.9, 0.8], "int4:mse": [0.9, 0.4], "int4:banner,per-channel": [0.9, 0.6]}
+    evidence = {BASE: [samples.exact_audit(schemes, count=100)]}
+    assert judge(FVO, evidence)["lacks"] == "no int4 in base"
+    assert judge(FVO, evidence, "int4:mse")["effect"] == pytest.approx(0.4)
+
+
+def test_a_precision_that_one_seed_lacks_is_said():
+    short = with_seed(samples.exact_audit({"fp32": [0.9, 0.8]}, count=100), 1)
+    assert judge(FVO, {BASE: [widening(0), short]})["lacks"] == "no int4 in base"
+
+
 def test_seeds_that_are_as_claimed_are_counted():
     reversed_seed = with_seed(samples.exact_audit({"fp32": [0.9, 0.5], "int4": [0.9, 0.8]}, count=100), 2)
     result = judge(FVO, {BASE: [widening(0), widening(1), reversed_seed]})

@@ -10,12 +10,13 @@ import samples
 from quantskew.datasets import utkface
 from quantskew.experiments import catalogue
 from quantskew.measures.odds import groups_are_classes
+from quantskew.quantization.quantizer import Quantizer
 from quantskew.training.models import known_models
 
 QUICK = {"epochs": 1, "batch_size": 128}
 AUDIT_AND_PRINT = """
 import hashlib
-from quantskew.experiments import experiments
+from quantskew.experiments import catalogue
 audit = catalogue.audit(catalogue.get("digits", epochs=6), ["fp32", "int2"])
 print(hashlib.sha256(audit.logits.tobytes()).hexdigest())
 """
@@ -57,11 +58,11 @@ def test_a_second_audit_comes_from_the_cache(fresh_cache):
         ({"size": 9}, True),
         ({"precisions": ("fp32", "int3")}, False),
         ({"precisions": ("int2", "fp32")}, False),
-        ({"options": {"scheme": "symmetric"}}, False),
-        ({"options": {"per_channel": True}}, False),
-        ({"options": {"fold_batchnorm": True}}, False),
-        ({"options": {"boundary_precision": "int8"}}, False),
-        ({"options": {"activation_precision": "int4"}}, False),
+        ({"precisions": ("fp32", "int2:symmetric")}, False),
+        ({"precisions": ("fp32", "int2:per-channel")}, False),
+        ({"precisions": ("fp32:folded", "int2:folded")}, False),
+        ({"precisions": ("fp32", "int2:ends-int8")}, False),
+        ({"precisions": ("fp32", "W2A4")}, False),
     ],
 )
 def test_a_change_makes_a_new_entry(fresh_cache, change, new_model):
@@ -77,20 +78,21 @@ def test_a_change_makes_a_new_entry(fresh_cache, change, new_model):
 def test_an_option_that_is_off_makes_no_new_entry(fresh_cache):
     quick_audit()
     before = entries(fresh_cache)
-    quick_audit(options={"activation_precision": None})
+    quick_audit(Quantizer.each(("fp32", "int2:banner"), activation_precision=None))
     assert entries(fresh_cache) == before
 
 
 def test_options_that_do_not_go_together_are_refused_before_training(fresh_cache):
-    for options, message in (
-        ({"activation_precision": "int8", "curvature": True}, "leave out curvature"),
-        ({"activation_precision": "fp16"}, "must be an integer precision or fp32"),
-        ({"scheme": "banana"}, "known: banner, symmetric, mse"),
+    for precisions, options, message in (
+        (("fp32", "W2A8"), {"curvature": True}, "leave out curvature or W2A8"),
+        (("fp32", "int4:folded"), {"curvature": 3}, "fp32 and int4:folded differ in folding"),
+        (("fp32", "int4"), {"curvature": -1}, "True, False or a number of images"),
+        (("fp32", "int4:ends-fp16"), {}, "must be an integer precision"),
+        (("fp32", "int4:banana"), {}, "known: banner, symmetric, mse"),
+        (("fp32", "fp32"), {}, "each precision is named once"),
     ):
         with pytest.raises(ValueError, match=message):
-            quick_audit(options=options)
-    with pytest.raises(ValueError, match="each precision is named once"):
-        quick_audit(("fp32", "fp32"))
+            quick_audit(precisions, options)
     assert entries(fresh_cache) == {}
 
 
@@ -142,7 +144,7 @@ def test_two_processes_at_once_give_the_same_result(fresh_cache):
 def test_provenance_says_what_was_done(fresh_cache):
     provenance = quick_audit().provenance
     assert provenance["experiment"]["recipe"]["epochs"] == 1
-    assert provenance["quantization"]["scheme"] == "banner"
+    assert provenance["quantizers"] == ["fp32", "int2"]
     assert {"data_digest", "versions", "command", "training_seconds", "left_out", "device"} <= set(provenance)
 
 

@@ -10,7 +10,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.statistics import arrays_of
 from quantskew.book.reproduction import agreement, overview
 from quantskew.cache import provenance
-from quantskew.experiments import catalogue, runs
+from quantskew.experiments import catalogue
 
 
 def write(folder, name, **facts):
@@ -92,6 +92,8 @@ def test_other_versions_are_reported(tmp_path):
         ),
         ({"quantization": {"boundary_precision": "int8", "columns": {}}}, "PTQ, boundary precision int8"),
         ({"quantization": {"calibration_images": 256}}, "PTQ, calibration images 256"),
+        ({"quantizers": ["fp32", "int4:mse,per-channel"]}, "PTQ, per channel, scheme mse"),
+        ({"quantizers": ["fp32", "int4", "int4:mse"]}, "PTQ, columns fp32 int4 int4:mse"),
         ({"experiment": {"targets": "mean"}}, "PTQ"),
         ({"experiment": {"targets": [50, 50, 50]}}, "PTQ, 50 training images a group"),
         ({"experiment": {"targets": [5000, 9, 5000]}}, "PTQ, group 1 cut to 9 of 5,000"),
@@ -190,7 +192,7 @@ def test_what_is_made_twice_on_one_machine_is_equal_to_the_last_bit(made_twice):
 
 
 def test_the_record_of_the_digits_is_made_again(made_twice, repository):
-    kept = runs.record(str(repository / "book" / "records" / "digits.safetensors"))
+    kept = Audit.load(repository / "book" / "records" / "digits.safetensors")
     table = agreement(kept.select(["fp32", "int8"]), made_twice[0])
     assert table["outside"].tolist() == ["none", "none"]
     # The comparison can fail: a model that is broken by two bits is told from a whole one.

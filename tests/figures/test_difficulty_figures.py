@@ -6,7 +6,7 @@ import pytest
 
 import samples
 from quantskew.experiments import difficulty
-from quantskew.experiments.difficulty import BALANCED
+from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.figures import seeds
 from quantskew.figures.style import compare
 
@@ -27,7 +27,7 @@ def made(shares):
 @pytest.fixture
 def runs():
     cut = {"group 0": (0.4, 0.8, 0.75), "group 1": (0.9, 0.7, 0.7), "group 2": (0.95, 0.8, 0.1)}
-    return {BALANCED: made((0.9, 0.8, 0.7)), **{name: made(shares) for name, shares in cut.items()}}
+    return {BALANCED: made((0.9, 0.8, 0.7)), **{f"{CUT}{name}": made(shares) for name, shares in cut.items()}}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_legend_is_of_the_groups(runs):
 
 
 def test_a_map_without_a_change_has_a_scale(axes):
-    same = {name: made((0.9, 0.8, 0.7)) for name in (BALANCED, *NAMES)}
+    same = {key: made((0.9, 0.8, 0.7)) for key in (BALANCED, *(f"{CUT}{name}" for name in NAMES))}
     seeds.rotation_map(same, axes)
     assert {text.get_text() for text in axes.texts} == {"+0"}
     assert np.array_equal(axes.images[0].get_clim(), (-1, 1))

@@ -7,21 +7,21 @@ import pytest
 from quantskew.figures import lines
 from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare
-from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures import forward, surface, weights
 
 ALL = [
-    lines.group_accuracy,
+    lines.of(forward.group_accuracy),
     lines.fvo,
     lines.absolute_difference,
     lines.sparsity,
     lines.weight_distribution,
-    lines.cosine_distance,
-    lines.l1_distance,
-    lines.l2_distance,
-    lines.logit_variance,
-    lines.softmax_variance,
+    lines.of(forward.cosine_distance),
+    lines.of(forward.l1_distance),
+    lines.of(forward.l2_distance),
+    lines.of(forward.logit_variance),
+    lines.of(forward.softmax_variance),
     lines.dtdb_distribution,
-    lines.group_loss,
+    lines.of(forward.group_loss),
     lines.loss_against_softmax_variance,
 ]
 
@@ -33,7 +33,7 @@ def axes():
     plt.close(figure)
 
 
-@pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__qualname__)
 def test_every_figure_labels_its_axes_and_gives_them_back(draw, digits_audit, axes):
     assert draw(digits_audit, axes) is axes
     assert axes.get_xlabel()
@@ -42,7 +42,10 @@ def test_every_figure_labels_its_axes_and_gives_them_back(draw, digits_audit, ax
 
 @pytest.mark.parametrize(
     ("draw", "measure"),
-    [(lines.group_accuracy, fairness.group_accuracy), (lines.group_loss, forward.group_loss)],
+    [
+        (lines.of(forward.group_accuracy), forward.group_accuracy),
+        (lines.of(forward.group_loss), forward.group_loss),
+    ],
 )
 def test_lines_are_the_values_of_the_table(draw, measure, digits_audit, axes):
     draw(digits_audit, axes)
@@ -60,7 +63,7 @@ def test_sparsity_line_is_the_total(digits_audit, axes):
 
 
 def test_cells_of_a_distance_map_print_the_distances(digits_audit, axes):
-    lines.cosine_distance(digits_audit, axes)
+    lines.of(forward.cosine_distance)(digits_audit, axes)
     shown = len(axes.get_xticks()) * len(digits_audit.group_names)
     assert len(axes.texts) == shown
     assert all(float(text.get_text()) >= 0 for text in axes.texts)
@@ -70,7 +73,7 @@ def test_null_logits_are_shown_as_such(digits_audit, axes):
     logits = digits_audit.logits.copy()
     logits[-1][digits_audit.groups == 3] = 0
     audit = type(digits_audit)(**{**vars(digits_audit), "logits": logits})
-    lines.cosine_distance(audit, axes)
+    lines.of(forward.cosine_distance)(audit, axes)
     assert sum(text.get_text() == "null" for text in axes.texts) == 1
 
 
@@ -91,18 +94,18 @@ def test_figures_of_an_empty_group_do_not_fail(digits_audit):
 SURFACE = [
     surface_figures.gradient_against_size,
     surface_figures.gradient_against_accuracy,
-    surface_figures.gradient_norm,
+    lines.of(surface.gradient_norm),
     surface_figures.lambda_against_accuracy,
     surface_figures.lambda_against_confidence,
     surface_figures.gradient_against_lambda,
-    surface_figures.lambda_max,
-    surface_figures.trace,
+    lines.of(surface.lambda_max),
+    lines.of(surface.trace),
     surface_figures.loss_profile,
     surface_figures.excess_loss,
 ]
 
 
-@pytest.mark.parametrize("draw", SURFACE, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", SURFACE, ids=lambda draw: draw.__qualname__)
 def test_every_figure_of_the_loss_surface_labels_its_axes(draw, curved_audit, axes):
     assert draw(curved_audit, axes) is axes
     assert axes.get_xlabel()

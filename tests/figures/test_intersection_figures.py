@@ -60,7 +60,7 @@ def test_colour_and_marker_are_the_group_s_line_and_face_the_class_s(axes):
         assert line.get_markerfacecolor() == (color if filled else "white")
         looks.add((group, style, filled))
     # Without its colour, each line still differs from every other one.
-    assert len(looks) == len(lines) == 12
+    assert len(looks) == len(drawn) == 12
 
 
 def test_a_cell_without_samples_has_no_line(axes):

@@ -9,16 +9,16 @@ from quantskew.figures import rows
 from quantskew.measures import fairness, forward, surface, weights
 
 OF_LOGITS = [
-    rows.accuracy,
-    rows.cosine_distance,
-    rows.logit_variance,
-    rows.dtdb,
-    rows.loss,
+    rows.of(forward.group_accuracy),
+    rows.of(forward.cosine_distance),
+    rows.of(forward.logit_variance),
+    rows.dtdb_distribution,
+    rows.of(forward.group_loss),
 ]
 OF_THE_MODEL = [
     rows.weight_distribution,
-    rows.gradient_norm,
-    rows.lambda_max,
+    rows.of(surface.gradient_norm),
+    rows.of(surface.lambda_max),
 ]
 
 
@@ -49,7 +49,7 @@ def spans(axes):
     return [[tuple(ends[:, 0]) for ends in lines.get_segments()] for lines in axes.collections]
 
 
-@pytest.mark.parametrize("draw", OF_LOGITS, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", OF_LOGITS, ids=lambda draw: draw.__qualname__)
 @pytest.mark.parametrize("precisions", [["fp32"], ["fp32", "int2"]], ids=len)
 def test_every_figure_labels_its_axes_and_gives_them_back(draw, precisions, pair, axes):
     assert draw(pair.select(precisions), axes) is axes
@@ -57,7 +57,7 @@ def test_every_figure_labels_its_axes_and_gives_them_back(draw, precisions, pair
     assert axes.get_ylabel()
 
 
-@pytest.mark.parametrize("draw", OF_THE_MODEL, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", OF_THE_MODEL, ids=lambda draw: draw.__qualname__)
 @pytest.mark.parametrize("precisions", [["fp32"], ["fp32", "int2"]], ids=len)
 def test_every_figure_of_the_model_does_too(draw, precisions, curved_audit, axes):
     assert draw(curved_audit.select(precisions), axes) is axes
@@ -68,9 +68,9 @@ def test_every_figure_of_the_model_does_too(draw, precisions, curved_audit, axes
 @pytest.mark.parametrize(
     ("draw", "measure"),
     [
-        (rows.accuracy, fairness.group_accuracy),
-        (rows.loss, forward.group_loss),
-        (rows.logit_variance, forward.logit_variance),
+        (rows.of(forward.group_accuracy), forward.group_accuracy),
+        (rows.of(forward.group_loss), forward.group_loss),
+        (rows.of(forward.logit_variance), forward.logit_variance),
     ],
 )
 def test_markers_are_the_values_of_both_precisions(draw, measure, pair, axes):
@@ -87,8 +87,8 @@ def test_markers_are_the_values_of_both_precisions(draw, measure, pair, axes):
 @pytest.mark.parametrize(
     ("draw", "measure"),
     [
-        (rows.gradient_norm, surface.gradient_norm),
-        (rows.lambda_max, surface.lambda_max),
+        (rows.of(surface.gradient_norm), surface.gradient_norm),
+        (rows.of(surface.lambda_max), surface.lambda_max),
     ],
 )
 def test_markers_of_the_loss_surface_are_its_values(draw, measure, curved_audit, axes):
@@ -100,24 +100,24 @@ def test_markers_of_the_loss_surface_are_its_values(draw, measure, curved_audit,
 
 
 def test_the_band_is_as_wide_as_fvo(pair, axes):
-    rows.accuracy(pair, axes)
+    rows.of(forward.group_accuracy)(pair, axes)
     (band,) = axes.patches
     assert band.get_width() == pytest.approx(fairness.fvo(pair)["value"].iloc[-1])
     assert band.get_x() == pytest.approx(0.1)
 
 
 def test_the_reference_has_no_hollow_markers_and_no_distance_from_itself(pair, axes):
-    rows.loss(pair.select(["fp32"]), axes)
+    rows.of(forward.group_loss)(pair.select(["fp32"]), axes)
     assert drawn(axes)[1] == []
     axes.clear()
-    rows.cosine_distance(pair.select(["fp32"]), axes)
+    rows.of(forward.cosine_distance)(pair.select(["fp32"]), axes)
     assert drawn(axes) == ([], [])
     assert "no value above zero" in [text.get_text() for text in axes.texts]
 
 
 def test_distances_have_no_hollow_markers(axes):
     audit = samples.random_audit()
-    rows.cosine_distance(audit.select(["fp32", "int2"]), axes)
+    rows.of(forward.cosine_distance)(audit.select(["fp32", "int2"]), axes)
     filled, hollow = drawn(axes)
     assert hollow == []
     table = forward.cosine_distance(audit).query("precision == 'int2'")["value"]
@@ -125,14 +125,14 @@ def test_distances_have_no_hollow_markers(axes):
 
 
 def test_a_group_without_samples_is_said_to_be_undefined(axes):
-    rows.accuracy(samples.uneven_audit(), axes)
+    rows.of(forward.group_accuracy)(samples.uneven_audit(), axes)
     assert [text.get_text() for text in axes.texts] == ["not defined"]
     assert len(drawn(axes)[0]) == 2
 
 
 def test_lines_are_the_intervals_and_the_ways_from_the_reference(pair, axes):
-    rows.accuracy(pair, axes)
-    table = fairness.group_accuracy(pair).set_index(["precision", "group"])
+    rows.of(forward.group_accuracy)(pair, axes)
+    table = forward.group_accuracy(pair).set_index(["precision", "group"])
     of_groups = [f"group {group}" for group in (2, 0, 1)]
     intervals = [tuple(table.loc[("int2", name), ["low", "high"]]) for name in of_groups]
     ways = [tuple(table.loc[[("fp32", name), ("int2", name)], "value"]) for name in of_groups]
@@ -140,7 +140,7 @@ def test_lines_are_the_intervals_and_the_ways_from_the_reference(pair, axes):
 
 
 def test_ridges_are_filled_for_the_precision_and_outlined_for_the_reference(pair, axes):
-    rows.dtdb(pair, axes)
+    rows.dtdb_distribution(pair, axes)
     filled = [patch for patch in axes.patches if patch.get_fill()]
     assert len(filled) == len(axes.patches) - len(filled) == 3
     table = forward.dtdb_histogram(pair)

@@ -5,6 +5,7 @@ import numpy as np
 
 from quantskew.figures import lines
 from quantskew.figures.style import compare, group_colors, group_markers, group_order, log_scale
+from quantskew.measures import forward
 
 
 def luminance(color):
@@ -31,7 +32,10 @@ def test_order_is_by_training_images_ties_by_id(digits_audit):
 
 def test_compare_has_a_column_an_audit_and_leaves_no_figure_open(digits_audit):
     before = plt.get_fignums()
-    figure = compare([lines.group_accuracy, lines.group_loss], {"one": digits_audit, "two": digits_audit})
+    figure = compare(
+        [lines.of(forward.group_accuracy), lines.of(forward.group_loss)],
+        {"one": digits_audit, "two": digits_audit},
+    )
     assert len(figure.axes) == 4
     assert figure.axes[0].get_title(loc="left") == "one"
     assert plt.get_fignums() == before

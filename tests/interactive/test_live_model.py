@@ -23,9 +23,9 @@ def audited(model, monkeypatch):
     """The precisions that are audited from now on, by a model that has made nothing yet."""
     seen = []
 
-    def audit(own, data, precisions, scheme, **options):
-        seen.append((*precisions, scheme))
-        return audit_model(own, data, precisions, scheme, **options)
+    def audit(own, data, quantizers, **options):
+        seen.extend(map(str, quantizers))
+        return audit_model(own, data, quantizers, **options)
 
     monkeypatch.setattr(live_model, "audit_model", audit)
     monkeypatch.setattr(model, "_made", {})
@@ -34,33 +34,29 @@ def audited(model, monkeypatch):
 
 @pytest.mark.parametrize("scheme", ["banner", "mse"])
 def test_it_is_the_audit_of_both_precisions(scheme, model, digits_model, digits):
-    audit = model.audit("int3", scheme)
-    whole = audit_model(digits_model, digits, ["fp32", "int3"], scheme)
+    audit = model.audit(f"int3:{scheme}")
+    whole = audit_model(digits_model, digits, ["fp32", f"int3:{scheme}"])
     assert audit.precisions == whole.precisions
     assert np.array_equal(audit.logits, whole.logits)
     assert np.array_equal(audit.train_counts, whole.train_counts)
     assert np.array_equal(audit.weights.zeros, whole.weights.zeros)
-    assert audit.provenance["quantization"] == whole.provenance["quantization"]
     assert fairness.fvo(audit).equals(fairness.fvo(whole))
 
 
 def test_options_of_the_quantizer_reach_it(model, digits_model, digits):
-    audit = model.audit("int2", per_channel=True, boundary_precision="int8")
-    options = {"per_channel": True, "boundary_precision": "int8"}
-    whole = audit_model(digits_model, digits, ["fp32", "int2"], **options)
+    audit = model.audit("int2:per-channel,ends-int8,folded")
+    whole = audit_model(digits_model, digits, ["fp32:folded", "int2:per-channel,ends-int8,folded"])
     assert np.array_equal(audit.logits, whole.logits)
 
 
 def test_what_was_made_is_not_made_again(audited, model):
     model.audit("int3")
     model.audit("int2")
-    model.audit("int3", "mse")
+    model.audit("int3:mse")
     model.audit("int3")
-    model.audit("fp32", "symmetric")
+    model.audit("fp32")
     # The reference has no grid: it is one for every scheme.
-    assert sorted(audited) == sorted(
-        [("fp32", "banner"), ("int3", "banner"), ("int2", "banner"), ("int3", "mse")]
-    )
+    assert sorted(audited) == ["fp32", "int2", "int3", "int3:mse"]
 
 
 def test_the_reference_comes_alone_and_can_be_another(model):
@@ -93,9 +89,9 @@ def test_eigenvalues_are_of_the_first_images_of_each_group(model, digits_model, 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"precision": "int99"}, "int99"),
-        ({"precision": "int4", "scheme": "best"}, "unknown scheme 'best'; known: banner"),
-        ({"precision": "int4", "surface": "slope"}, "unknown surface 'slope'; known: gradients, hessian"),
+        ({"quantizer": "int99"}, "int99"),
+        ({"quantizer": "int4:best"}, "unknown option 'best' .* known: banner"),
+        ({"quantizer": "int4", "surface": "slope"}, "unknown surface 'slope'; known: gradients, hessian"),
     ],
 )
 def test_unknown_names_are_refused_before_anything_is_loaded(choice, message):

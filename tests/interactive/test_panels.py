@@ -7,7 +7,7 @@ import pytest
 import samples
 from quantskew.interactive import views
 from quantskew.interactive.panels import Panels
-from quantskew.measures import fairness
+from quantskew.measures import fairness, forward
 
 
 class MadeModel:
@@ -45,7 +45,7 @@ def test_what_is_read_are_the_numbers_of_the_audits(panels, audits):
     for title, table in panels.numbers("int2").items():
         expected = fairness.fvo(audits[title].select(["fp32", "int2"]))
         assert value(table, "FVO", "int2") == expected["value"].iloc[1]
-        assert value(table, "group 1", "fp32") == fairness.group_accuracy(audits[title])["value"].iloc[1]
+        assert value(table, "group 1", "fp32") == forward.group_accuracy(audits[title])["value"].iloc[1]
     assert panels.model.asked == []
 
 

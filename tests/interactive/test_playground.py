@@ -13,6 +13,7 @@ from quantskew.interactive import live_model
 from quantskew.interactive.chain import chain
 from quantskew.interactive.playground import Playground
 from quantskew.measures import fairness
+from quantskew.quantization.quantizer import Quantizer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -49,7 +50,8 @@ def test_it_begins_with_the_papers_quantizer(small):
 )
 def test_every_choice_reaches_the_quantizer(small, digits_model, digits, choice, options):
     small.choose(precision="int2", **choice)
-    expected = audit_model(digits_model, digits, ["fp32", "int2"], **options)
+    quantizers = Quantizer.each(["fp32", "int2"], **options)
+    expected = audit_model(digits_model, digits, quantizers).plain()
     assert small.numbers.equals(chain(expected))
     assert f"FVO {fairness.fvo(expected)['value'].iloc[1]:.2f}" in small._area.value
     assert all(str(value) in small._area.value for value in choice.values())

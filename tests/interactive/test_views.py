@@ -26,7 +26,7 @@ def test_the_first_view_has_overall_accuracy_fvo_and_every_group():
     numbers = views.ACCURACY.numbers(audit).set_index(["group", "precision"])["value"]
     assert numbers["FVO", "int2"] == fairness.fvo(audit)["value"].iloc[2]
     assert numbers["overall accuracy", "int8"] == fairness.overall_accuracy(audit)["value"].iloc[1]
-    assert numbers["group 1", "fp32"] == fairness.group_accuracy(audit)["value"].iloc[1]
+    assert numbers["group 1", "fp32"] == forward.group_accuracy(audit)["value"].iloc[1]
 
 
 def test_the_headline_of_groups_names_the_largest_and_the_smallest():

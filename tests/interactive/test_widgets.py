@@ -37,7 +37,7 @@ def test_a_choice_recomputes_figure_and_numbers_from_the_model(digits_audit, dig
     control = bit_width(views.ACCURACY, {"live": digits_audit}, LiveModel("digits"))
     control.value = "int3"
     control.scheme = "mse"
-    expected = audit_model(digits_model, digits, ["fp32", "int3"], "mse")
+    expected = audit_model(digits_model, digits, ["fp32", "int3:mse"]).plain()
     shown = control.numbers["live"]
     assert value(shown, "FVO", "int3") == fairness.fvo(expected)["value"].iloc[1]
     assert value(shown, "FVO", "int3") != value(views.ACCURACY.numbers(digits_audit), "FVO", "int3")
@@ -181,7 +181,7 @@ def test_a_click_in_a_live_kernel_moves_the_figure(kernel, digits_model, digits)
     scheme = kernel.find(_model_name="ToggleButtonsModel", description="Scheme")
     kernel.send(scheme, index=1)
     after = kernel.widgets[area]["value"]
-    expected = audit_model(digits_model, digits, ["fp32", "int2"], "symmetric")
+    expected = audit_model(digits_model, digits, ["fp32", "int2:symmetric"]).plain()
     gap = fairness.fvo(expected)["value"].iloc[1]
     assert "live: digits, int2, symmetric: overall accuracy" in after
     assert f"FVO {gap:.2f}" in after

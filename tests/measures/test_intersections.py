@@ -10,7 +10,8 @@ from quantskew.audits.audit import Audit
 from quantskew.figures import lines
 from quantskew.figures.style import compare
 from quantskew.measures import fairness, forward, odds
-from quantskew.measures.odds import cell_counts, cell_ids, groups_are_classes, intersections
+from quantskew.measures.measure import cells
+from quantskew.measures.odds import cell_counts, groups_are_classes, intersections
 from quantskew.report import write_report
 
 LABELS, GROUPS = [0, 1, 1, 0, 1, 1], [0, 0, 0, 2, 2, 2]
@@ -35,7 +36,7 @@ def test_every_sample_is_in_the_cell_of_its_group_and_class(audit):
         f"{audit.group_names[g]}, {audit.class_names[y]}" for y, g in zip(LABELS, GROUPS, strict=True)
     ]
     assert [crossed.group_names[cell] for cell in crossed.groups] == expected
-    assert crossed.groups.tolist() == cell_ids(audit).tolist()
+    assert crossed.groups.tolist() == cells(audit)[0].tolist()
 
 
 def test_counts_are_of_the_cells_and_an_absent_one_stays(audit):
@@ -43,7 +44,7 @@ def test_counts_are_of_the_cells_and_an_absent_one_stays(audit):
     assert crossed.group_counts.tolist() == [1, 2, 0, 0, 1, 2]
     assert cell_counts(audit).tolist() == [[1, 2], [0, 0], [1, 2]]
     assert crossed.train_counts.tolist() == crossed.group_counts.tolist()
-    accuracy = fairness.group_accuracy(crossed)
+    accuracy = forward.group_accuracy(crossed)
     assert accuracy["value"].isna().sum() == 2 * 2
 
 
@@ -99,10 +100,10 @@ def test_measures_of_cells_make_up_those_of_their_group():
     audit = samples.random_audit()
     crossed = intersections(audit)
     counts = cell_counts(audit)
-    for measure in (fairness.group_accuracy, forward.group_loss):
-        cells = measure(crossed)["value"].to_numpy().reshape(3, 3, 4)
+    for measure in (forward.group_accuracy, forward.group_loss):
+        values = measure(crossed)["value"].to_numpy().reshape(3, 3, 4)
         whole = measure(audit)["value"].to_numpy().reshape(3, 3)
-        np.testing.assert_allclose((cells * counts).sum(axis=2) / counts.sum(axis=1), whole)
+        np.testing.assert_allclose((values * counts).sum(axis=2) / counts.sum(axis=1), whole)
     # A part of a group can be served worse than the whole, never all of them.
     assert (fairness.fvo(crossed)["value"] >= fairness.fvo(audit)["value"]).all()
 
@@ -132,7 +133,7 @@ def test_ten_groups_of_long_names_leave_room_for_the_axes():
         Audit(**{**vars(audit), "group_names": ("White", "Black", "Asian", "Indian", "Others")})
     )
     # Warnings are errors: matplotlib warns of a legend that takes all of the axes' room.
-    figure = compare(lines.group_accuracy, {"one": crossed, "two": crossed})
+    figure = compare(lines.of(forward.group_accuracy), {"one": crossed, "two": crossed})
     figure.draw_without_rendering()
     for axes in figure.axes:
         assert len(axes.containers) == 10

@@ -30,13 +30,13 @@ def audit_of(*rows):
     ],
 )
 def test_cosine_distance_cases(reference, other, expected):
-    distance = forward.cosine_distance_of_samples(audit_of((reference, other)))[1, 0]
+    distance = forward.cosine_distance.of_samples(audit_of((reference, other)))[1, 0]
     assert distance == pytest.approx(expected, abs=1e-7, nan_ok=True)
 
 
 def test_cosine_distance_equals_eq_7_and_torch():
     audit = samples.random_audit()
-    distances = forward.cosine_distance_of_samples(audit)
+    distances = forward.cosine_distance.of_samples(audit)
     expected = [
         [oracles.cosine_distance(a, b) for a, b in zip(audit.logits[0].tolist(), rows.tolist(), strict=True)]
         for rows in audit.logits
@@ -56,7 +56,7 @@ def test_cosine_distance_does_not_see_scale(factor):
     )
     scaled = Audit.from_logits(scaled, audit.labels, audit.groups)
     np.testing.assert_allclose(
-        forward.cosine_distance_of_samples(scaled), forward.cosine_distance_of_samples(audit), atol=1e-6
+        forward.cosine_distance.of_samples(scaled), forward.cosine_distance.of_samples(audit), atol=1e-6
     )
 
 
@@ -87,7 +87,7 @@ def test_distances_equal_torch():
 def test_variance_equals_eq_9():
     audit = samples.random_audit()
     expected = oracles.by_sample(oracles.variance, audit.logits)
-    np.testing.assert_allclose(forward.logit_variance_of_samples(audit), expected, rtol=1e-12)
+    np.testing.assert_allclose(forward.logit_variance.of_samples(audit), expected, rtol=1e-12)
     table = forward.logit_variance(audit)
     for row, precision in enumerate(audit.precisions):
         own = table[table["precision"] == precision]

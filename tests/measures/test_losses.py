@@ -20,10 +20,10 @@ def test_losses_equal_the_definition_and_torch():
         ]
         for rows in audit.logits
     ]
-    np.testing.assert_allclose(forward.loss_of_samples(audit), expected, rtol=1e-9)
+    np.testing.assert_allclose(forward.group_loss.of_samples(audit), expected, rtol=1e-9)
     for row, rows in enumerate(torch.from_numpy(audit.logits).double()):
         by_torch = functional.cross_entropy(rows, torch.from_numpy(audit.labels), reduction="none")
-        np.testing.assert_allclose(forward.loss_of_samples(audit)[row], by_torch, rtol=1e-12)
+        np.testing.assert_allclose(forward.group_loss.of_samples(audit)[row], by_torch, rtol=1e-12)
 
 
 def test_group_losses_weighted_by_counts_give_torch_s_mean():
@@ -35,7 +35,7 @@ def test_group_losses_weighted_by_counts_give_torch_s_mean():
             torch.from_numpy(audit.logits[row]).double(), torch.from_numpy(audit.labels)
         )
         assert (own["value"] * own["count"]).sum() / 120 == pytest.approx(float(overall))
-        masked = oracles.group_means(forward.loss_of_samples(audit)[row], audit.groups, 3)
+        masked = oracles.group_means(forward.group_loss.of_samples(audit)[row], audit.groups, 3)
         np.testing.assert_allclose(own["value"], masked)
 
 

@@ -28,9 +28,9 @@ def test_samples_equal_their_oracles():
     audit = samples.random_audit()
     probabilities = oracles.by_sample(oracles.probabilities, audit.logits)
     own = [[row[label] for row, label in zip(rows, audit.labels, strict=True)] for rows in probabilities]
-    np.testing.assert_allclose(forward.dtdb_of_samples(audit), own, rtol=1e-12)
+    np.testing.assert_allclose(forward.dtdb.of_samples(audit), own, rtol=1e-12)
     spread = [[oracles.variance(list(row)) for row in rows] for rows in probabilities]
-    np.testing.assert_allclose(forward.softmax_variance_of_samples(audit), spread, rtol=1e-9)
+    np.testing.assert_allclose(forward.softmax_variance.of_samples(audit), spread, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_knowing_nothing_and_everything():
 def test_the_histogram_holds_every_sample_once():
     audit = samples.random_audit()
     table = forward.dtdb_histogram(audit, bins=8)
-    distances = forward.dtdb_of_samples(audit)
+    distances = forward.dtdb.of_samples(audit)
     assert len(table) == 3 * 3 * 8
     for (group, precision), own in table.groupby(["group", "precision"]):
         row, number = audit.precisions.index(precision), audit.group_names.index(group)

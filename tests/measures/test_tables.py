@@ -1,5 +1,6 @@
+"""Laws of every table: those of the measures come from the registry, so that a new one keeps them too."""
+
 import functools
-import inspect
 
 import numpy as np
 import pandas as pd
@@ -9,22 +10,25 @@ import oracles
 import samples
 from quantskew.figures.style import crossed, wide
 from quantskew.measures import fairness, forward
-from quantskew.measures.measure import OVERALL, group_change_table, group_table, long_table
+from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, Measure, group_table, long_table
 
-MODULES = (forward, fairness)
-ARRAYS = {"probabilities", "null_logits"}
-TABLES = {
-    name: function
-    for module in MODULES
-    for name, function in inspect.getmembers(module, inspect.isfunction)
-    if function.__module__ == module.__name__ and not name.startswith("_")
-    if name not in ARRAYS and not name.endswith("_of_samples")
-}
-TABLES["flipped"] = functools.partial(TABLES["flipped"], precision="int2")
-BY_GROUP = sorted(
-    name for name in TABLES if name not in ("overall_accuracy", "flipped") and "fvo" not in name
-)
-CHANGES = sorted(name for name in TABLES if name.endswith("_change"))
+# What is measured of logits; the tables of the loss surface have a file of their own.
+OF_LOGITS = [m for m in [*MEASURES.values(), *MODEL_MEASURES.values()] if m.applies(samples.random_audit())]
+CHANGES = {f"{measure.name}_change": measure.change for measure in OF_LOGITS}
+CHANCES = {f"{m.name}_of_chance": m.of_chance for m in OF_LOGITS if hasattr(m, "of_chance")}
+TABLES = {measure.name: measure for measure in OF_LOGITS} | CHANGES | CHANCES
+TABLES["dtdb_histogram"] = forward.dtdb_histogram
+TABLES["flipped"] = functools.partial(fairness.flipped, precision="int2")
+BY_GROUP = [name for name in TABLES if name.removesuffix("_change") in MEASURES] + ["dtdb_histogram"]
+
+
+def made(values):
+    """A measure, in no registry, that has these values of the samples."""
+
+    def measured(audit):
+        return values
+
+    return Measure(function=measured, of_samples=measured, title="made", label="made")
 
 
 def sorted_rows(table):
@@ -33,9 +37,9 @@ def sorted_rows(table):
 
 
 def test_the_list_of_tables_is_complete():
-    expected = {"cosine_distance", "dtdb_histogram", "group_loss_change", "fvo_of_chance", "group_accuracy"}
+    expected = {"cosine_distance", "group_loss_change", "fvo_of_chance", "group_accuracy", "equalized_odds"}
     assert expected <= set(TABLES)
-    assert len(TABLES) == 20
+    assert [len(OF_LOGITS), len(CHANCES)] == [13, 3]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -66,7 +70,7 @@ def test_the_order_of_the_samples_is_irrelevant(name):
     if name == "flipped":
         other["sample"] = order[other["sample"]]
     # Resampled bounds depend on which images are drawn together, values do not.
-    random_columns = ["low", "high", *(["value"] if name == "fvo_of_chance" else [])]
+    random_columns = ["low", "high", *(["value"] if name in CHANCES else [])]
     table, other = (sorted_rows(t.drop(columns=random_columns, errors="ignore")) for t in (table, other))
     pd.testing.assert_frame_equal(table, other, rtol=1e-9)
 
@@ -83,7 +87,7 @@ def test_empty_and_one_sample_groups(name):
     if "low" in table:
         assert none[["low", "high"]].isna().to_numpy().all()
         assert many[["low", "high"]].notna().to_numpy().all()
-    if name != "group_accuracy" and "low" in table:
+    if "low" in table and not (name in MEASURES and MEASURES[name].share):
         # One sample has no spread to resample; Wilson's interval has a width all the same.
         assert one[["low", "high"]].isna().to_numpy().all()
 
@@ -108,22 +112,48 @@ def test_changes_are_paired(name):
     assert (TABLES[name](same)[["value", "low", "high"]] == 0).all(axis=None)
 
 
-@pytest.mark.parametrize("name", sorted(set(CHANGES) - {"fvo_change"}))
-def test_changes_are_differences_of_the_table(name):
+@pytest.mark.parametrize("measure", OF_LOGITS, ids=lambda measure: measure.name)
+def test_changes_are_differences_of_the_table(measure):
     audit = samples.random_audit()
-    change, table = TABLES[name](audit), TABLES[name.removesuffix("_change")](audit)
+    change, table = (
+        t if "group" in t else t.assign(group="") for t in (measure.change(audit), measure(audit))
+    )
     values = table.set_index(["precision", "group"])["value"]
+    assert change["precision"].unique().tolist() == ["int8", "int2"]
     for row in change.itertuples():
         expected = values[row.precision, row.group] - values["fp32", row.group]
         assert row.value == pytest.approx(expected, abs=1e-12)
         assert row.low <= row.value <= row.high
 
 
+@pytest.mark.parametrize("measure", [m for m in OF_LOGITS if m.name in MEASURES], ids=lambda m: m.name)
+def test_a_measure_is_the_mean_of_its_samples_by_plain_masks(measure):
+    audit = samples.random_audit()
+    of_samples, table = measure.of_samples(audit), measure(audit)
+    assert (of_samples.shape, of_samples.dtype) == ((3, 120), np.float64)
+    for row, precision in enumerate(audit.precisions):
+        own = table[table["precision"] == precision]
+        np.testing.assert_allclose(own["value"], oracles.group_means(of_samples[row], audit.groups, 3))
+        assert own["count"].tolist() == audit.group_counts.tolist()
+
+
+@pytest.mark.parametrize("measure", OF_LOGITS, ids=lambda measure: measure.name)
+def test_a_measure_says_what_it_is(measure):
+    assert measure.name == measure.__name__
+    assert measure.__doc__
+    assert all([measure.title, measure.label, measure.key])
+    values = measure(samples.random_audit())["value"]
+    if measure.limits:
+        assert values.between(*measure.limits).all()
+    if measure.from_reference:
+        assert (values[:3] == 0).all()
+
+
 def test_a_paired_interval_is_narrower_than_an_unpaired_one():
     audit = samples.random_audit(precisions=("fp32", "shifted"))
     base = np.random.default_rng(0).normal(size=len(audit.labels))
     measure = np.stack([base, base + 0.5])
-    change, table = group_change_table(audit, measure), group_table(audit, measure)
+    change, table = made(measure).change(audit), made(measure)(audit)
     np.testing.assert_allclose(change[["value", "low", "high"]], 0.5, rtol=1e-9)
     assert ((table["high"] - table["low"]) > 0.1).all()
 
@@ -145,7 +175,7 @@ def test_group_table_equals_plain_masks():
 def test_only_samples_defined_at_both_precisions_change():
     audit = samples.random_audit(samples=6, groups=1, precisions=("a", "b"))
     measure = np.array([[1.0, 2, 3, 4, 5, np.nan], [2.0, 3, np.nan, 5, 6, 7]])
-    row = group_change_table(audit, measure).iloc[0]
+    row = made(measure).change(audit).iloc[0]
     assert (row["value"], row["count"], row["undefined"]) == (1, 4, 2)
 
 
@@ -158,7 +188,7 @@ def test_long_table_goes_through_groups_within_precisions():
 
 
 def test_wide_keeps_the_order_and_says_what_is_not_defined():
-    table = wide(fairness.group_accuracy(samples.uneven_audit()))
+    table = wide(forward.group_accuracy(samples.uneven_audit()))
     assert table.index.tolist() == ["many", "one", "none"]
     assert table.columns.tolist() == ["fp32", "int2"]
     assert (table.loc["none"] == "not defined").all()

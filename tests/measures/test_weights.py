@@ -4,6 +4,7 @@ from torch import nn
 
 import samples
 from quantskew.audits.model import audit_model
+from quantskew.audits.statistics import collect_statistics
 from quantskew.measures import weights
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 
@@ -72,7 +73,7 @@ def test_the_histogram_holds_every_weight_once(parts):
 def test_zeros_fall_into_the_middle_of_a_bin():
     layer = nn.Linear(4, 1, bias=False)
     nn.init.zeros_(layer.weight)
-    statistics = weights.collect_statistics(layer, [quantize_model(layer, "int4")], ["int4"])
+    statistics = collect_statistics([layer], [quantize_model(layer, "int4")])
     assert statistics.histogram[0, 30] == 4
     assert statistics.edges[30] == pytest.approx(-statistics.edges[31])
     assert statistics.zeros.tolist() == [[4]]

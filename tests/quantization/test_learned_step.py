@@ -113,8 +113,8 @@ def test_layouts_do_not_matter(gradient_layout):
 def test_the_first_step_is_that_of_least_squared_error(precision):
     weight = torch.randn(5, 4, generator=torch.Generator().manual_seed(7))
     learned = LearnedStep(weight, precision)
-    assert learned.step == choose_qparams(weight, precision, "mse").scale
-    assert torch.equal(learned(weight), fake_quantize(weight, precision, "mse"))
+    assert learned.step == choose_qparams(weight, f"{precision}:mse").scale
+    assert torch.equal(learned(weight), fake_quantize(weight, f"{precision}:mse"))
 
 
 def parametrized(learn=True):

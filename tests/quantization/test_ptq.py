@@ -8,7 +8,7 @@ import samples
 from quantskew.datasets import normalise
 from quantskew.quantization.grids import dequantize, fake_quantize
 from quantskew.quantization.ptq import HalfPrecision, quantize_model, weight_parameters
-from quantskew.quantization.quantizer import PRECISIONS, SCHEMES, integer_bits
+from quantskew.quantization.quantizer import PRECISIONS, SCHEMES, Quantizer, integer_bits
 from quantskew.training.models import build
 
 
@@ -29,7 +29,7 @@ def test_the_original_is_never_changed(model, precision, fold):
     model.train()
     model.bn.eval()
     before, modes = state(model), [module.training for module in model.modules()]
-    quantized = quantize_model(model, precision, fold_batchnorm=fold)
+    quantized = quantize_model(model, Quantizer(precision, fold_batchnorm=fold))
     for parameter in quantized.parameters():
         parameter.data.add_(1)
     assert_same_state(model, before)
@@ -41,14 +41,14 @@ def test_the_original_is_never_changed(model, precision, fold):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_codes_scale_and_zero_point_give_the_weights(model, precision, scheme, per_channel):
-    quantized = quantize_model(model, precision, scheme, per_channel)
+    quantizer = Quantizer(precision, scheme, per_channel)
+    quantized = quantize_model(model, quantizer)
     weights, originals = weight_parameters(quantized), weight_parameters(model)
     assert list(quantized.quantized) == list(weights)
     for name, record in quantized.quantized.items():
         assert not record.codes.is_floating_point()
         assert torch.equal(dequantize(record.codes, record.grid), weights[name])
-        axis = 0 if per_channel else None
-        assert torch.equal(fake_quantize(originals[name], precision, scheme, axis), weights[name])
+        assert torch.equal(fake_quantize(originals[name], quantizer), weights[name])
         assert record.grid.scale.numel() == (len(weights[name]) if per_channel else 1)
         assert record.zeros == int((weights[name] == 0).sum())
 
@@ -65,7 +65,7 @@ def test_every_convolution_and_linear_layer_is_quantized_and_nothing_else():
 
 @pytest.mark.parametrize("precision", ["int2", "int12"])
 def test_boundary_precision_is_that_of_the_first_and_the_last_layer(model, precision):
-    quantized = quantize_model(model, precision, boundary_precision="int8").quantized
+    quantized = quantize_model(model, f"{precision}:ends-int8").quantized
     precisions = [record.precision for record in quantized.values()]
     assert precisions == ["int8", *[precision] * (len(precisions) - 2), "int8"]
     weights = weight_parameters(model)
@@ -74,25 +74,28 @@ def test_boundary_precision_is_that_of_the_first_and_the_last_layer(model, preci
         assert torch.equal(dequantize(record.codes, record.grid), expected)
 
 
+ENDS = Quantizer(boundary_precision="int8")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_boundary_precision_does_not_touch_floating_point(model, precision):
     images = samples.random_images(2)
-    plain, bounded = (quantize_model(model, precision, boundary_precision=b) for b in (None, "int8"))
+    plain, bounded = (quantize_model(model, own.at(precision)) for own in (Quantizer(), ENDS))
     assert torch.equal(plain(images), bounded(images))
     assert bounded.quantized == {}
 
 
 def test_folding_batch_norm_keeps_the_logits(model):
     images = samples.random_images(6)
-    folded = quantize_model(model, "fp32", fold_batchnorm=True)
+    folded = quantize_model(model, "fp32:folded")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert list(weight_parameters(folded)) == list(weight_parameters(model))
     torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_folded_weights_are_what_is_quantized(model):
-    folded = weight_parameters(quantize_model(model, "fp32", fold_batchnorm=True))
-    quantized = quantize_model(model, "int4", fold_batchnorm=True).quantized
+    folded = weight_parameters(quantize_model(model, "fp32:folded"))
+    quantized = quantize_model(model, "int4:folded").quantized
     for name, record in quantized.items():
         assert torch.equal(dequantize(record.codes, record.grid), fake_quantize(folded[name], "int4"))
 
@@ -112,7 +115,7 @@ class _Branching(nn.Module):
 )
 def test_what_cannot_be_folded_is_refused(module, message):
     with pytest.raises(ValueError, match=message):
-        quantize_model(module, "int8", fold_batchnorm=True)
+        quantize_model(module, "int8:folded")
 
 
 def test_a_shared_weight_is_quantized_once_and_stays_shared():
@@ -143,10 +146,10 @@ def test_attention_projections_are_linear_layers(attention, names):
 
 def test_channels_of_a_transposed_convolution_lie_on_its_second_axis():
     layer = nn.ConvTranspose2d(2, 5, 3)
-    record = quantize_model(layer, "int4", per_channel=True).quantized["weight"]
+    record = quantize_model(layer, "int4:per-channel").quantized["weight"]
     assert record.grid.scale.shape == (1, 5, 1, 1)
     assert torch.equal(
-        dequantize(record.codes, record.grid), fake_quantize(layer.weight, "int4", channel_axis=1)
+        dequantize(record.codes, record.grid), fake_quantize(layer.weight, "int4:per-channel", channel_axis=1)
     )
 
 
@@ -170,8 +173,8 @@ def test_bias_correction_gives_channels_their_means_back(make, axis, scheme, per
     layer = make()
     if one_sign:
         layer.weight.data.abs_().add_(0.1)
-    plain = quantize_model(layer, "int2", scheme, per_channel)
-    corrected = quantize_model(layer, "int2", scheme, per_channel, bias_correction=True)
+    plain = quantize_model(layer, Quantizer("int2", scheme, per_channel))
+    corrected = quantize_model(layer, Quantizer("int2", scheme, per_channel, bias_correction=True))
     record = corrected.quantized["weight"]
     means, corrected_means = channel_means(layer.weight, axis), channel_means(corrected.weight, axis)
     torch.testing.assert_close(corrected_means, means, rtol=0, atol=1e-6)
@@ -182,8 +185,9 @@ def test_bias_correction_gives_channels_their_means_back(make, axis, scheme, per
 
 
 def test_bias_correction_leaves_fp32_and_biases_alone(model):
-    assert_same_state(quantize_model(model, "fp32", bias_correction=True), state(model))
-    plain, corrected = (quantize_model(model, "int4", bias_correction=c).state_dict() for c in (False, True))
+    corrected = Quantizer(bias_correction=True)
+    assert_same_state(quantize_model(model, corrected.at("fp32")), state(model))
+    plain, corrected = (quantize_model(model, own).state_dict() for own in ("int4", corrected.at("int4")))
     changed = {name for name, value in corrected.items() if not torch.equal(value, plain[name])}
     assert changed == set(weight_parameters(model))
 
@@ -203,7 +207,7 @@ def test_bias_correction_leaves_fp32_and_biases_alone(model):
 def test_zeros_counted_by_hand(row, zeros, per_channel):
     layer = nn.Linear(3, 1, bias=False)
     layer.weight.data[:] = torch.tensor(row)
-    quantized = quantize_model(layer, "int2", per_channel=per_channel)
+    quantized = quantize_model(layer, Quantizer("int2", per_channel=per_channel))
     assert quantized.quantized["weight"].zeros == zeros
     assert int((quantized.weight == 0).sum()) == zeros
 
@@ -237,13 +241,17 @@ def test_a_range_beyond_the_format_names_its_layer(model):
         ({"precision": "int4", "boundary_precision": "int77"}, "unknown precision 'int77'"),
         ({"precision": "int4", "activation_precision": "int77"}, "unknown precision 'int77'"),
         ({"precision": "int4", "activation_precision": "fp16"}, "integer precision or fp32; got 'fp16'"),
-        ({"precision": "int4", "activation_precision": "int8"}, "give a float tensor"),
         ({"precision": "fp16", "activation_precision": "int8"}, "fp16 computes with fp16 activations"),
     ],
 )
 def test_unknown_names_are_refused(model, options, message):
     with pytest.raises(ValueError, match=message):
-        quantize_model(model, **options)
+        quantize_model(model, Quantizer(**options))
+
+
+def test_activations_are_quantized_only_with_calibration_images(model):
+    with pytest.raises(ValueError, match="give a float tensor"):
+        quantize_model(model, "W4A8")
 
 
 def test_a_model_without_weights_is_refused():
@@ -275,7 +283,7 @@ def test_what_fp16_cannot_hold_is_refused(model):
 @pytest.mark.parametrize("off", [{}, {"activation_precision": None}, {"activation_precision": "fp32"}])
 def test_without_activation_precision_nothing_is_added(model, precision, off):
     images = samples.random_images(4)
-    quantized = quantize_model(model, precision, calibration=images, **off)
+    quantized = quantize_model(model, Quantizer(precision, **off), images)
     assert quantized.activation_grids == {}
     if precision == "fp32":
         assert_same_state(quantized, state(model))
@@ -294,12 +302,12 @@ def test_without_activation_precision_nothing_is_added(model, precision, off):
 def test_every_layer_is_fed_values_on_a_grid(model, precision, fold):
     images = samples.random_images(6)
     before = state(model)
-    options = {"fold_batchnorm": fold, "activation_precision": "int4", "calibration": images}
-    quantized = quantize_model(model, precision, **options)
+    quantizer = Quantizer(precision, fold_batchnorm=fold, activation_precision="int4")
+    quantized = quantize_model(model, quantizer, images)
     names = [name.removesuffix(".weight") for name in weight_parameters(model)]
     assert list(quantized.activation_grids) == names
     assert [grid.high for grid in quantized.activation_grids.values()] == [15] * len(names)
-    weights = quantize_model(model, precision, fold_batchnorm=fold)
+    weights = quantize_model(model, Quantizer(precision, fold_batchnorm=fold))
     for name, value in weights.state_dict().items():
         assert torch.equal(quantized.state_dict()[name], value), name
     logits = quantized(images)
@@ -326,7 +334,7 @@ def fed_values(model, images):
 
 def test_activations_are_calibrated_after_the_weights_are_quantized(model):
     images = samples.random_images(6)
-    grids = quantize_model(model, "int2", activation_precision="int8", calibration=images).activation_grids
+    grids = quantize_model(model, "W2A8", images).activation_grids
     steps = {
         precision: {
             name: float(fed.max().clamp(min=0) - fed.min().clamp(max=0)) / 255
@@ -341,8 +349,8 @@ def test_activations_are_calibrated_after_the_weights_are_quantized(model):
 
 @pytest.mark.parametrize("precision", ["fp32", "int3"])
 def test_boundary_precision_is_that_of_the_boundary_s_activations_too(model, precision):
-    options = {"activation_precision": "int4", "calibration": samples.random_images(2)}
-    quantized = quantize_model(model, precision, boundary_precision="int8", **options)
+    quantizer = Quantizer(precision, boundary_precision="int8", activation_precision="int4")
+    quantized = quantize_model(model, quantizer, samples.random_images(2))
     highest = [grid.high for grid in quantized.activation_grids.values()]
     assert highest == [255, *[15] * (len(highest) - 2), 255]
 
@@ -350,9 +358,7 @@ def test_boundary_precision_is_that_of_the_boundary_s_activations_too(model, pre
 def test_layers_that_share_a_weight_have_activations_of_their_own():
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     model[2].weight = model[0].weight
-    grids = quantize_model(
-        model, "fp32", activation_precision="int8", calibration=torch.randn(9, 3)
-    ).activation_grids
+    grids = quantize_model(model, "A8", torch.randn(9, 3)).activation_grids
     assert list(grids) == ["0", "2"]
     assert float(grids["0"].scale) != float(grids["2"].scale)
 
@@ -364,8 +370,7 @@ def test_sixteen_bits_change_logits_hardly_and_two_a_lot(digits, digits_model):
     change = {}
     for precision in ("int16", "int8", "int4", "int2"):
         # Calibrated on the same images, so that nothing is beyond the range and cut off.
-        options = {"activation_precision": precision, "calibration": images}
-        quantized = quantize_model(digits_model, "fp32", **options)
+        quantized = quantize_model(digits_model, Quantizer("fp32", activation_precision=precision), images)
         change[precision] = float((quantized(images) - logits).norm() / logits.norm())
     assert 0 < change["int16"] < 1e-4
     assert change["int16"] < change["int8"] < 0.02 < change["int4"] < change["int2"]
@@ -374,8 +379,7 @@ def test_sixteen_bits_change_logits_hardly_and_two_a_lot(digits, digits_model):
 
 def test_activations_of_bf16_models_stay_bf16(model):
     images = samples.random_images(2).bfloat16()
-    options = {"activation_precision": "int8", "calibration": images}
-    quantized = quantize_model(copy.deepcopy(model).bfloat16(), "int8", **options)
+    quantized = quantize_model(copy.deepcopy(model).bfloat16(), "W8A8", images)
     assert quantized(images).dtype == torch.bfloat16
     assert all(grid.scale.dtype == torch.float32 for grid in quantized.activation_grids.values())
 
@@ -391,4 +395,4 @@ def test_activations_inside_an_attention_layer_cannot_be_quantized():
             return self.attention(x, x, x)[0]
 
     with pytest.raises(ValueError, match=r"attention\.out_proj is not called .*inside an attention layer"):
-        quantize_model(Attending(), "int8", activation_precision="int8", calibration=torch.randn(5, 1, 4))
+        quantize_model(Attending(), "W8A8", torch.randn(5, 1, 4))

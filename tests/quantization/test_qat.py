@@ -12,6 +12,7 @@ from quantskew.quantization import qat
 from quantskew.quantization.grids import dequantize
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.qat import QAT, QATOptions, convert, prepare
+from quantskew.quantization.quantizer import Quantizer
 from quantskew.training import loop
 from quantskew.training.recipe import Recipe
 
@@ -64,7 +65,7 @@ def uninterrupted():
 def test_before_training_it_is_post_training_quantization(model, precision, boundary):
     prepared = prepare(model, QATOptions(precision, boundary, learn_steps=False))
     converted = convert(prepared)
-    expected = quantize_model(model, precision, "mse", boundary_precision=boundary)
+    expected = quantize_model(model, Quantizer(precision, "mse", boundary_precision=boundary))
     assert_same_state(converted, state(expected))
     assert list(converted.quantized) == list(expected.quantized)
     for name, record in converted.quantized.items():

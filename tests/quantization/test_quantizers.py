@@ -8,7 +8,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import oracles
-from quantskew.quantization import grids
 from quantskew.quantization.grids import (
     choose_qparams,
     dequantize,
@@ -16,7 +15,14 @@ from quantskew.quantization.grids import (
     quantize,
     quantize_dequantize,
 )
-from quantskew.quantization.quantizer import INTEGER_PRECISIONS, PRECISIONS, SCHEMES, integer_bits
+from quantskew.quantization.quantizer import (
+    DEFAULT_PRECISIONS,
+    INTEGER_PRECISIONS,
+    PRECISIONS,
+    SCHEMES,
+    Quantizer,
+    integer_bits,
+)
 
 WEIGHTS = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=30).map(torch.tensor)
 BITS = st.integers(1, 16)
@@ -59,7 +65,7 @@ def test_banner_equals_the_scalar_loop_exactly(weight, bits):
 def test_banner_by_channel_rounds_half_to_even(rows, bits):
     length = min(len(row) for row in rows)
     weight = torch.stack([row[:length] for row in rows])
-    quantized = fake_quantize(weight, f"int{bits}", channel_axis=0)
+    quantized = fake_quantize(weight, f"int{bits}:per-channel")
     for row, result in zip(weight, quantized, strict=True):
         np.testing.assert_array_equal(result, oracles.banner(row.tolist(), bits, oracles.half_even)[1])
 
@@ -67,7 +73,7 @@ def test_banner_by_channel_rounds_half_to_even(rows, bits):
 @given(WEIGHTS, BITS)
 def test_symmetric_equals_the_scalar_loop_exactly(weight, bits):
     codes, values = oracles.symmetric(weight.tolist(), bits)
-    grid = choose_qparams(weight, f"int{bits}", "symmetric")
+    grid = choose_qparams(weight, f"int{bits}:symmetric")
     assert quantize(weight, grid).tolist() == codes
     np.testing.assert_array_equal(dequantize(quantize(weight, grid), grid), values)
 
@@ -76,9 +82,9 @@ def test_symmetric_equals_the_scalar_loop_exactly(weight, bits):
 @pytest.mark.parametrize("seed", range(3))
 def test_mse_takes_the_best_of_a_hundred_steps(bits, seed):
     weight = torch.randn(4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    whole = choose_qparams(weight, f"int{bits}", "mse")
+    whole = choose_qparams(weight, f"int{bits}:mse")
     assert float(whole.scale) == pytest.approx(oracles.best_step(weight.flatten().tolist(), bits), rel=1e-12)
-    channels = choose_qparams(weight, f"int{bits}", "mse", channel_axis=0)
+    channels = choose_qparams(weight, f"int{bits}:mse,per-channel")
     best = [oracles.best_step(row.tolist(), bits) for row in weight]
     np.testing.assert_allclose(channels.scale.flatten(), best, rtol=1e-12)
 
@@ -95,16 +101,16 @@ def test_symmetric_is_torch_fake_quantize_bit_for_bit(data, bits, exponent):
     weight = torch.tensor([largest, *(half / 4 for half in halves)]) * 2.0**exponent
     weight = weight.clamp(-largest * 2.0**exponent, largest * 2.0**exponent)
     assert torch.equal(
-        fake_quantize(weight, f"int{bits}", "symmetric"), torch_fake_quantize(weight, 2.0**exponent, bits)
+        fake_quantize(weight, f"int{bits}:symmetric"), torch_fake_quantize(weight, 2.0**exponent, bits)
     )
 
 
 @pytest.mark.parametrize("bits", range(2, 13))
 def test_symmetric_is_torch_fake_quantize_on_random_weights(bits):
     weight = torch.randn(2000, generator=torch.Generator().manual_seed(bits))
-    grid = choose_qparams(weight, f"int{bits}", "symmetric")
+    grid = choose_qparams(weight, f"int{bits}:symmetric")
     expected = torch_fake_quantize(weight, float(grid.scale), bits)
-    assert torch.equal(fake_quantize(weight, f"int{bits}", "symmetric"), expected)
+    assert torch.equal(fake_quantize(weight, f"int{bits}:symmetric"), expected)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -116,12 +122,12 @@ def test_symmetric_is_brevitas_bit_for_bit():
     for bits in range(2, 9):
         layer = QuantLinear(40, 50, bias=False, weight_bit_width=bits, weight_quant=Int8WeightPerTensorFloat)
         expected = layer.quant_weight().value.detach()
-        assert torch.equal(fake_quantize(layer.weight, f"int{bits}", "symmetric"), expected)
+        assert torch.equal(fake_quantize(layer.weight, f"int{bits}:symmetric"), expected)
 
 
 @given(WEIGHTS, BITS, st.sampled_from(SCHEMES))
 def test_every_code_survives_the_round_trip(weight, bits, scheme):
-    grid = choose_qparams(weight, f"int{bits}", scheme)
+    grid = choose_qparams(weight, f"int{bits}:{scheme}")
     assume(representable(weight, grid))
     codes = torch.arange(grid.low, grid.high + 1)
     assert torch.equal(quantize(dequantize(codes, grid), grid).long(), codes)
@@ -133,7 +139,7 @@ def test_every_code_survives_the_round_trip(weight, bits, scheme):
 )
 def test_the_error_is_at_most_half_a_step(weight, case):
     scheme, bits = case
-    grid = choose_qparams(weight, f"int{bits}", scheme)
+    grid = choose_qparams(weight, f"int{bits}:{scheme}")
     error = (dequantize(quantize(weight, grid), grid).double() - weight.double()).abs().max()
     # fp32 cannot tell codes apart more finely than 2^-22 of the largest, nor weights than their spacing.
     rounding = 2**bits * 2**-22 * float(grid.scale) + 2**-23 * float(weight.abs().max())
@@ -142,41 +148,41 @@ def test_the_error_is_at_most_half_a_step(weight, case):
 
 @given(WEIGHTS, BITS, st.sampled_from(SCHEMES))
 def test_quantizing_again_on_the_same_grid_changes_nothing(weight, bits, scheme):
-    grid = choose_qparams(weight, f"int{bits}", scheme)
+    grid = choose_qparams(weight, f"int{bits}:{scheme}")
     once = dequantize(quantize(weight, grid), grid)
     assert torch.equal(dequantize(quantize(once, grid), grid), once)
 
 
 @given(WEIGHTS, BITS)
 def test_symmetric_chooses_the_same_grid_again(weight, bits):
-    once = fake_quantize(weight, f"int{bits}", "symmetric")
-    torch.testing.assert_close(fake_quantize(once, f"int{bits}", "symmetric"), once, rtol=1e-6, atol=TINY)
+    once = fake_quantize(weight, f"int{bits}:symmetric")
+    torch.testing.assert_close(fake_quantize(once, f"int{bits}:symmetric"), once, rtol=1e-6, atol=TINY)
 
 
 @given(WEIGHTS, BITS, st.sampled_from(["banner", "symmetric"]), st.randoms(use_true_random=False))
 def test_the_order_of_the_weights_is_irrelevant(weight, bits, scheme, random):
     order = list(range(len(weight)))
     random.shuffle(order)
-    quantized = fake_quantize(weight, f"int{bits}", scheme)
-    assert torch.equal(fake_quantize(weight[order], f"int{bits}", scheme), quantized[order])
+    quantized = fake_quantize(weight, f"int{bits}:{scheme}")
+    assert torch.equal(fake_quantize(weight[order], f"int{bits}:{scheme}"), quantized[order])
 
 
 @given(WEIGHTS, st.integers(2, 16))
 def test_mse_is_no_worse_than_symmetric(weight, bits):
     def error(scheme):
-        return float((fake_quantize(weight.double(), f"int{bits}", scheme) - weight.double()).square().sum())
+        return float((fake_quantize(weight.double(), f"int{bits}:{scheme}") - weight.double()).square().sum())
 
     assert error("mse") <= error("symmetric")
 
 
 @pytest.mark.parametrize("name", EDGES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("channel_axis", [None, 0])
-def test_codes_stay_within_bounds(name, scheme, channel_axis):
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_codes_stay_within_bounds(name, scheme, per_channel):
     for dtype in (torch.float32, torch.float64):
         weight = torch.tensor([EDGES[name]], dtype=dtype)
         for precision in INTEGER_PRECISIONS:
-            grid = choose_qparams(weight, precision, scheme, channel_axis)
+            grid = choose_qparams(weight, Quantizer(precision, scheme, per_channel))
             codes, values = quantize_dequantize(weight, grid)
             assert grid.high - grid.low == 2 ** integer_bits(precision) - 1
             assert (grid.scale > 0).all()
@@ -204,7 +210,7 @@ def test_the_zero_point_is_rounded_like_the_codes():
     # -min / step is 2.5: away from zero it is 3, to even it is 2.
     weight = torch.tensor([[-2.5, 0.5]])
     assert choose_qparams(weight, "int2").zero_point == 3
-    assert choose_qparams(weight, "int2", channel_axis=0).zero_point == 2
+    assert choose_qparams(weight, "int2:per-channel").zero_point == 2
 
 
 def test_just_below_a_half_is_rounded_down():
@@ -239,16 +245,16 @@ def test_the_layout_in_memory_is_irrelevant():
     weight = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     spread = weight.to(memory_format=torch.channels_last)
     for scheme in ("banner", "symmetric"):
-        assert torch.equal(fake_quantize(weight, "int3", scheme), fake_quantize(spread, "int3", scheme))
+        assert torch.equal(fake_quantize(weight, f"int3:{scheme}"), fake_quantize(spread, f"int3:{scheme}"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_channel_is_quantized_as_a_tensor_of_its_own(scheme):
     weight = torch.randn(3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    by_channel = fake_quantize(weight, "int3", scheme, channel_axis=1)
-    assert torch.equal(by_channel, fake_quantize(weight, "int3", scheme, channel_axis=-2))
+    by_channel = fake_quantize(weight, f"int3:{scheme},per-channel", channel_axis=1)
+    assert torch.equal(by_channel, fake_quantize(weight, f"int3:{scheme},per-channel", channel_axis=-2))
     for channel in range(5):
-        alone = fake_quantize(weight[:, channel], "int3", scheme)
+        alone = fake_quantize(weight[:, channel], f"int3:{scheme}")
         torch.testing.assert_close(by_channel[:, channel], alone, rtol=1e-12, atol=0)
 
 
@@ -271,12 +277,12 @@ def test_an_empty_tensor_has_no_grid():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("channel_axis", [None, 0])
-def test_weights_that_are_not_finite_are_refused(bad, scheme, channel_axis):
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weights_that_are_not_finite_are_refused(bad, scheme, per_channel):
     with pytest.raises(ValueError, match="not finite"):
-        fake_quantize(torch.tensor([[1.0, -1.0], [2.0, bad]]), "int4", scheme, channel_axis)
+        fake_quantize(torch.tensor([[1.0, -1.0], [2.0, bad]]), Quantizer("int4", scheme, per_channel))
     with pytest.raises(ValueError, match="not finite"):
-        fake_quantize(torch.tensor([1.0, bad]), "fp16", scheme)
+        fake_quantize(torch.tensor([1.0, bad]), "fp16")
 
 
 def test_ranges_beyond_the_format_are_refused():
@@ -288,16 +294,20 @@ def test_ranges_beyond_the_format_are_refused():
 
 @pytest.mark.parametrize("precision", ["int0", "int17", "INT8", "fp8", "", "int", 8])
 def test_an_unknown_precision_is_refused_with_the_known_ones(precision):
-    for function in (integer_bits, lambda p: fake_quantize(torch.ones(2), p)):
-        with pytest.raises(ValueError, match="unknown precision") as error:
-            function(precision)
-        assert all(known in str(error.value) for known in PRECISIONS)
+    with pytest.raises(ValueError, match="unknown precision") as error:
+        integer_bits(precision)
+    assert all(known in str(error.value) for known in PRECISIONS)
+    for function in (fake_quantize, choose_qparams):
+        with pytest.raises(
+            ValueError, match=r"known: fp32, fp16, int16|begins with one of fp32, fp16|its name"
+        ):
+            function(torch.ones(2), precision)
 
 
 @pytest.mark.parametrize("function", [fake_quantize, choose_qparams])
 def test_an_unknown_scheme_is_refused_with_the_known_ones(function):
-    with pytest.raises(ValueError, match=r"unknown scheme 'minmax'.*banner, symmetric, mse"):
-        function(torch.ones(2), "int8", "minmax")
+    with pytest.raises(ValueError, match=r"unknown option 'minmax'.*banner, symmetric, mse"):
+        function(torch.ones(2), "int8:minmax")
 
 
 def test_a_precision_without_a_grid_and_a_wrong_axis_are_refused():
@@ -305,9 +315,9 @@ def test_a_precision_without_a_grid_and_a_wrong_axis_are_refused():
         choose_qparams(torch.ones(2), "fp16")
     for axis in (2, -3):
         with pytest.raises(ValueError, match="channel_axis"):
-            fake_quantize(torch.ones(2, 2), "int8", channel_axis=axis)
+            fake_quantize(torch.ones(2, 2), "int8:per-channel", channel_axis=axis)
 
 
 def test_the_default_precisions_are_known():
-    assert set(grids.DEFAULT_PRECISIONS) <= set(PRECISIONS)
+    assert set(DEFAULT_PRECISIONS) <= set(PRECISIONS)
     assert [integer_bits(p) for p in PRECISIONS] == [None, None, *range(16, 0, -1)]

@@ -5,7 +5,7 @@ import pytest
 
 import samples
 from quantskew.figures.style import compare
-from quantskew.measures.fairness import audit_rows
+from quantskew.measures.measure import audit_rows
 from quantskew.sweeps.figures import (
     fvo,
     group_accuracy,

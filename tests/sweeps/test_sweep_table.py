@@ -7,7 +7,7 @@ import pytest
 
 import samples
 from quantskew.cache import write_bytes
-from quantskew.measures.fairness import audit_rows
+from quantskew.measures.measure import audit_rows
 from quantskew.sweeps.cells import PLAN, cell_folder
 from quantskew.sweeps.table import gather, named_runs, overview, write_table
 

@@ -12,15 +12,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantskew.audits.statistics import (
-    Curvature,
-    WeightStatistics,
-    arrays_of,
-    at_precisions,
-    joined,
-)
+from quantskew.audits.statistics import Curvature, WeightStatistics, arrays_of, at_precisions, joined
 from quantskew.cache import cache_dir, make_once, write_bytes
 from quantskew.groups import check_group_ids, group_counts
+from quantskew.quantization.quantizer import Quantizer
 
 _KEY = "quantskew.audit"
 _FORMAT = 1
@@ -106,17 +101,49 @@ class Audit:
         """Class with the largest logit, ndarray of int64, shape (P, N)."""
         return self.logits.argmax(axis=2)
 
-    def index(self, precision):
-        """Position of a precision.
+    def index(self, name):
+        """Position of a column.
+
+        Parameters
+        ----------
+        name : str
+            Of a column; or a precision that is that of the weights of one column alone, as ``int4`` is where
+            ``int4:mse`` is the only one.
 
         Raises
         ------
         ValueError
-            If this Audit does not have it; the message lists those it has.
+            If there is none or there are several; the message lists the columns that there are.
         """
-        if precision not in self.precisions:
-            raise ValueError(f"this Audit has no {precision!r}; it has {', '.join(self.precisions)}")
-        return self.precisions.index(precision)
+        if name in self.precisions:
+            return self.precisions.index(name)
+        known = [_quantizer(own) for own in self.precisions]
+        found = [
+            p for p, own in enumerate(known) if own and own.precision == name and not own.activation_precision
+        ]
+        if len(found) == 1:
+            return found[0]
+        what = f"several columns of {name}" if found else f"no {name!r}"
+        raise ValueError(f"this Audit has {what}; it has {', '.join(self.precisions)}")
+
+    def plain(self):
+        """The Audit with columns named by the precision of their weights, where no other has the same.
+
+        Examples
+        --------
+        >>> columns = {name: [[0.0, 1.0]] for name in ("fp32", "int4:mse", "int2", "int2:mse", "onnx")}
+        >>> Audit.from_logits(columns, labels=[0], groups=["a"]).plain().precisions
+        ('fp32', 'int4', 'int2', 'int2:mse', 'onnx')
+        """
+        short = [own.precision if (own := _quantizer(name)) else name for name in self.precisions]
+        names = [
+            own if short.count(own) == 1 else name for own, name in zip(short, self.precisions, strict=True)
+        ]
+        curvature = self.curvature
+        if curvature is not None:
+            profiled = dict(zip(self.precisions, names, strict=True)).get(curvature.profile_precision)
+            curvature = replace(curvature, profile_precision=profiled or curvature.profile_precision)
+        return replace(self, precisions=tuple(names), curvature=curvature)
 
     def select(self, precisions):
         """An Audit with only these precisions, in this order."""
@@ -274,6 +301,14 @@ class Audit:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+
+
+def _quantizer(name):
+    """The quantizer of a column; None for another runtime's, which may have any name."""
+    try:
+        return Quantizer.parse(name)
+    except ValueError:
+        return None
 
 
 def _smallest(ids):

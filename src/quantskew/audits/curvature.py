@@ -17,6 +17,7 @@ from quantskew.derivatives.hessian import group_operators, starting_vector, top_
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import Quantizer
 
 _KEY = "quantskew.curvature"
 
@@ -84,7 +85,7 @@ _PROFILE_PRECISION = "int4"
 
 
 def measure_curvature(
-    model, split, precisions, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0, **options
+    model, split, quantizers, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0
 ):
     """Gradient norm, lambda_max and trace of each group at each precision, and profiles of the loss.
 
@@ -94,8 +95,8 @@ def measure_curvature(
         On the device where it is to be computed; it is not changed.
     split : Split
         Test images.  The gradient norms are over all of them (Eq. 10).
-    precisions : sequence of str
-        The first one is the reference.
+    quantizers : sequence of Quantizer or str
+        The first one is the reference.  All of them fold batch norm or none does.
     images : int, optional
         Images of each group for lambda_max, trace and profiles, the first of the split; all by default.
     rtol : float
@@ -106,8 +107,6 @@ def measure_curvature(
         A file that is replaced after each group and precision; a run that finds it goes on from there.
     seed : int
         Of the random vectors.
-    **options
-        See `quantskew.quantization.ptq.quantize_model`.
 
     Returns
     -------
@@ -129,14 +128,16 @@ def measure_curvature(
     ((2, 10), True)
     """
     problem = _Problem(model, split, images)
-    base = quantize_model(model, "fp32", fold_batchnorm=options.get("fold_batchnorm", False))
+    chosen = Quantizer.each(quantizers)
+    base = quantize_model(model, Quantizer("fp32", fold_batchnorm=chosen[0].fold_batchnorm))
     weights = parameter_vector(base)
-    settings = [list(precisions), options, images, rtol, samples, seed, weights.sum().item(), len(split)]
-    state = CurvatureState(len(precisions), problem.counts, checkpoint, digest(settings))
+    names = [own.name for own in chosen]
+    settings = [names, images, rtol, samples, seed, weights.sum().item(), len(split)]
+    state = CurvatureState(len(chosen), problem.counts, checkpoint, digest(settings))
     vectors, served = {}, problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
-        for row, precision in enumerate(precisions):
-            quantized = quantize_model(model, precision, **options)
+        for row, own in enumerate(chosen):
+            quantized = quantize_model(model, own)
             if np.isnan(state.arrays["change_norms"][row]):
                 norms = group_gradient_norms(quantized, *problem.everything)
                 change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
@@ -161,12 +162,12 @@ def measure_curvature(
                 del operator
             if row == 0:
                 reference = {group: vectors[group] for group in served}
-        profiled = _PROFILE_PRECISION if _PROFILE_PRECISION in precisions else precisions[-1]
-        change = parameter_vector(quantize_model(model, profiled, **options)) - weights
+        profiled = next((own for own in chosen if own.precision == _PROFILE_PRECISION), chosen[-1])
+        change = parameter_vector(quantize_model(model, profiled)) - weights
         profile = problem.profiles(base, served, reference, state.arrays["lambda_max"][0], change)
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
-    return Curvature(**state.arrays, **profile, profile_precision=profiled)
+    return Curvature(**state.arrays, **profile, profile_precision=profiled.name)
 
 
 def measure_surface(model, split, precision, *, images=None, hessian=True):

@@ -1,4 +1,4 @@
-"""Run a model through the precisions and fill an Audit."""
+"""Run a model through the quantizers and fill an Audit."""
 
 import copy
 from dataclasses import replace
@@ -12,8 +12,8 @@ from quantskew.audits.curvature import measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
 from quantskew.datasets import Dataset, normalise
-from quantskew.quantization.ptq import check_options, quantize_model, quantizes_activations
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, integer_bits
+from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 _CALIBRATION_IMAGES = 256
 
@@ -21,21 +21,15 @@ _CALIBRATION_IMAGES = 256
 def audit_model(
     model,
     data,
-    precisions=DEFAULT_PRECISIONS,
-    scheme="banner",
+    quantizers=DEFAULT_PRECISIONS,
     *,
-    per_channel=False,
-    fold_batchnorm=False,
-    boundary_precision=None,
-    activation_precision=None,
     device=None,
     batch_size=64,
     facts=None,
     curvature=False,
-    curvature_images=None,
     checkpoint=None,
 ):
-    """Audit a classifier: its logits on every test image at every precision, and its weights.
+    """Audit a classifier: its logits on every test image under every quantizer, and its weights.
 
     Everything is computed in full fp32 (fp16 excepted), in evaluation mode, on the model's copy.
 
@@ -44,15 +38,10 @@ def audit_model(
     model : torch.nn.Module
         Maps normalised images (B, C, H, W) to logits; it is not changed.
     data : Dataset or Split
-        Of a Dataset the test split is used, and the training split's group counts are kept.
-    precisions : sequence of str
-        The first one is the reference.
-    scheme, per_channel, fold_batchnorm, boundary_precision
-        See `quantskew.quantization.ptq.quantize_model`.
-    activation_precision : str, optional
-        Of the activations where the weights are of an integer precision, calibrated on training images (see
-        `calibration_images`); ``fp32`` and ``fp16`` stay as they are, so that the reference does.  For
-        activations alone see `quantskew.experiments.runs`.
+        Of a Dataset the test split is used, and the training split's group counts are kept; activations are
+        calibrated on its training images (see `calibration_images`).
+    quantizers : sequence of Quantizer or str
+        The first one is the reference.  Their names are the columns of the Audit.
     device : str or torch.device, optional
         Where to compute; by default where the model is.
     batch_size : int
@@ -60,10 +49,11 @@ def audit_model(
         saves.
     facts : dict, optional
         Added to the provenance.
-    curvature : bool
-        Whether to measure gradient norms, Hessian eigenvalues and traces as well: far more work.
-    curvature_images, checkpoint
-        ``images`` and ``checkpoint`` of `quantskew.audits.curvature.measure_curvature`.
+    curvature : bool or int
+        Whether to measure gradient norms, Hessian eigenvalues and traces as well: far more work.  A number
+        is that of the test images of each group for the Hessian, which are all by default.
+    checkpoint : path, optional
+        See `quantskew.audits.curvature.measure_curvature`.
 
     Returns
     -------
@@ -72,87 +62,67 @@ def audit_model(
     Raises
     ------
     ValueError
-        If a name is not known, there is nothing to audit, weights or logits are not finite, or activations
-        are to be quantized without training images, without integer weights, or with `curvature`.
+        If a name is not known, there is nothing to audit, weights or logits are not finite, activations are
+        to be quantized without training images, or `curvature` cannot be measured.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> from quantskew.training import models
+    >>> model = models.build("small_resnet", 10, in_channels=1)
+    >>> audit_model(model, datasets.load("digits"), ["fp32", "int4", "int4:mse"]).precisions
+    ('fp32', 'int4', 'int4:mse')
     """
-    precisions = tuple(precisions)
-    check_audit(precisions, scheme, boundary_precision, activation_precision, curvature)
-    options = {
-        "scheme": scheme,
-        "per_channel": per_channel,
-        "fold_batchnorm": fold_batchnorm,
-        "boundary_precision": boundary_precision,
+    chosen = check_audit(quantizers, curvature)
+    images = calibration_images(data) if any(own.activation_precision for own in chosen) else None
+    quantized = {own.name: quantize_model(model, own, images) for own in chosen}
+    # Weights are compared with what they were made of: a folded model's are others.
+    floats = {
+        folded: quantize_model(model, Quantizer("fp32", fold_batchnorm=folded))
+        for folded in {own.fold_batchnorm for own in chosen}
     }
-    activations = {}
-    if quantizes_activations(activation_precision):
-        activations["activation_precision"] = activation_precision
-        activations["calibration"] = calibration_images(data)
-    quantized = {}
-    for precision in precisions:
-        more = activations if integer_bits(precision) else {}
-        quantized[precision] = quantize_model(model, precision, **options, **more)
-    original = quantize_model(model, "fp32", fold_batchnorm=fold_batchnorm)
+    originals = [floats[own.fold_batchnorm] for own in chosen]
     device = torch.device(device or next(model.parameters()).device)
-    quantization = {**options, "activation_precision": activation_precision}
-    facts = {"quantization": quantization, **(facts or {})}
-    audit = audit_models(original, quantized, data, device=device, batch_size=batch_size, facts=facts)
+    facts = {"quantizers": list(quantized), **(facts or {})}
+    audit = audit_models(originals, quantized, data, device=device, batch_size=batch_size, facts=facts)
     if not curvature:
         return audit
     surface = measure_curvature(
         copy.deepcopy(model).to(device),
         data.test if isinstance(data, Dataset) else data,
-        precisions,
-        images=curvature_images,
+        chosen,
+        images=None if curvature is True else curvature,
         checkpoint=checkpoint,
-        **options,
     )
     return replace(audit, curvature=surface)
 
 
-def check_audit(precisions, scheme, boundary_precision, activation_precision=None, curvature=False):
-    """Refuse options that `audit_model` cannot serve, before any work is done; they are as there."""
-    if not precisions:
-        raise ValueError("no precisions were given; the first one is the reference")
-    if len(set(precisions)) < len(precisions):
-        raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
-    check_options(precisions, scheme, boundary_precision, activation_precision)
-    if not quantizes_activations(activation_precision):
-        return
-    if curvature:
+def check_audit(quantizers, curvature=False):
+    """The quantizers of an Audit; what `audit_model` cannot serve is refused before any work is done."""
+    chosen = Quantizer.each(quantizers)
+    if not isinstance(curvature, (bool, int)) or curvature < 0:
+        raise ValueError(f"curvature is True, False or a number of images; got {curvature!r}")
+    if not curvature:
+        return chosen
+    rounded = [own.name for own in chosen if own.activation_precision]
+    if rounded:
         raise ValueError(
             "the loss cannot be differentiated through rounded activations; leave out curvature or "
-            "activation_precision"
+            f"{', '.join(rounded)}"
         )
-    if not any(map(integer_bits, precisions)):
+    other = [own.name for own in chosen if own.fold_batchnorm != chosen[0].fold_batchnorm]
+    if other:
         raise ValueError(
-            f"activation_precision acts where the weights are integers; none of {', '.join(precisions)} is"
+            f"curvature compares models with the same parameters, but {chosen[0]} and {', '.join(other)} "
+            "differ in folding batch norm; audit them apart, or leave out curvature"
         )
+    return chosen
 
 
 def calibration_images(data):
-    """Training images that the ranges of activations are taken from: 256, or all where there are fewer.
+    """256 training images, normalised, to take the ranges of activations from; all where there are fewer.
 
     They are drawn at random, always the same ones, in the groups' shares and at least one of each group.
-
-    Parameters
-    ----------
-    data : Dataset
-
-    Returns
-    -------
-    Tensor of float32, shape (B, C, H, W)
-        Normalised.
-
-    Raises
-    ------
-    ValueError
-        If `data` is not a whole Dataset: test images must not be calibrated on.
-
-    Examples
-    --------
-    >>> from quantskew import datasets
-    >>> calibration_images(datasets.load("digits")).shape
-    torch.Size([256, 1, 8, 8])
     """
     if not isinstance(data, Dataset):
         raise ValueError(
@@ -174,38 +144,30 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
 
     Parameters
     ----------
-    original : torch.nn.Module
-        The float model whose weights the others' are compared with, layer by layer.
+    original : torch.nn.Module or list of torch.nn.Module
+        The float model whose weights the others' are compared with, layer by layer; or one for each.
     quantized : dict of str to torch.nn.Module
-        One model a precision, as `quantskew.quantization.ptq.quantize_model` or
+        One model a column, as `quantskew.quantization.ptq.quantize_model` or
         `quantskew.quantization.qat.convert` gives it; the first one is the reference.
-    data : Dataset or Split
-        See `audit_model`; likewise `batch_size` and `facts`.
+    data, batch_size, facts
+        See `audit_model`.
     device : str or torch.device, optional
         Where to compute; by default where `original` is.
 
     Returns
     -------
     Audit
-
-    Examples
-    --------
-    >>> from quantskew import datasets
-    >>> from quantskew.training import models
-    >>> model = models.build("small_resnet", 10, in_channels=1)
-    >>> pair = {name: quantize_model(model, name) for name in ("fp32", "int4")}
-    >>> audit_models(model, pair, datasets.load("digits")).logits.shape
-    (2, 719, 10)
     """
+    originals = original if isinstance(original, list) else [original] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data
-    precisions = tuple(quantized)
-    device = torch.device(device or next(original.parameters()).device)
-    weights = collect_statistics(original, list(quantized.values()), precisions)
+    models = list(quantized.values())
+    device = torch.device(device or next(originals[0].parameters()).device)
+    weights = collect_statistics(originals, models)
     return Audit(
-        _logits(list(quantized.values()), split, device, batch_size),
+        _logits(models, split, device, batch_size),
         split.labels.numpy(),
         split.groups.numpy(),
-        precisions,
+        tuple(quantized),
         split.class_names,
         split.group_names,
         data.train.group_counts if isinstance(data, Dataset) else None,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
-import torch
 
-from quantskew.quantization.ptq import weight_parameters
+_BINS = 61
+_REACH = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,49 +121,32 @@ def joined(first, second):
     return type(first)(**{**values, **kept})
 
 
-_BINS = 61
+def collect_statistics(originals, quantized):
+    """Compare the weights of quantized models with those of their floating-point originals, one for each."""
+    # An Audit is read without torch.
+    import torch
 
+    from quantskew.quantization.ptq import weight_parameters
 
-_REACH = 4.0
-
-
-def collect_statistics(original, quantized, precisions):
-    """Compare the weights of quantized models with the original's.
-
-    Parameters
-    ----------
-    original : torch.nn.Module
-    quantized : sequence of torch.nn.Module
-        What `quantskew.quantization.ptq.quantize_model` made of it, one a precision.
-    precisions : sequence of str
-
-    Returns
-    -------
-    WeightStatistics
-    """
-    weights = weight_parameters(original)
-    shape = (len(precisions), len(weights))
+    weights = weight_parameters(originals[0])
+    shape = (len(quantized), len(weights))
     difference, magnitude = np.zeros(shape), np.zeros(shape)
     zeros = np.zeros(shape, dtype=np.int64)
-    histogram = np.zeros((len(precisions), _BINS), dtype=np.int64)
-    for row, model in enumerate(quantized):
-        pairs = zip(weights.items(), weight_parameters(model).values(), strict=True)
+    histogram = np.zeros((len(quantized), _BINS), dtype=np.int64)
+    for row, (original, model) in enumerate(zip(originals, quantized, strict=True)):
+        pairs = zip(weight_parameters(original).items(), weight_parameters(model).values(), strict=True)
         for column, ((layer, weight), parameter) in enumerate(pairs):
             weight, values = weight.detach().float(), parameter.detach().float()
             codes = model.quantized.get(layer)
             zeros[row, column] = int((values == 0).sum()) if codes is None else codes.zeros
             magnitude[row, column] = float(values.abs().sum(dtype=torch.float64))
             difference[row, column] = float((values - weight).abs_().sum(dtype=torch.float64))
-            histogram[row] += _count_bins(values, float(weight.std(correction=0)))
+            spread = max(float(weight.std(correction=0)), torch.finfo(torch.float32).tiny)
+            # The number of bins is odd, so that exact zeros fall into the middle of one and not on an edge.
+            # In pieces, since histc counts in fp32, which is exact up to 2^24.
+            pieces = (values / spread).clamp_(-_REACH, _REACH).flatten().split(2**23)
+            counted = sum(torch.histc(piece, _BINS, -_REACH, _REACH).to(torch.int64) for piece in pieces)
+            histogram[row] += counted.cpu().numpy()
     sizes = np.array([weight.numel() for weight in weights.values()], dtype=np.int64)
     edges = np.linspace(-_REACH, _REACH, _BINS + 1)
     return WeightStatistics(tuple(weights), sizes, difference, zeros, magnitude, edges, histogram)
-
-
-def _count_bins(values, spread):
-    scaled = (values / max(spread, torch.finfo(torch.float32).tiny)).clamp_(-_REACH, _REACH)
-    # The number of bins is odd, so that exact zeros fall into the middle of one and not on an edge.
-    # In pieces, since histc counts in fp32, which is exact up to 2^24.
-    pieces = scaled.flatten().split(2**23)
-    counted = sum(torch.histc(piece, _BINS, -_REACH, _REACH).to(torch.int64) for piece in pieces)
-    return counted.cpu().numpy()

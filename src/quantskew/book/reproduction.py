@@ -1,5 +1,6 @@
 """Where records come from, and whether one that is made again is the same."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from quantskew.audits.audit import Audit
 from quantskew.cache import provenance
 from quantskew.experiments.runs import record_folders
 from quantskew.groups import group_means
-from quantskew.measures.fairness import correct_of_samples
+from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import CONFIDENCE, wilson_difference
+from quantskew.quantization.quantizer import Quantizer
 
 _UNKNOWN = "not recorded"
 
@@ -103,10 +105,22 @@ def _method(audit):
             for name, target in zip(audit.group_names, targets, strict=True)
             if target < max(targets)
         ] or [f"{max(targets):,} training images a group"]
-    for name, value in facts.get("quantization", {}).items():
+    for name, value in _quantization(facts).items():
         if isinstance(value, str | int) and value is not False:
             words.append(name.replace("_", " ") + ("" if value is True else f" {value}"))
     return ", ".join(words) if "experiment" in facts else _UNKNOWN
+
+
+def _quantization(facts):
+    """What the integer columns of an Audit share; older ones say it themselves."""
+    names = facts.get("quantizers", ())
+    own = {
+        dataclasses.replace(known, precision="int8") for known in map(Quantizer.parse, names) if known.bits
+    }
+    if len(own) == 1:
+        shared = sorted(dataclasses.asdict(*own).items())
+        return {name: value for name, value in shared if name != "precision"}
+    return facts.get("quantization", {"columns": " ".join(names)} if own else {})
 
 
 def agreement(kept, again):
@@ -141,7 +155,7 @@ def agreement(kept, again):
     kept, again = kept.select(shared), again.select(shared)
     counts = np.broadcast_to(kept.group_counts, (len(shared), len(kept.group_names)))
     first, second = (
-        group_means(correct_of_samples(audit), audit.groups, len(audit.group_names))
+        group_means(group_accuracy.of_samples(audit), audit.groups, len(audit.group_names))
         for audit in (kept, again)
     )
     # The images are the same, but a paired interval would take them for all that varies.

@@ -2,8 +2,8 @@
 
 An effect is a number that is positive where the claim is right.  Its interval comes from a bootstrap of
 seeds and test images (see `quantskew.measures.seeds`), paired across precisions and methods; a claim "holds"
-where the whole interval is positive, "fails" where it is negative, and is "undecided" otherwise.  Evidence is
-a dict of Audits: the seeds of each method, by its key.
+where the whole interval is positive, "fails" where it is negative, and is "undecided" otherwise.  Evidence
+maps the key of each method to the Audits of its seeds.
 """
 
 import dataclasses
@@ -16,35 +16,30 @@ from scipy.stats import false_discovery_control
 from quantskew.measures.intervals import CONFIDENCE, DRAWS, percentile_interval
 from quantskew.measures.seeds import paired
 
-# Key of an experiment's own Audits: no mitigation, with gradients and Hessians where they were measured.
+# Key of an experiment's own Audits, without any mitigation.
 BASE = "base"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
+    """One claim of the paper, see `quantskew.claims.effects` for how it is written.
 
     Attributes
     ----------
     key : str
-    source : str
-        Section and figure of the paper.
-    shown : str
-        Chapter and figure of this book that show it, as ``04_loss#fig-loss``.
-    statement : str
-        In our words.
-    effect : str
-        What is measured, in words; positive is as claimed.
-    at : str
-        Precision at which the paper shows it.
+    source, shown : str
+        Section and figure of the paper; chapter and figure of this book, as ``04_loss#fig-loss``.
+    statement, effect : str
+        What the paper says, in our words; what is measured, which is positive where it is so.
     measure : callable
         (evidence, precision, number of draws) -> effect and its resampled values.
+    at : str
+        Precision at which the paper shows it.
     needs : tuple of str
         Keys of the evidence that `measure` reads.
-    curvature : bool
-        Whether it reads the curvature of the Audits.
-    grouped : bool
-        Whether it is about groups, so that the control is the same effect with shuffled groups.
+    curvature, grouped : bool
+        Whether it reads the curvature of the Audits, and whether it is about groups, so that the control is
+        the same effect with shuffled groups.
     """
 
     key: str
@@ -52,8 +47,8 @@ class Claim:
     shown: str
     statement: str
     effect: str
-    at: str
     measure: Callable
+    at: str = "int4"
     needs: tuple = (BASE,)
     curvature: bool = False
     grouped: bool = True
@@ -77,7 +72,10 @@ def missing(claim, evidence, precision):
     for key, audits in evidence.items():
         if not audits:
             return f"no Audits of {key}"
-        if precision not in audits[0].precisions:
+        try:
+            for audit in audits:
+                audit.index(precision)
+        except ValueError:
             return f"no {precision} in {key}"
         if claim.grouped and (audits[0].group_counts > 0).sum() < 2:
             return "fewer than two groups"
@@ -92,7 +90,7 @@ def judge(claim, evidence, precision=None):
     Parameters
     ----------
     claim : Claim
-    evidence : dict of str to sequence of Audit
+    evidence : mapping of str to sequence of Audit
         The seeds of each method, of the same groups.
     precision : str, optional
         By default the claim's own.
@@ -102,8 +100,7 @@ def judge(claim, evidence, precision=None):
     dict
         ``effect``, ``low``, ``high`` (95 %), ``p`` (two-sided), ``verdict``, ``seeds``, ``positive`` (how
         many of the seeds are as claimed by themselves) and ``lacks``: what the evidence lacks, or None.  An
-        effect that is not defined, or that has no interval since it varies over seeds alone and there is
-        one, is undecided.
+        effect that is not defined, or that has no interval, is undecided.
 
     Raises
     ------
@@ -111,33 +108,21 @@ def judge(claim, evidence, precision=None):
         If the precision is the reference.
     """
     precision, evidence = precision or claim.at, read(claim, evidence)
+    value, draws, seeds, positive = np.nan, np.full(1, np.nan), 0, 0
     lacks = missing(claim, evidence, precision)
-    nothing = {"effect": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "verdict": "undecided"}
-    if lacks:
-        return {**nothing, "seeds": 0, "positive": 0, "lacks": lacks}
-    reference = evidence[claim.needs[0]][0].precisions[0]
-    if precision == reference and claim.at != reference:
-        raise ValueError(f"{precision} is the reference; name another precision")
-    value, draws = claim.measure(evidence, precision, DRAWS)
-    low, high = percentile_interval(draws)
-    seeds = len(evidence[claim.needs[0]])
-    alone = [{key: [audits[seed]] for key, audits in evidence.items()} for seed in range(seeds)]
-    positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
-    lacks = (
-        "an interval: it varies over seeds, and takes three"
-        if np.isnan(low) and not np.isnan(value)
-        else None
-    )
-    return {
-        "effect": float(value),
-        "low": float(low),
-        "high": float(high),
-        "p": p_value(draws),
-        "verdict": verdict(low, high),
-        "seeds": seeds,
-        "positive": positive,
-        "lacks": lacks,
-    }
+    if lacks is None:
+        first = evidence[claim.needs[0]]
+        if precision != claim.at and first[0].index(precision) == 0:
+            raise ValueError(f"{precision} is the reference; name another precision")
+        value, draws = claim.measure(evidence, precision, DRAWS)
+        seeds = len(first)
+        alone = ({key: audits[s : s + 1] for key, audits in evidence.items()} for s in range(seeds))
+        positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
+        if np.isnan(draws).all() and not np.isnan(value):
+            lacks = "an interval: it varies over seeds, and takes three"
+    low, high = map(float, percentile_interval(draws))
+    judged = {"effect": float(value), "low": low, "high": high, "p": p_value(draws)}
+    return {**judged, "verdict": verdict(low, high), "seeds": seeds, "positive": positive, "lacks": lacks}
 
 
 def read(claim, evidence):
@@ -150,13 +135,7 @@ def read(claim, evidence):
 
 
 def p_value(draws):
-    """Two-sided p-value of an effect by its resampled values: twice the share on the far side of zero.
-
-    Examples
-    --------
-    >>> p_value(np.array([-1.0, 1.0, 2.0, 3.0])), p_value(np.array([np.nan]))
-    (0.8, nan)
-    """
+    """Two-sided p-value of an effect by its resampled values: twice the share on the far side of zero."""
     if np.isnan(draws).all():
         return np.nan
     draws = draws[~np.isnan(draws)]
@@ -166,24 +145,11 @@ def p_value(draws):
 
 
 def corrected(judgements):
-    """Judgements whose verdicts account for how many claims are tested together (Benjamini and Hochberg).
-
-    Of the claims that are then decided, at most one in twenty is expected to be decided by chance.
-
-    Parameters
-    ----------
-    judgements : sequence of dict
-        See `judge`; those without a p-value do not count.
-
-    Returns
-    -------
-    list of dict
-        With ``q``, the corrected p-value; a verdict whose q is above 0.05 becomes "undecided".
-    """
-    tested = [j for j, judged in enumerate(judgements) if not np.isnan(judged["p"])]
-    q = np.full(len(judgements), np.nan)
-    if tested:
-        q[tested] = false_discovery_control([judgements[j]["p"] for j in tested])
+    """Judgements whose verdict and ``q`` account for how many are tested (Benjamini and Hochberg)."""
+    # Of those that are then decided, at most one in twenty is expected to be decided by chance.
+    p = np.array([judged["p"] for judged in judgements], dtype=float)
+    q, tested = p.copy(), ~np.isnan(p)
+    q[tested] = false_discovery_control(p[tested])
     return [
         {**judged, "q": float(own), "verdict": judged["verdict"] if own <= 1 - CONFIDENCE else "undecided"}
         for judged, own in zip(judgements, q, strict=True)
@@ -201,24 +167,7 @@ def cell(result):
 
 
 def control(claim, evidence, precision=None, shuffles=20, seed=0):
-    """The effect of a claim where it should be none: groups shuffled among the images.
-
-    Gradient norms, eigenvalues and training histories, which are kept by group, get a random order of the
-    groups.
-
-    Parameters
-    ----------
-    claim, evidence, precision
-        See `judge`.
-    shuffles : int
-    seed : int
-
-    Returns
-    -------
-    dict or None
-        ``effect`` (mean over the shuffles), ``low`` and ``high`` (their middle 95 %); None where the claim
-        is not about groups or cannot be judged.
-    """
+    """Mean and middle 95 % of a claim's effect with groups shuffled among images; None where it has none."""
     precision, evidence = precision or claim.at, read(claim, evidence)
     if not claim.grouped or missing(claim, evidence, precision):
         return None
@@ -232,22 +181,16 @@ def control(claim, evidence, precision=None, shuffles=20, seed=0):
 
 
 def _shuffled(audit, rng):
-    """An Audit whose images are in random groups of the same sizes."""
+    """An Audit whose images are in random groups of the same sizes; what is kept by group is reordered."""
     order, other = (rng.permutation(len(audit.group_names)) for _ in range(2))
     curvature = audit.curvature
     if curvature is not None:
-        curvature = dataclasses.replace(
-            curvature,
-            gradient_norms=curvature.gradient_norms[:, order],
-            lambda_max=curvature.lambda_max[:, other],
-        )
+        norms, eigenvalues = curvature.gradient_norms[:, order], curvature.lambda_max[:, other]
+        curvature = dataclasses.replace(curvature, gradient_norms=norms, lambda_max=eigenvalues)
     history = [_reordered(epoch, order) for epoch in audit.provenance.get("history", [])]
-    return dataclasses.replace(
-        audit,
-        groups=rng.permutation(audit.groups),
-        curvature=curvature,
-        provenance={**audit.provenance, "history": history},
-    )
+    provenance = {**audit.provenance, "history": history}
+    groups = rng.permutation(audit.groups)
+    return dataclasses.replace(audit, groups=groups, curvature=curvature, provenance=provenance)
 
 
 def _reordered(epoch, order):

@@ -8,7 +8,7 @@ from quantskew.audits.audit import Audit
 from quantskew.cache import provenance
 from quantskew.commands.options import add_experiment, chosen_experiment, comma_separated
 from quantskew.experiments import catalogue
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 from quantskew.report import summary, write_report
 
 
@@ -23,7 +23,7 @@ def add(commands):
     add_experiment(parser, optional=True)
     parser.add_argument(
         "--precisions",
-        type=comma_separated,
+        type=Quantizer.parse_list,
         default=DEFAULT_PRECISIONS,
         metavar="P,P,...",
         help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
@@ -73,17 +73,18 @@ def run(options):
         audit, name = (
             catalogue.audit(
                 chosen_experiment(options),
-                options.precisions,
-                scheme=options.scheme,
-                per_channel=options.per_channel,
-                fold_batchnorm=options.fold_batchnorm,
-                boundary_precision=options.boundary_precision,
-                activation_precision=options.activation_precision,
+                Quantizer.each(
+                    options.precisions,
+                    scheme=options.scheme,
+                    per_channel=options.per_channel,
+                    fold_batchnorm=options.fold_batchnorm,
+                    boundary_precision=options.boundary_precision,
+                    activation_precision=options.activation_precision,
+                ),
                 data_dir=options.data_dir,
                 device=options.device,
                 download=options.download,
-                curvature=options.curvature,
-                curvature_images=options.curvature_images,
+                curvature=options.curvature and (options.curvature_images or True),
             ),
             options.experiment,
         )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from quantskew.cache import write_bytes
 from quantskew.claims import register
-from quantskew.claims.evidence import made_evidence, recorded_evidence
-from quantskew.claims.register import CLAIMS
+from quantskew.claims.register import CLAIMS, needs
 from quantskew.commands.options import add_experiment, add_seeds, comma_separated, over_seeds
+from quantskew.experiments.runs import BASE, make, read
 from quantskew.report import FORMATS, written
 
 
@@ -40,10 +40,11 @@ def run(options):
     """Print or write the verdicts."""
     chosen = [register.get(key) for key in options.claims]
     if options.recorded or options.experiment.endswith(".safetensors"):
-        found = recorded_evidence(options.experiment, chosen)
+        found = read(options.experiment, [BASE, *needs(chosen)])
     else:
         experiment, seeds, where = over_seeds(options)
-        found = made_evidence(experiment, chosen, seeds, **where)
+        curvature = any(claim.curvature for claim in chosen)
+        found = make(experiment, needs(chosen), seeds, curvature=curvature, **where)
     text = written(register.judged(found, options.claims), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())

@@ -5,7 +5,7 @@ from pathlib import Path
 from quantskew.commands.options import add_experiment, add_seeds, comma_separated, over_seeds
 from quantskew.experiments import methods
 from quantskew.experiments.methods import METHODS
-from quantskew.experiments.runs import write_sets
+from quantskew.experiments.runs import write
 from quantskew.report import write_comparison
 
 
@@ -42,8 +42,8 @@ def run(options):
         methods.get(key)
     experiment, seeds, where = over_seeds(options)
     audits = {}
-    for key, audit, path in write_sets(
-        experiment, folder, options.methods, seeds, start_from=options.start, **where
+    for key, audit, path in write(
+        experiment, folder, seeds, options.methods, start_from=options.start, **where
     ):
         audits.setdefault(methods.get(key).title, []).append(audit)
         print(path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from quantskew.commands.options import add_experiment, add_seeds, over_seeds
-from quantskew.experiments.runs import write_records
+from quantskew.experiments.runs import BASE, write
 
 
 def add(commands):
@@ -27,5 +27,6 @@ def add(commands):
 def run(options):
     """Print the path of each record, as soon as it is there."""
     experiment, seeds, where = over_seeds(options)
-    for path in write_records(experiment, options.output, seeds, base_only=options.base_only, **where):
+    keys = [BASE] if options.base_only else None
+    for _, _, path in write(experiment, options.output, seeds, keys, **where):
         print(path)

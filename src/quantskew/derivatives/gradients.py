@@ -1,4 +1,4 @@
-"""Gradients of each group's loss, what they bound, and the loss along a line (section 4.4 of the paper).
+"""Gradients of each group's loss, and the loss along a line (section 4.4 of the paper).
 
 The loss of a group is the mean cross-entropy of its images.  Its gradient is taken with respect to all
 trainable parameters at their values in the model given: of a quantized copy, the dequantized weights.  It
@@ -121,49 +121,9 @@ def parameter_vector(model):
     """All trainable parameters of a model in one vector (K,), in the order of ``model.parameters()``.
 
     The difference of two of them, of a quantized copy and of its original, is the weight change d of
-    `excess_loss_bound`.
+    `quantskew.measures.surface.excess_loss_bound`.
     """
     return flatten([p.detach() for p in trainable_parameters(model)])
-
-
-def excess_loss_bound(gradient_norm, lambda_max, change_norm):
-    """Bound on what a change d of the weights adds to a group's loss, to second order.
-
-    R(a) <= ||g_a|| ||d|| + 1/2 lambda_max(H_a) ||d||^2 + O(||d||^3) (Tran et al., 2022, for pruning; the
-    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized less the original
-    weights; the gradient and lambda_max are those of the original model.  The last term is left out, so that
-    the excess loss of a large change can exceed the bound.
-
-    Parameters
-    ----------
-    gradient_norm, lambda_max : array_like of float, shape (G,)
-        ||g_a|| and lambda_max(H_a), see `group_gradient_norms` and `quantskew.derivatives.hessian`; where
-        lambda_max is negative, so is the quadratic term.
-    change_norm : float or array_like of shape (G,)
-        ||d||, the l2 norm over the parameters that gradient and Hessian are taken with respect to.
-
-    Returns
-    -------
-    ndarray of float64, shape (G,)
-        In nats; NaN where a group has no images.
-
-    Raises
-    ------
-    ValueError
-        If a norm is negative.
-
-    Examples
-    --------
-    >>> excess_loss_bound([0.5, 1.0], [8.0, 2.0], change_norm=0.5)
-    array([1.25, 0.75])
-    """
-    gradient_norm, lambda_max, change_norm = (
-        np.asarray(value, dtype=np.float64) for value in (gradient_norm, lambda_max, change_norm)
-    )
-    for norm, what in ((gradient_norm, "gradient_norm"), (change_norm, "change_norm")):
-        if (norm < 0).any():
-            raise ValueError(f"{what} is a norm and cannot be negative; got {norm.min()}")
-    return gradient_norm * change_norm + 0.5 * lambda_max * change_norm**2
 
 
 def loss_along(model, images, labels, direction, steps, batch_size=256):

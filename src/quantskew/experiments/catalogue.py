@@ -27,6 +27,9 @@ from quantskew.training.sampling import resample
 # Training images of each group whose gradient is followed through the epochs, and how often about.
 _GRADIENT_IMAGES = 32
 _GRADIENT_EPOCHS = 13
+# Weights alone, activations alone, and both (section 6 of the paper expects activations to "resemble that of
+# weight quantization or expand the disparity").
+ACTIVATION_COLUMNS = ("fp32", "int8", "int4", "A8", "A4", "W8A8", "W4A4")
 
 
 @dataclass(frozen=True)
@@ -227,26 +230,20 @@ def _gradient_measure(data, epochs):
 
 def audit(
     experiment,
-    precisions=DEFAULT_PRECISIONS,
+    quantizers=DEFAULT_PRECISIONS,
     *,
-    scheme="banner",
-    per_channel=False,
-    fold_batchnorm=False,
-    boundary_precision=None,
-    activation_precision=None,
     data_dir=None,
     device="auto",
     download=False,
     curvature=False,
-    curvature_images=None,
 ):
     """The Audit of an experiment, from the cache or made now (the model is trained where it has to be).
 
     Parameters
     ----------
     experiment : Experiment or str
-    precisions, scheme, per_channel, fold_batchnorm, boundary_precision, activation_precision
-        See `quantskew.audits.model.audit_model`; likewise `curvature` and `curvature_images`.
+    quantizers, curvature
+        See `quantskew.audits.model.audit_model`.
     data_dir, download
         See `quantskew.datasets.load`.
     device : str
@@ -257,34 +254,24 @@ def audit(
 
     Examples
     --------
-    >>> audit("digits", precisions=["fp32", "int2"]).logits.shape
+    >>> audit("digits", ["fp32", "int2"]).logits.shape
     (2, 719, 10)
     """
     if isinstance(experiment, str):
         experiment = get(experiment)
-    options = {
-        "scheme": scheme,
-        "per_channel": per_channel,
-        "fold_batchnorm": fold_batchnorm,
-        "boundary_precision": boundary_precision,
-    }
-    if activation_precision is not None:
-        options["activation_precision"] = activation_precision
-    check_audit(precisions, scheme, boundary_precision, activation_precision, curvature)
+    chosen = check_audit(quantizers, curvature)
     data = load_data(experiment, data_dir, download)
     model, record = trained(experiment, data, device)
-    extent = [curvature, curvature_images if curvature else None]
-    key = digest([record["key"], list(precisions), options, extent, source_digest("quantskew.audits.model")])
+    names = [own.name for own in chosen]
+    key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
     def make(path):
         return audit_model(
             model,
             data,
-            precisions,
-            **options,
+            chosen,
             facts=training_facts(experiment, data, record, device),
             curvature=curvature,
-            curvature_images=curvature_images,
             checkpoint=path.with_suffix(".curvature"),
         )
 

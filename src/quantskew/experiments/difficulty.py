@@ -3,6 +3,9 @@
 On a balanced set every group has as many training images.  In a rotation one group after another is cut to
 the minority's share while the rest of the balanced set stays as it is: what a group loses when it is the one
 that is cut is the effect of size, and what is left between the groups is the effect of which group it is.
+
+Tables are of runs over seeds: a mapping of `BALANCED` and of `CUT` with each group's name to Audits, one a
+seed.  A seed that one of them lacks is left out.  Intervals are over seeds and test images.
 """
 
 import dataclasses
@@ -14,69 +17,38 @@ from quantskew.experiments import catalogue
 from quantskew.measures.seeds import group_accuracies, interval, mean_over_seeds, paired
 from quantskew.training.sampling import rotated_counts
 
-BALANCED = "balanced"
+BALANCED, CUT = "balanced", "cut-"
 # At int3 quantization harms and the model still works; more would make the records large.
 PRECISIONS = ("fp32", "int3")
 
 
-def rotations(experiment, data_dir=None, device="auto", precisions=PRECISIONS, chosen=None):
-    """Audits of an experiment on its balanced set, and with each group in turn cut.
+def rotation(experiment, key, data_dir=None, device="auto", precisions=PRECISIONS):
+    """The Audit of an experiment on its balanced set, or with a group of it cut.
 
     In the balanced set every group has as many training images as the smallest has (of all images where the
     experiment's imbalance is made by leaving some out, its `whole`; but not more than the experiment has in
     the mean).  A group that is cut keeps the share that the smallest group of the experiment has of the
-    largest one.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    data_dir, device, precisions
-        See `quantskew.experiments.catalogue.audit`.
-    chosen : sequence of str, optional
-        Keys of the result; all by default.
-
-    Returns
-    -------
-    dict of str to Audit
-        ``balanced``, and one for each group by its name; their training counts are those of the experiment,
-        so that a group looks the same in every figure.
+    largest one.  The training counts of the Audit are those of the experiment, so that a group looks the
+    same in every figure.
     """
-    own = catalogue.load_data(experiment, data_dir).train
-    share = float(own.group_counts.min() / own.group_counts.max())
     whole = dataclasses.replace(experiment, dataset=experiment.whole or experiment.dataset)
-    least = catalogue.load_data(whole, data_dir).train.group_counts.min()
-    count = int(min(least, round(own.group_counts.mean())))
-    groups = len(own.group_names)
-    targets = {BALANCED: (count,) * groups}
-    targets |= {own.group_names[g]: rotated_counts(count, share, g, groups) for g in range(groups)}
-    audits = {}
-    for name in chosen or targets:
-        cut = dataclasses.replace(whole, targets=targets[name])
-        audit = catalogue.audit(cut, precisions, data_dir=data_dir, device=device)
-        audits[name] = dataclasses.replace(audit, train_counts=own.group_counts)
-    return audits
+    own, all_of_it = (catalogue.load_data(source, data_dir).train for source in (experiment, whole))
+    names, counts = own.group_names, own.group_counts
+    count = int(min(all_of_it.group_counts.min(), round(counts.mean())))
+    targets = (count,) * len(names)
+    if key != BALANCED:
+        group = names.index(key.removeprefix(CUT))
+        targets = rotated_counts(count, float(counts.min() / counts.max()), group, len(names))
+    sampled = dataclasses.replace(whole, targets=targets)
+    audit = catalogue.audit(sampled, precisions, data_dir=data_dir, device=device)
+    return dataclasses.replace(audit, train_counts=counts)
 
 
 def rotation_table(runs, precision="fp32"):
-    """Size against group, as a two-way table.
-
-    Parameters
-    ----------
-    runs : dict of str to sequence of Audit
-        `rotations` of several seeds: by what was cut, one Audit a seed.  A seed that some rotation lacks is
-        left out.
-    precision : str
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``cut`` (the group that was cut, or ``balanced``), ``group`` (the one measured), ``value``,
-        ``low``, ``high`` (accuracy, and 95 % over seeds and test images) and ``seeds``.
-    """
+    """Size against group: accuracy of each ``group`` by what was ``cut`` (a group, or `BALANCED`)."""
     runs, rows = paired(runs), []
-    for cut in runs:
-        value, draws = _accuracies(runs, cut, precision)
-        rows += _rows(runs, value, draws, cut=cut)
+    for key, audits in runs.items():
+        rows += _rows(audits, *_accuracies(audits, precision), cut=key.removeprefix(CUT))
     return pd.DataFrame(rows)
 
 
@@ -90,28 +62,19 @@ def size_effect(runs, precision="fp32"):
         ``seeds``.
     """
     runs = paired(runs)
-    (value, draws), names = _accuracies(runs, BALANCED, precision), _names(runs)
-    cuts = [_accuracies(runs, name, precision) for name in names]
-    own = np.stack([cuts[g][0][g] for g in range(len(names))])
-    own_draws = np.stack([cuts[g][1][:, g] for g in range(len(names))], axis=1)
-    return pd.DataFrame(_rows(runs, value - own, draws - own_draws))
+    balanced, cut = _accuracies(runs[BALANCED], precision), _when_cut(runs, precision)
+    return pd.DataFrame(_rows(runs[BALANCED], *_difference(balanced, cut)))
 
 
 def group_effect(runs, precision="fp32"):
-    """How far each group is above or below the mean group, on the balanced set.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `size_effect`.
-    """
-    value, draws = _accuracies(runs, BALANCED, precision)
+    """How far each group is above or below the mean group on the balanced set; columns as `size_effect`."""
+    value, draws = _accuracies(runs[BALANCED], precision)
     centred = draws - np.nanmean(draws, axis=-1, keepdims=True)
-    return pd.DataFrame(_rows(runs, value - np.nanmean(value), centred))
+    return pd.DataFrame(_rows(runs[BALANCED], value - np.nanmean(value), centred))
 
 
 def harm(runs, precision):
-    """What quantization takes from each group: from the balanced set, and where the group is the one cut.
+    """What quantization takes from each group where all are equal, and where the group is the one cut.
 
     Returns
     -------
@@ -119,17 +82,11 @@ def harm(runs, precision):
         Columns ``group``, ``trained`` (``balanced`` or ``cut``), ``value``, ``low``, ``high`` (accuracy at
         the reference less that at `precision`, paired by image) and ``seeds``.
     """
-    runs, rows = paired(runs), []
-    for trained in (BALANCED, "cut"):
-        falls, draws = [], []
-        for group, name in enumerate(_names(runs)):
-            key = BALANCED if trained == BALANCED else name
-            reference = _accuracies(runs, key, runs[key][0].precisions[0])
-            lower = _accuracies(runs, key, precision)
-            falls.append((reference[0] - lower[0])[group])
-            draws.append((reference[1] - lower[1])[:, group])
-        rows += _rows(runs, np.stack(falls), np.stack(draws, axis=1), trained=trained)
-    return pd.DataFrame(rows)
+    runs = paired(runs)
+    balanced, reference = runs[BALANCED], runs[BALANCED][0].precisions[0]
+    whole = _difference(_accuracies(balanced, reference), _accuracies(balanced, precision))
+    cut = _difference(_when_cut(runs, reference), _when_cut(runs, precision))
+    return pd.DataFrame(_rows(balanced, *whole, trained=BALANCED) + _rows(balanced, *cut, trained="cut"))
 
 
 def learning_curves(audits):
@@ -148,64 +105,47 @@ def learning_curves(audits):
     end : pandas.DataFrame
         Columns ``group``, ``value``, ``low``, ``high`` (test accuracy, 95 %) and ``seeds``.
     """
-    names = audits[0].group_names
-    curves = np.array(
-        [[e["train"]["accuracy"] for e in audit.provenance["history"]] for audit in audits], dtype=np.float64
-    )
-    epochs = pd.DataFrame(
-        {
-            "group": name,
-            "epoch": epoch + 1,
-            "value": curves[:, epoch, g].mean(),
-            "low": curves[:, epoch, g].min(),
-            "high": curves[:, epoch, g].max(),
-        }
-        for g, name in enumerate(names)
-        for epoch in range(curves.shape[1])
-    )
-    value, draws = mean_over_seeds(*group_accuracies(audits, audits[0].precisions[0]))
-    return epochs, pd.DataFrame(_rows({BALANCED: audits}, value, draws))
+    curves = [[entry["train"]["accuracy"] for entry in own.provenance["history"]] for own in audits]
+    epochs = _curves(audits, range(1, len(curves[0]) + 1), curves, np.mean)
+    return epochs, pd.DataFrame(_rows(audits, *_accuracies(audits, audits[0].precisions[0])))
 
 
 def gradient_curves(audits):
-    """Gradient norm of each group over the epochs of the float training (section 5.1).
+    """Gradient norm of each group over the epochs of the float training (section 5.1), geometric means."""
+    measured = [[entry for entry in own.provenance["history"] if "measured" in entry] for own in audits]
+    norms = [[entry["measured"] for entry in entries] for entries in measured]
+    epochs = [entry["epoch"] + 1 for entry in measured[0]]
+    return _curves(audits, epochs, norms, lambda values: np.exp(np.log(values).mean()))
 
-    Parameters
-    ----------
-    audits : sequence of Audit
-        See `learning_curves`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``epoch``, ``value`` (geometric mean over seeds), ``low`` and ``high`` (least and
-        largest of the seeds).
-    """
-    measured = [[e for e in audit.provenance["history"] if "measured" in e] for audit in audits]
-    norms = np.array([[e["measured"] for e in entries] for entries in measured], dtype=np.float64)
+def _curves(audits, epochs, values, mean):
+    """A row for each group and epoch, of values by seed, epoch and group: their mean, least and largest."""
+    values = np.array(values, dtype=np.float64)
     return pd.DataFrame(
-        {
-            "group": name,
-            "epoch": entry["epoch"] + 1,
-            "value": np.exp(np.log(norms[:, row, g]).mean()),
-            "low": norms[:, row, g].min(),
-            "high": norms[:, row, g].max(),
-        }
+        {"group": name, "epoch": epoch, "value": mean(own), "low": own.min(), "high": own.max()}
         for g, name in enumerate(audits[0].group_names)
-        for row, entry in enumerate(measured[0])
+        for epoch, own in zip(epochs, values[:, :, g].T, strict=True)
     )
 
 
-def _names(runs):
-    return runs[BALANCED][0].group_names
+def _accuracies(audits, precision):
+    return mean_over_seeds(*group_accuracies(audits, precision))
 
 
-def _accuracies(runs, cut, precision):
-    return mean_over_seeds(*group_accuracies(runs[cut], precision))
+def _when_cut(runs, precision):
+    """Accuracy of each group, and its draws, in the runs for which that group was cut."""
+    names = runs[BALANCED][0].group_names
+    found = [_accuracies(runs[f"{CUT}{name}"], precision) for name in names]
+    value = np.stack([value[g] for g, (value, _) in enumerate(found)])
+    return value, np.stack([draws[:, g] for g, (_, draws) in enumerate(found)], axis=1)
 
 
-def _rows(runs, value, draws, **fixed):
+def _difference(first, second):
+    return first[0] - second[0], first[1] - second[1]
+
+
+def _rows(audits, value, draws, **fixed):
     return [
-        {**fixed, "group": name, **interval(value[g], draws[:, g]), "seeds": len(runs[BALANCED])}
-        for g, name in enumerate(_names(runs))
+        {**fixed, "group": name, **interval(value[g], draws[:, g]), "seeds": len(audits)}
+        for g, name in enumerate(audits[0].group_names)
     ]

@@ -3,7 +3,10 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from quantskew.quantization.quantizer import Quantizer
 from quantskew.training.recipe import Recipe
+
+_PLAIN = Quantizer()
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Method:
     retraining : {None, "fp32", "qat", "qat from scratch"}
         What follows the float training: `tuning_recipe` in floating point, or with quantized weights, or
         (without any float training) all of its steps with quantized weights.
-    quantizer : dict
-        Options of `quantskew.quantization.ptq.quantize_model`.
+    quantizer : Quantizer
+        What it is at each precision, see `quantskew.quantization.quantizer.Quantizer.at`.
     reestimate : bool
         Whether the batch norms of the quantized model are re-estimated on training images.
+    qat : dict
+        What it changes in the `quantskew.quantization.qat.QATOptions` of its training.
     """
 
     key: str
@@ -34,8 +39,9 @@ class Method:
     targets: str | None = None
     weights: str | None = None
     retraining: str | None = None
-    quantizer: dict = field(default_factory=dict)
+    quantizer: Quantizer = _PLAIN
     reestimate: bool = False
+    qat: dict = field(default_factory=dict)
 
     @property
     def trains_quantized(self):
@@ -44,7 +50,7 @@ class Method:
 
 
 _FAIR = {"targets": "mean", "weights": "paper"}
-_MSE = {"per_channel": True, "scheme": "mse"}
+_MSE = Quantizer(scheme="mse", per_channel=True)
 _METHODS = (
     Method("ptq", "PTQ"),
     Method("u-o", "U-O", targets="mean"),
@@ -52,20 +58,21 @@ _METHODS = (
     Method("wcr-difficulty", "WCR by difficulty", weights="difficulty"),
     Method("u-o+wcr", "U-O + WCR", **_FAIR),
     Method("mpqat", "MPQAT", retraining="qat"),
+    Method("mpqat-freezing", "MPQAT with freezing", retraining="qat", qat={"freezing": (0.1, 0.01)}),
     Method("fair-qat", "Fair QAT", **_FAIR, retraining="qat"),
     Method("fine-tuned", "fp32 fine-tuning, then PTQ", retraining="fp32"),
     Method("qat-scratch", "MPQAT from scratch", retraining="qat from scratch"),
-    Method("per-channel", "per-channel steps", quantizer={"per_channel": True}),
-    Method("mse", "MSE clipping", quantizer={"scheme": "mse"}),
+    Method("per-channel", "per-channel steps", quantizer=Quantizer(per_channel=True)),
+    Method("mse", "MSE clipping", quantizer=Quantizer(scheme="mse")),
     Method("per-channel-mse", "per-channel MSE clipping", quantizer=_MSE),
-    Method("bias", "bias correction", quantizer={"bias_correction": True}),
-    Method("boundary", "first and last layer int8", quantizer={"boundary_precision": "int8"}),
+    Method("bias", "bias correction", quantizer=Quantizer(bias_correction=True)),
+    Method("boundary", "first and last layer int8", quantizer=Quantizer(boundary_precision="int8")),
     Method("batchnorm", "batch norm re-estimated", reestimate=True),
     Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
     Method(
         "no-training",
         "per-channel MSE + batch norm + int8 ends",
-        quantizer={**_MSE, "boundary_precision": "int8"},
+        quantizer=dataclasses.replace(_MSE, boundary_precision="int8"),
         reestimate=True,
     ),
 )

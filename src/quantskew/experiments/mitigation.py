@@ -48,7 +48,8 @@ def mitigate(
     data_dir, device
         See `quantskew.experiments.catalogue.audit`.
     options : QATOptions, optional
-        Of training with quantized weights; its precision is replaced by each of `precisions`.
+        Of training with quantized weights; its precision is replaced by each of `precisions`, and what the
+        method changes by the method's own.
     start_from : path, optional
         Weights of a float model of the experiment's architecture (safetensors), which is then not trained
         here; for methods without sampling or class weights.
@@ -68,7 +69,7 @@ def mitigate(
     method, precisions = methods.get(method), tuple(precisions)
     if isinstance(experiment, str):
         experiment = catalogue.get(experiment)
-    options = options or QATOptions()
+    options = dataclasses.replace(options or QATOptions(), **method.qat)
     if experiment.targets is not None or experiment.recipe.class_weights is not None:
         raise ValueError("the experiment has sampling or class weights of its own; methods bring theirs")
     if precisions[:1] != ("fp32",) or None in [integer_bits(p) for p in precisions[1:]]:
@@ -94,7 +95,7 @@ def mitigate(
 
     def make(_):
         facts = catalogue.training_facts(start, data, record, device)
-        facts["method"] = dataclasses.asdict(method)
+        facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
         if start_from:
             facts["start_digest"] = record["key"]
         retraining = _Retraining(start, method, data, device, options)
@@ -172,7 +173,7 @@ class _Retraining:
                 options = dataclasses.replace(self.options, precision=precision)
                 quantized[precision] = self._quantized(model, key, options)
             else:
-                quantized[precision] = quantize_model(model, precision, **self.method.quantizer)
+                quantized[precision] = quantize_model(model, self.method.quantizer.at(precision))
             if self.method.reestimate and precision != "fp32":
                 recipe = dataclasses.replace(self.experiment.recipe, compute="fp32")
                 batchnorm.reestimate(quantized[precision], self.sampled.train, recipe)

@@ -1,485 +1,299 @@
-"""Weights, activations, or both: the same model with each of them quantized (section 6 of the paper).
+"""Runs: the Audits of an experiment by key and seed, made here or read from the book's records.
 
-The paper quantizes weights only and expects of activations that "the results would either resemble that of
-weight quantization or expand the disparity that we observed".  The Audit made here decides that.
+A key says what was done: `BASE` is the experiment itself after PTQ, `ACTIVATIONS` quantizes what the layers
+are fed too, and further keys are those of `quantskew.experiments.methods` and `difficulty`.  A record is a
+file for each of them, ``NAME[-KEY][-SEED].safetensors``.
 """
 
+import dataclasses
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantskew.audits.audit import Audit, audit_once
-from quantskew.audits.model import audit_models, calibration_images
-from quantskew.cache import digest, source_digest
+from quantskew.audits.audit import Audit
 from quantskew.experiments import catalogue, difficulty
-from quantskew.experiments.catalogue import audit, with_seed
+from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
-from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
-# Precision of the weights and of the activations, by the name in the Audit.
-COLUMNS = {
-    "fp32": ("fp32", None),
-    "int8": ("int8", None),
-    "int4": ("int4", None),
-    "A8": ("fp32", "int8"),
-    "A4": ("fp32", "int4"),
-    "W8A8": ("int8", "int8"),
-    "W4A4": ("int4", "int4"),
-}
-
-
-def audit_activations(experiment, data_dir=None, device="auto"):
-    """The Audit of an experiment at `COLUMNS`, from the cache or made now.
-
-    ``int8`` and ``int4`` quantize weights alone, as everywhere else, ``A8`` and ``A4`` activations alone,
-    ``W8A8`` and ``W4A4`` both.  Every grid is of a whole tensor and from min to max; those of the activations
-    are calibrated on training images (see `quantskew.audits.model.calibration_images`), all on the same
-    ones.
-
-    Parameters
-    ----------
-    experiment : Experiment or str
-    data_dir, device
-        See `quantskew.experiments.catalogue.audit`.
-
-    Returns
-    -------
-    Audit
-
-    Examples
-    --------
-    >>> audit_activations("digits").precisions
-    ('fp32', 'int8', 'int4', 'A8', 'A4', 'W8A8', 'W4A4')
-    """
-    if isinstance(experiment, str):
-        experiment = catalogue.get(experiment)
-    data = catalogue.load_data(experiment, data_dir)
-    model, record = catalogue.trained(experiment, data, device)
-    key = digest([record["key"], list(COLUMNS.items()), source_digest("quantskew.experiments.runs")])
-
-    def make(_):
-        images = calibration_images(data)
-        quantized = {
-            name: quantize_model(model, weights, activation_precision=activations, calibration=images)
-            for name, (weights, activations) in COLUMNS.items()
-        }
-        facts = catalogue.training_facts(experiment, data, record, device)
-        facts["quantization"] = {"columns": COLUMNS, "calibration_images": len(images)}
-        return audit_models(quantized["fp32"], quantized, data, facts=facts)
-
-    return audit_once(f"{experiment.name}-activations", key, make)
-
-
-_RECORDS = Path("book") / "records"
-_SUFFIX = ".safetensors"
+BASE, ACTIVATIONS = "base", "activations"
+# Stands for a cut of each group, whatever their names are.
+EVERY_CUT = f"{CUT}*"
+_FOLDER, _SUFFIX = Path("book") / "records", ".safetensors"
 # Test images a group for the Hessian, where there are thousands.
-_RECORD_IMAGES = 256
+_HESSIAN_IMAGES = 256
 
 
-def live_and_record(
-    experiment,
-    record_name,
-    precisions,
-    scheme="banner",
-    seed=0,
-    seeds=1,
-    data_dir=None,
-    device="auto",
-    curvature=False,
-):
-    """The two sets of Audits that every chapter shows: one made here and now, and one of record.
+@dataclass(frozen=True, eq=False)
+class Runs(Mapping):
+    """Audits of one experiment: for each key a list, one a seed.
 
-    Parameters
+    Attributes
     ----------
     experiment : str
-        Trained and audited by this call, or taken from the cache.
-    record_name : str
-        See `record`.  Where `data_dir` is given, the experiment of that name is run instead.
-    precisions : sequence of str
-        A record is shown at those of them that it has.
-    scheme : str
-        See `quantskew.experiments.catalogue.audit`.
-    seed, seeds : int
-        The first seed of what is made here, and how many; a record has its own number.
-    data_dir, device, curvature
-        See `quantskew.experiments.catalogue.audit`.
-
-    Returns
-    -------
-    dict of str to list of Audit
-        By the title of its column in the figures, one Audit a seed.
+        Its name, by which it is found among others.
+    title : str
+        As figures and tables name it: ``live: digits``, ``record: utkface``.
+    audits : dict of str to list of Audit
     """
-    own = range(seed, seed + seeds)
-    options = {"scheme": scheme, "device": device, "curvature": curvature}
-    live = made_seeds(experiment, precisions, own, **options)
-    if data_dir:
-        again = made_seeds(record_name, precisions, own, data_dir=data_dir, **options)
-        return {f"live: {experiment}": live, f"as the record, live: {record_name}": again}
-    kept = seeds_of(record_name)
-    shared = [precision for precision in precisions if precision in kept[0].precisions]
-    if len(shared) < len(precisions):
-        print(f"the record {record_name} has no {', '.join(sorted(set(precisions) - set(shared)))}")
-    return {f"live: {experiment}": live, f"record: {record_name}": [own.select(shared) for own in kept]}
+
+    experiment: str
+    title: str
+    audits: dict = field(repr=False)
+
+    def __getitem__(self, key):
+        return self.audits[key]
+
+    def __iter__(self):
+        return iter(self.audits)
+
+    def __len__(self):
+        return len(self.audits)
 
 
-def made_seeds(experiment, precisions, seeds, **options):
-    """The Audits of an experiment over its seeds, made here or taken from the cache.
+def make(
+    experiment,
+    keys,
+    seeds,
+    *,
+    quantizers=None,
+    curvature=False,
+    data_dir=None,
+    device="auto",
+    start_from=None,
+):
+    """The runs of an experiment, from the cache or made now.
 
     Parameters
     ----------
     experiment : Experiment or str
-    precisions : sequence of str
+    keys : sequence of str
     seeds : sequence of int
-    **options
+    quantizers : sequence of Quantizer or str, optional
+        Of the base, by default those of the book; other keys have precisions of their own.
+    curvature : bool
+        Whether the base has gradient norms and Hessians, these of a few hundred test images a group.
+    data_dir, device
         See `quantskew.experiments.catalogue.audit`.
-
-    Returns
-    -------
-    list of Audit
+    start_from : path, optional
+        Of methods, see `quantskew.experiments.mitigation.mitigate`.
     """
-    return [
-        audit(with_seed(experiment, seed), precisions, curvature_images=_RECORD_IMAGES, **options)
-        for seed in seeds
-    ]
+    chosen = [catalogue.with_seed(experiment, seed) for seed in seeds]
+    options = {"quantizers": quantizers, "curvature": curvature, "start_from": start_from}
+    options |= {"data_dir": data_dir, "device": device}
+    keys = _spelled_out(keys, chosen[0], data_dir)
+    audits = {key: [_made(own, key, **options) for own in chosen] for key in keys}
+    return Runs(chosen[0].name, f"live: {chosen[0].name}", audits)
 
 
-def record(name):
-    """An Audit of record, by name or by path.
+def _spelled_out(keys, experiment, data_dir):
+    """The keys, with `EVERY_CUT` as that of each group."""
+    if EVERY_CUT not in keys:
+        return list(keys)
+    groups = catalogue.load_data(experiment, data_dir).group_names
+    return [key for key in keys if key != EVERY_CUT] + [f"{CUT}{group}" for group in groups]
+
+
+def _made(experiment, key, quantizers=None, curvature=False, start_from=None, **where):
+    if key == BASE:
+        extent = curvature and _HESSIAN_IMAGES
+        made = catalogue.audit(experiment, quantizers or DEFAULT_PRECISIONS, curvature=extent, **where)
+        # A page names its columns by their bits, and says once which scheme they have.
+        return made.plain()
+    if key == ACTIVATIONS:
+        return catalogue.audit(experiment, catalogue.ACTIVATION_COLUMNS, **where)
+    if key == BALANCED or key.startswith(CUT):
+        return difficulty.rotation(experiment, key, **where)
+    return mitigate(experiment, key, start_from=start_from, **where)
+
+
+def read(name, keys=(BASE,), precisions=None):
+    """The runs of record of an experiment, as far as they are there.
 
     Parameters
     ----------
     name : str
-        Name of a file in ``book/records`` of the working directory or of a folder above it, without its
-        suffix; or the path of an Audit.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none; the message lists the records that there are.
-    """
-    if Path(name).suffix == _SUFFIX:
-        return Audit.load(name)
-    folders = record_folders()
-    for folder in folders:
-        if (folder / file_name(name)).exists():
-            return Audit.load(folder / file_name(name))
-    raise _unknown(name, folders)
-
-
-def seeds_of(name):
-    """The Audits of record of an experiment over its seeds.
-
-    Parameters
-    ----------
-    name : str
-        As for `record`.  The first seed is in the file of that name, further ones are beside it (see
-        `file_name`).
+        Of the experiment; or the path of an Audit, which is then the base, its seeds beside it.
+    keys : sequence of str
+    precisions : sequence of str, optional
+        The base at those of them that it has; a printed sentence names the others.
 
     Returns
     -------
-    list of Audit
-        In the order of the seeds.  One that is missing is left out, and a printed sentence names its file.
+    Runs
+        In the order of the seeds.  A seed that one of the methods lacks below its last one is left out of all
+        of them, and a printed sentence names the file that is missing.
 
     Raises
     ------
     FileNotFoundError
-        If there is no seed; the message lists the records that there are.
+        If there is no base where it is asked for, none of the keys, or a group without its cut.
     ValueError
-        See `read_seeds`.
+        If a file is not a whole Audit, or the seeds of a key have different groups.
     """
     folders, stem = record_folders(), name
     if Path(name).suffix == _SUFFIX:
-        folders, stem = [Path(name).parent], Path(name).stem
-    for folder in folders:
-        files = seed_files(folder, stem)
-        if files:
-            report_gaps({stem: files})
-            return read_seeds(files)
-    raise _unknown(name, folders)
+        folders, stem, keys = [Path(name).parent], Path(name).stem, (BASE,)
+    found = (_files(folder, stem, keys) for folder in folders)
+    files = next((own for own in found if own and (BASE in own or BASE not in keys)), None)
+    if files is None:
+        raise FileNotFoundError(_nothing(name, keys, folders))
+    gaps = set()
+    for key, own in files.items():
+        for seed in sorted(set(range(max(own, default=0))) - set(own)):
+            print(f"{file_name(stem, key, seed)} is missing: seed {seed} is left out")
+            gaps |= {seed} if key != BASE else set()
+    audits = {}
+    for key, own in files.items():
+        paths = [path for seed, path in own.items() if key == BASE or seed not in gaps]
+        if paths:
+            audits[key] = _read_seeds(paths)
+        elif key.startswith(CUT):
+            lacking = file_name(stem, key)
+            raise FileNotFoundError(f"the record {stem} lacks {lacking}; make it with `quantskew records`")
+    if precisions:
+        there = audits[BASE][0].precisions
+        if not set(precisions) <= set(there):
+            print(f"the record {stem} has no {', '.join(sorted(set(precisions) - set(there)))}")
+        shared = [precision for precision in precisions if precision in there]
+        audits[BASE] = [audit.select(shared) for audit in audits[BASE]]
+    return Runs(stem, f"record: {stem}", audits)
 
 
-def file_name(name, seed=0):
-    """Name of the file of one seed of a record.
+def _files(folder, name, keys):
+    """The files of each key that there is in a folder, by their seeds; none of a cut that is missing."""
+    files = {key: _seed_files(folder, name, key) for key in keys}
+    files = {key: own for key, own in files.items() if own}
+    if EVERY_CUT in keys and BALANCED in files:
+        first, *_ = files[BALANCED].values()
+        cuts = [f"{CUT}{group}" for group in Audit.load(first).group_names]
+        files |= {key: _seed_files(folder, name, key) for key in cuts}
+    return files
 
-    Examples
-    --------
-    >>> file_name("utkface"), file_name("utkface-mpqat", 2)
-    ('utkface.safetensors', 'utkface-mpqat-2.safetensors')
-    """
-    return f"{name}{f'-{seed}' if seed else ''}{_SUFFIX}"
 
-
-def seed_files(folder, name):
-    """The files of a record in a folder by their seeds, dict of int to path, in the order of the seeds."""
-    pattern = re.compile(rf"{re.escape(name)}(?:-([1-9]\d*))?{re.escape(_SUFFIX)}")
-    matches = ((path, pattern.fullmatch(path.name)) for path in Path(folder).glob(f"*{_SUFFIX}"))
+def _seed_files(folder, name, key):
+    """The files of a record in a folder by their seeds, in the order of the seeds."""
+    stem = re.escape(file_name(name, key).removesuffix(_SUFFIX))
+    pattern = re.compile(rf"{stem}(?:-([1-9]\d*))?{re.escape(_SUFFIX)}")
+    matches = ((path, pattern.fullmatch(path.name)) for path in folder.glob(f"*{_SUFFIX}"))
     return dict(sorted((int(match[1] or 0), path) for path, match in matches if match))
 
 
-def report_gaps(records):
-    """Name the files that are missing between those that there are, in printed sentences.
-
-    Parameters
-    ----------
-    records : dict of str to dict of int to path
-        By the name of a record the files of its seeds.
-
-    Returns
-    -------
-    set of int
-        The seeds that some record lacks below its last one.
-    """
-    gaps = set()
-    for name, files in records.items():
-        for seed in sorted(set(range(max(files))) - set(files)):
-            print(f"{file_name(name, seed)} is missing: seed {seed} is left out")
-            gaps.add(seed)
-    return gaps
-
-
-def read_seeds(files):
-    """The Audits of one record.
-
-    Parameters
-    ----------
-    files : dict of int to path
-        By their seeds.
-
-    Returns
-    -------
-    list of Audit
-
-    Raises
-    ------
-    ValueError
-        If a file is not a whole Audit, or has other groups than the first one.
-    """
-    audits = [Audit.load(path) for path in files.values()]
-    first, *_ = files.values()
+def _read_seeds(paths):
+    audits = [Audit.load(path) for path in paths]
     expected = audits[0].group_names
-    for path, own in zip(files.values(), audits, strict=True):
+    for path, own in zip(paths, audits, strict=True):
         if own.group_names != expected:
             raise ValueError(
-                f"{path} has the groups {', '.join(own.group_names)}, but {first} has {', '.join(expected)}; "
-                "the seeds of a record have the same groups"
+                f"{path} has the groups {', '.join(own.group_names)}, but {paths[0]} has "
+                f"{', '.join(expected)}; the seeds of a record have the same groups"
             )
     return audits
 
 
-def _unknown(name, folders):
+def _nothing(name, keys, folders):
+    """What to say where nothing was found."""
+    if BASE not in keys:
+        return (
+            f"no record of {name} with {', '.join(keys)}; run from within the repository, or make them with "
+            "`quantskew records`"
+        )
     known = sorted(path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}"))
-    return FileNotFoundError(
-        f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
-    )
+    return f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
 
 
 def record_folders():
     """Folders that may hold records: ``book/records`` of the working directory and of each folder above."""
     here = Path.cwd()
-    return [folder / _RECORDS for folder in (here, *here.parents)]
+    return [folder / _FOLDER for folder in (here, *here.parents)]
 
 
-# Key of the Audits whose activations are quantized too.
-ACTIVATIONS = "activations"
+def file_name(name, key=BASE, seed=0):
+    """Name of the file of one seed of a record.
 
-
-def made_methods(experiment, keys, seeds, data_dir=None, device="auto", start_from=None):
-    """The set of some methods, made here or taken from the cache.
-
-    Parameters
-    ----------
-    experiment : Experiment or str
-    keys : sequence of str
-        See `quantskew.experiments.methods.METHODS`.
-    seeds : sequence of int
-    data_dir, device, start_from
-        See `quantskew.experiments.mitigation.mitigate`.
-
-    Returns
-    -------
-    dict of str to list of Audit
+    Examples
+    --------
+    >>> file_name("utkface"), file_name("utkface", "mpqat", 2)
+    ('utkface.safetensors', 'utkface-mpqat-2.safetensors')
     """
-    options = {"data_dir": data_dir, "device": device, "start_from": start_from}
-    chosen = [catalogue.with_seed(experiment, seed) for seed in seeds]
-    return {key: [mitigate(own, key, **options) for own in chosen] for key in keys}
+    return f"{name}{'' if key == BASE else f'-{key}'}{f'-{seed}' if seed else ''}{_SUFFIX}"
 
 
-def made_rotations(experiment, seeds, data_dir=None, device="auto"):
-    """The set of `quantskew.experiments.difficulty.rotations`, made here or taken from the cache."""
-    runs = [difficulty.rotations(catalogue.with_seed(experiment, seed), data_dir, device) for seed in seeds]
-    return {key: [run[key] for run in runs] for key in runs[0]}
-
-
-def recorded(experiment, keys):
-    """The set of record; keys that it lacks are left out.
+def beside(
+    experiment,
+    records,
+    keys,
+    seeds,
+    *,
+    precisions=None,
+    scheme="banner",
+    curvature=False,
+    data_dir=None,
+    device="auto",
+):
+    """What a page shows side by side: an experiment made here and now, and others of record.
 
     Parameters
     ----------
     experiment : str
-    keys : sequence of str
+    records : sequence of str
+        Experiments that are read from the records; where `data_dir` is given, the first one is made too.  A
+        further one that has no record is left out, and a printed sentence says so.
+    keys, seeds, curvature, device
+        See `make`; a record has its own number of seeds.
+    precisions : sequence of str, optional
+        Of the base; a record is shown at those of them that it has, by default at all of its own.
+    scheme : str
+        Of what is made here, see `quantskew.quantization.quantizer.Quantizer`.
+    data_dir : path, optional
 
     Returns
     -------
-    dict of str to list of Audit
-        In the order of the seeds.  Keys are paired by their places in the lists, so a seed that one of them
-        lacks below its last one is left out of all, and a printed sentence names the file that is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none of these keys.
-    ValueError
-        See `quantskew.experiments.runs.read_seeds`.
+    list of Runs
     """
-    files = _files(experiment, keys)
-    gaps = report_gaps({f"{experiment}-{key}": own for key, own in files.items()})
-    complete = {
-        key: {seed: path for seed, path in own.items() if seed not in gaps} for key, own in files.items()
-    }
-    return {key: read_seeds(own) for key, own in complete.items() if own}
-
-
-def _files(experiment, keys):
-    """The files of each key that there is, by their seeds; all from one folder."""
-    for folder in record_folders():
-        files = {key: seed_files(folder, f"{experiment}-{key}") for key in keys}
-        files = {key: own for key, own in files.items() if own}
-        if files:
-            return files
-    raise FileNotFoundError(
-        f"no record of {experiment} with {', '.join(keys)}; run from within the repository, or make them "
-        "with `quantskew records`"
-    )
-
-
-def live_and_recorded(experiment, record, keys, seeds, data_dir=None, device="auto"):
-    """The two sets of methods that a chapter shows.
-
-    Parameters
-    ----------
-    experiment : str
-        Its set is made by this call.
-    record : str
-        Experiment whose set is read from the records, or made too where `data_dir` is given.
-    keys : sequence of str
-    seeds : int
-        Seeds of what is made here, from 0 on; a record has its own number.
-    data_dir, device
-        See `quantskew.experiments.catalogue.audit`.
-
-    Returns
-    -------
-    dict of str to dict of str to list of Audit
-        By the title of its column.
-    """
-    return _beside(
-        experiment,
-        record,
-        lambda name, where: made_methods(name, keys, range(seeds), where, device),
-        lambda: recorded(record, keys),
-        data_dir,
-    )
-
-
-def live_and_recorded_rotations(experiment, record, seeds, data_dir=None, device="auto"):
-    """As `live_and_recorded`, of `quantskew.experiments.difficulty.rotations`."""
-    return _beside(
-        experiment,
-        record,
-        lambda name, where: made_rotations(name, range(seeds), where, device),
-        lambda: _recorded_rotations(record),
-        data_dir,
-    )
-
-
-def _beside(experiment, record, make, read, data_dir):
-    """What is made of the experiment, and beside it the record: read, or made where its images are."""
-    live = {f"live: {experiment}": make(experiment, None)}
+    options = {"quantizers": Quantizer.each(precisions or DEFAULT_PRECISIONS, scheme=scheme)}
+    options |= {"curvature": curvature, "device": device}
+    first, *others = records
+    found = [make(experiment, keys, seeds, **options)]
     if data_dir:
-        return live | {f"as the record, live: {record}": make(record, data_dir)}
-    return live | {f"record: {record}": read()}
+        again = make(first, keys, seeds, data_dir=data_dir, **options)
+        found.append(dataclasses.replace(again, title=f"as the record, {again.title}"))
+    else:
+        found.append(read(first, keys, precisions))
+    for name in others:
+        try:
+            found.append(read(name, keys, precisions))
+        except FileNotFoundError as error:
+            print(f"{error}: it is left out")
+    return found
 
 
-def _recorded_rotations(record):
-    (balanced, *_) = _files(record, [difficulty.BALANCED])[difficulty.BALANCED].values()
-    files = _rotation_files([difficulty.BALANCED, *Audit.load(balanced).group_names])
-    kept = recorded(record, list(files.values()))
-    for part in files.values():
-        if part not in kept:
-            raise FileNotFoundError(
-                f"the record {record} lacks {file_name(f'{record}-{part}')}; make it with `quantskew records`"
-            )
-    return {key: kept[part] for key, part in files.items()}
-
-
-def _rotation_files(keys):
-    """The part of the file name that stands for each rotation."""
-    return {key: key if key == difficulty.BALANCED else f"cut-{key}" for key in keys}
-
-
-def write_sets(experiment, folder, keys, seeds, data_dir=None, device="auto", start_from=None):
-    """Make sets of methods and write each Audit into a folder; one seed is finished before the next begins.
+def write(experiment, folder, seeds, keys=None, *, data_dir=None, device="auto", start_from=None):
+    """Make runs and write each Audit into a folder; one seed is finished before the next begins.
 
     Parameters
     ----------
     experiment : Experiment
     folder : path
-    keys : sequence of str
-        See `quantskew.experiments.methods.METHODS`.
     seeds : sequence of int
+    keys : sequence of str, optional
+        By default all of which the book keeps records, the base with its curvature.
     data_dir, device, start_from
-        See `quantskew.experiments.mitigation.mitigate`.
+        See `make`.
 
     Yields
     ------
     tuple of (str, Audit, pathlib.Path)
         Key, Audit and file, as soon as it is there.
     """
+    where = {"data_dir": data_dir, "device": device}
     for seed in seeds:
-        for key in keys:
-            (audit,) = made_methods(experiment, [key], [seed], data_dir, device, start_from)[key]
-            yield key, audit, _written(experiment, folder, f"-{key}", seed, audit)
-
-
-def write_records(experiment, folder, seeds, data_dir=None, device="auto", base_only=False):
-    """Make the records of an experiment that the book reads, and write them into a folder.
-
-    Of seed 0 every method of `quantskew.experiments.methods.RECORDED` is kept, of other seeds those of
-    ``REPEATED``.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    folder : path
-    seeds : sequence of int
-    data_dir, device
-        See `quantskew.experiments.catalogue.audit`.
-    base_only : bool
-        Whether only the experiment itself is made, without curvature, methods, rotations and activations.
-
-    Yields
-    ------
-    pathlib.Path
-        Each file as soon as it is there; one seed is finished before the next begins.
-    """
-    for seed in seeds:
-        where = {"data_dir": data_dir, "device": device}
         own = catalogue.with_seed(experiment, seed)
-        (base,) = made_seeds(own, DEFAULT_PRECISIONS, [seed], curvature=not base_only, **where)
-        yield _written(experiment, folder, "", seed, base)
-        if base_only:
-            continue
-        keys = REPEATED if seed else RECORDED
-        for _, _, path in write_sets(experiment, folder, keys, [seed], data_dir, device):
-            yield path
-        yield _written(experiment, folder, f"-{ACTIVATIONS}", seed, audit_activations(own, **where))
-        runs = difficulty.rotations(own, **where)
-        for key, part in _rotation_files(runs).items():
-            yield _written(experiment, folder, f"-{part}", seed, runs[key])
-
-
-def _written(experiment, folder, part, seed, audit):
-    path = Path(folder) / file_name(f"{experiment.name}{part}", seed)
-    audit.save(path)
-    return path
+        recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, BALANCED, EVERY_CUT)
+        for key in _spelled_out(recorded if keys is None else keys, own, data_dir):
+            audit = _made(own, key, curvature=keys is None, start_from=start_from, **where)
+            path = Path(folder) / file_name(experiment.name, key, seed)
+            audit.save(path)
+            yield key, audit, path

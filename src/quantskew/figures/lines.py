@@ -55,15 +55,32 @@ def by_precision(audit, axes, table, label, log=False):
     return precision_axis(axes, shown, label)
 
 
-def group_accuracy(audit, axes):
-    """Fig. 1: accuracy of each group at each precision."""
-    axes.set_ylim(-0.03, 1.03)
-    return by_precision(audit, axes, fairness.group_accuracy(audit), "accuracy")
+def of(measure):
+    """What draws a measure: a line a group over the precisions, or a map where it is a distance.
+
+    Parameters
+    ----------
+    measure : quantskew.measures.measure.Measure
+
+    Returns
+    -------
+    callable
+        Audit and axes -> axes.
+    """
+
+    def draw(audit, axes):
+        if measure.from_reference:
+            return distance_map(audit, axes, measure(audit), measure.label)
+        if measure.limits:
+            axes.set_ylim(measure.limits[0] - 0.03, measure.limits[1] + 0.03)
+        return by_precision(audit, axes, measure(audit), measure.label, measure.log)
+
+    return draw
 
 
 def fvo(audit, axes):
     """FVO (Eq. 2) at each precision, beside what chance alone would give."""
-    table, chance = fairness.fvo(audit), fairness.fvo_of_chance(audit)
+    table, chance = fairness.fvo(audit), fairness.fvo.of_chance(audit)
     positions = np.arange(len(table))
     axes.fill_between(
         positions,
@@ -166,31 +183,6 @@ def distance_map(audit, axes, table, label):
     return axes
 
 
-def cosine_distance(audit, axes):
-    """Fig. 5a: average cosine distance of the logits (Eq. 8)."""
-    return distance_map(audit, axes, forward.cosine_distance(audit), "average cosine distance")
-
-
-def l1_distance(audit, axes):
-    """Fig. 5b: mean L1 distance of the logits."""
-    return distance_map(audit, axes, forward.l1_distance(audit), "mean L1 distance")
-
-
-def l2_distance(audit, axes):
-    """Fig. 5c: mean L2 distance of the logits."""
-    return distance_map(audit, axes, forward.l2_distance(audit), "mean L2 distance")
-
-
-def logit_variance(audit, axes):
-    """Fig. 5d: mean variance of the logits of each group (Eq. 9)."""
-    return by_precision(audit, axes, forward.logit_variance(audit), "mean variance of the logits", log=True)
-
-
-def softmax_variance(audit, axes):
-    """Fig. 6a: mean variance of the softmax probabilities of each group."""
-    return by_precision(audit, axes, forward.softmax_variance(audit), "mean variance of the probabilities")
-
-
 def dtdb_distribution(audit, axes):
     """Fig. 6b: distance to the decision boundary of the largest and the smallest group in training."""
     table, colors, order = forward.dtdb_histogram(audit), group_colors(audit), group_order(audit)
@@ -205,15 +197,10 @@ def dtdb_distribution(audit, axes):
     return _ridge_axis(axes, audit.precisions, "distance to the decision boundary")
 
 
-def group_loss(audit, axes):
-    """Fig. 7: mean cross-entropy of each group."""
-    return by_precision(audit, axes, forward.group_loss(audit), "cross-entropy (nats)", log=True)
-
-
 def loss_against_softmax_variance(audit, axes):
     """Loss of each group against the variance of its probabilities, a point a precision."""
-    loss = group_means(forward.loss_of_samples(audit), audit.groups, len(audit.group_names))
-    spread = group_means(forward.softmax_variance_of_samples(audit), audit.groups, len(audit.group_names))
+    loss = group_means(forward.group_loss.of_samples(audit), audit.groups, len(audit.group_names))
+    spread = group_means(forward.softmax_variance.of_samples(audit), audit.groups, len(audit.group_names))
     colors, markers = group_colors(audit), group_markers(audit)
     for group in group_order(audit):
         axes.plot(

@@ -9,16 +9,35 @@ from matplotlib.lines import Line2D
 
 from quantskew.figures.lines import ridge
 from quantskew.figures.style import group_colors, group_markers, group_order, log_scale
-from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures import forward, weights
 
 
-def accuracy(audit, axes):
-    """Accuracy of each group; the band from the lowest to the highest is as wide as FVO (Eq. 2)."""
-    table = fairness.group_accuracy(audit)
-    shown = table.loc[table["precision"] == audit.precisions[-1], "value"]
-    axes.axvspan(shown.min(), shown.max(), color="#bbbbbb", alpha=0.4, linewidth=0)
-    axes.set_xlim(-0.03, 1.03)
-    return _rows(audit, axes, table, "accuracy (band: FVO)")
+def of(measure):
+    """What draws a measure at one precision beside the reference; a distance from it has none.
+
+    Behind the accuracies there is a band from the lowest to the highest: as wide as FVO (Eq. 2).
+
+    Parameters
+    ----------
+    measure : quantskew.measures.measure.Measure
+
+    Returns
+    -------
+    callable
+        Audit and axes -> axes.
+    """
+
+    def draw(audit, axes):
+        table, label = measure(audit), measure.label
+        if measure is forward.group_accuracy:
+            shown = table.loc[table["precision"] == audit.precisions[-1], "value"]
+            axes.axvspan(shown.min(), shown.max(), color="#bbbbbb", alpha=0.4, linewidth=0)
+            label += " (band: FVO)"
+        if measure.limits:
+            axes.set_xlim(measure.limits[0] - 0.03, measure.limits[1] + 0.03)
+        return _rows(audit, axes, table, label, measure.log, not measure.from_reference)
+
+    return draw
 
 
 def weight_distribution(audit, axes):
@@ -35,29 +54,7 @@ def weight_distribution(audit, axes):
     return axes
 
 
-def cosine_distance(audit, axes):
-    """Average cosine distance of each group's logits from the reference's (Eq. 8)."""
-    label = "average cosine distance"
-    return _rows(audit, axes, forward.cosine_distance(audit), label, log=True, reference=False)
-
-
-def logit_variance(audit, axes):
-    """Mean variance of each group's logits (Eq. 9)."""
-    return _rows(audit, axes, forward.logit_variance(audit), "mean variance of the logits", log=True)
-
-
-def softmax_variance(audit, axes):
-    """Mean variance of each group's probabilities."""
-    return _rows(audit, axes, forward.softmax_variance(audit), "variance of the probabilities")
-
-
-def mean_dtdb(audit, axes):
-    """Mean distance to the decision boundary in each group."""
-    axes.set_xlim(-0.03, 1.03)
-    return _rows(audit, axes, forward.dtdb(audit), "distance to the boundary")
-
-
-def dtdb(audit, axes):
+def dtdb_distribution(audit, axes):
     """Distribution of the distance to the decision boundary in each group; an outline is the reference."""
     table, colors = forward.dtdb_histogram(audit), group_colors(audit)
     for row, group in enumerate(reversed(group_order(audit))):
@@ -69,21 +66,6 @@ def dtdb(audit, axes):
     axes.set_ylim(-0.1, len(audit.group_names))
     axes.set_xlabel("distance to the decision boundary" + _key(audit, "outline"))
     return axes
-
-
-def loss(audit, axes):
-    """Mean cross-entropy of each group."""
-    return _rows(audit, axes, forward.group_loss(audit), "cross-entropy (nats)", log=True)
-
-
-def gradient_norm(audit, axes):
-    """Gradient norm of each group's loss (Eq. 10)."""
-    return _rows(audit, axes, surface.gradient_norm(audit), "gradient norm", log=True)
-
-
-def lambda_max(audit, axes):
-    """Largest eigenvalue of the Hessian of each group's loss."""
-    return _rows(audit, axes, surface.lambda_max(audit), "lambda_max", log=True)
 
 
 def _rows(audit, axes, table, label, log=False, reference=True):

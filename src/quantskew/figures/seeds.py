@@ -75,7 +75,7 @@ def rotation_map(runs, axes):
 
 def runs_legend(runs, axes):
     """The groups' legend of a figure that is drawn from several Audits."""
-    audits = runs[difficulty.BALANCED] if isinstance(runs, dict) else runs
+    audits = runs if isinstance(runs, list) else runs[difficulty.BALANCED]
     return group_legend(audits[0], axes)
 
 

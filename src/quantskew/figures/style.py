@@ -188,6 +188,7 @@ def wide(table, value="value", digits=3):
 
     Examples
     --------
+    >>> import pandas as pd
     >>> row = {"group": "a", "precision": "int8", "value": 0.5, "low": 0.4, "high": 0.61, "count": 9}
     >>> wide(pd.DataFrame([row]), digits=2).loc["a", "int8"]
     '0.50 [0.40, 0.61]'

@@ -4,7 +4,7 @@ import numpy as np
 
 from quantskew.figures.lines import by_precision
 from quantskew.figures.style import group_colors, group_markers, group_order, log_scale
-from quantskew.measures import fairness, forward, surface
+from quantskew.measures import forward, surface
 
 _AT = "int4"
 
@@ -39,20 +39,15 @@ def gradient_against_size(audit, axes):
 def gradient_against_accuracy(audit, axes):
     """Fig. 8b: gradient norm of each group against its accuracy."""
     norms, precision = _values(audit, surface.gradient_norm(audit))
-    accuracy, _ = _values(audit, fairness.group_accuracy(audit))
+    accuracy, _ = _values(audit, forward.group_accuracy(audit))
     labels = f"accuracy at {precision}", f"gradient norm at {precision}"
     return _scatter(audit, axes, accuracy, norms, labels, "y")
-
-
-def gradient_norm(audit, axes):
-    """Gradient norm of each group at each precision."""
-    return by_precision(audit, axes, surface.gradient_norm(audit), "gradient norm", log=True)
 
 
 def lambda_against_accuracy(audit, axes):
     """Fig. 9a: lambda_max of each group against its accuracy."""
     top, precision = _values(audit, surface.lambda_max(audit))
-    accuracy, _ = _values(audit, fairness.group_accuracy(audit))
+    accuracy, _ = _values(audit, forward.group_accuracy(audit))
     labels = f"accuracy at {precision}", f"lambda_max at {precision}"
     return _scatter(audit, axes, accuracy, top, labels, "y")
 
@@ -73,14 +68,13 @@ def gradient_against_lambda(audit, axes):
     return _scatter(audit, axes, top, norms, labels, "xy")
 
 
-def lambda_max(audit, axes):
-    """Fig. 10: lambda_max of each group at each precision, on a logarithmic axis."""
-    return by_precision(audit, axes, surface.lambda_max(audit), "lambda_max", log=True)
-
-
-def trace(audit, axes):
-    """Trace of the Hessian of each group at each precision."""
-    return by_precision(audit, axes, surface.trace(audit), "trace of the Hessian")
+SCATTERS = (
+    gradient_against_size,
+    gradient_against_accuracy,
+    lambda_against_accuracy,
+    lambda_against_confidence,
+    gradient_against_lambda,
+)
 
 
 def loss_profile(audit, axes):

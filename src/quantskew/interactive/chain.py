@@ -7,17 +7,13 @@ from matplotlib.figure import Figure
 from quantskew.figures import rows
 from quantskew.figures.style import book_style, number
 from quantskew.measures import weights
-from quantskew.measures.fairness import audit_rows
-from quantskew.measures.measure import OVERALL
+from quantskew.measures.measure import MEASURES, OVERALL, audit_rows
 
 # By the name in `audit_rows`: the name for reading, how it is drawn, and how its numbers are written.
 _OF_GROUPS = {
-    "cosine_distance": ("cosine distance", rows.cosine_distance, (1, True)),
-    "logit_variance": ("variance of logits", rows.logit_variance, (1, False)),
-    "softmax_variance": ("variance of probabilities", rows.softmax_variance, (3, False)),
-    "dtdb": ("DTDB", rows.mean_dtdb, (2, False)),
-    "loss": ("loss", rows.loss, (2, False)),
-    "accuracy": ("accuracy", rows.accuracy, (2, False)),
+    measure.key: (measure.title, rows.of(measure), (measure.digits, measure.scientific))
+    for measure in MEASURES.values()
+    if measure.chain
 }
 _OF_MODEL = {"sparsity": "share of zeros", "accuracy": "overall accuracy", "fvo": "FVO"}
 

@@ -4,10 +4,10 @@ import functools
 from dataclasses import replace
 
 from quantskew.audits.curvature import measure_surface
-from quantskew.audits.model import audit_model, check_audit
+from quantskew.audits.model import audit_model
 from quantskew.experiments.catalogue import load_data, trained, with_seed
 from quantskew.quantization.ptq import quantize_model
-from quantskew.quantization.quantizer import integer_bits
+from quantskew.quantization.quantizer import Quantizer
 
 SURFACES = ("gradients", "hessian")
 
@@ -30,8 +30,8 @@ class LiveModel:
     Examples
     --------
     >>> model = LiveModel("digits")
-    >>> model.audit("int3", scheme="mse").precisions
-    ('fp32', 'int3')
+    >>> model.audit("int3:mse").precisions
+    ('fp32', 'int3:mse')
     """
 
     def __init__(self, experiment, seed=0, *, data_dir=None, device="auto", curvature_images=256):
@@ -49,21 +49,18 @@ class LiveModel:
         """The trained model, in evaluation mode; nothing changes it."""
         return trained(self.experiment, self.data, self.device)[0]
 
-    def audit(self, precision, scheme="banner", surface=None, reference="fp32", **options):
-        """The Audit of the reference and one other precision.
+    def audit(self, quantizer, surface=None, reference="fp32"):
+        """The Audit of the reference and one other quantizer.
 
         Parameters
         ----------
-        precision : str
-        scheme : str
+        quantizer : Quantizer or str
         surface : {"gradients", "hessian"}, optional
             What of the loss surface is measured too: the gradient norms, or these and lambda_max.  The rest
             of its `Curvature` is NaN.
         reference : str
-            The precision that the other one is compared with; asked for itself, it comes alone.
-        **options
-            ``per_channel``, ``fold_batchnorm`` and ``boundary_precision``, see
-            `quantskew.audits.model.audit_model`.
+            The precision that it is compared with, all else as the quantizer has it; asked for itself, it
+            comes alone.
 
         Returns
         -------
@@ -74,32 +71,26 @@ class LiveModel:
         ValueError
             If a name is not known.
         """
-        check_audit([precision], scheme, options.get("boundary_precision"))
+        own = Quantizer.of(quantizer)
         if surface not in (None, *SURFACES):
             raise ValueError(f"unknown surface {surface!r}; known: {', '.join(SURFACES)}")
-        part = self._part(precision, scheme, surface, options)
-        if precision == reference:
+        part, reference = self._part(own, surface), own.at(reference)
+        if own == reference:
             return part
-        joined = self._part(reference, scheme, surface, options).join(part)
-        return replace(joined, provenance=part.provenance)
+        return replace(self._part(reference, surface).join(part), provenance=part.provenance)
 
-    def _part(self, precision, scheme, surface, options):
-        """The Audit of one precision."""
-        if integer_bits(precision) is None:
-            # Floating point has no grid to choose: the reference is the same beside every scheme.
-            scheme = "banner"
-        key = (precision, scheme, surface, tuple(sorted(options.items())))
-        if key not in self._made:
-            part = audit_model(self.model, self.data, [precision], scheme, **options)
+    def _part(self, quantizer, surface):
+        """The Audit of one quantizer."""
+        if (quantizer, surface) not in self._made:
+            part = audit_model(self.model, self.data, [quantizer])
             if surface:
-                quantized = quantize_model(self.model, precision, scheme, **options)
                 curvature = measure_surface(
-                    quantized,
+                    quantize_model(self.model, quantizer),
                     self.data.test,
-                    precision,
+                    quantizer.name,
                     images=self.curvature_images,
                     hessian=surface == "hessian",
                 )
                 part = replace(part, curvature=curvature)
-            self._made[key] = part
-        return self._made[key]
+            self._made[quantizer, surface] = part
+        return self._made[quantizer, surface]

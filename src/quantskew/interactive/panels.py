@@ -8,7 +8,7 @@ import pandas as pd
 
 from quantskew.figures.style import compare, number
 from quantskew.interactive.pictures import beside, fit_frame, png, share_frame, shown
-from quantskew.quantization.quantizer import integer_bits
+from quantskew.quantization.quantizer import Quantizer, integer_bits
 
 _PAGE = 7.4
 
@@ -87,7 +87,8 @@ class Panels:
     def _audit(self, title, precision, scheme=None):
         own = self.audits[title]
         if self._is_live(title) and (scheme or precision not in own.precisions):
-            return self.model.audit(precision, scheme or self.scheme, self.view.surface, own.precisions[0])
+            (chosen,) = Quantizer.each([precision], scheme=scheme or self.scheme)
+            return self.model.audit(chosen, self.view.surface, own.precisions[0]).plain()
         if precision not in own.precisions:
             return None
         return own.select(dict.fromkeys((own.precisions[0], precision)))

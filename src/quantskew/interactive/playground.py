@@ -9,7 +9,7 @@ from quantskew.interactive.chain import by_group, chain, chain_figure, in_words
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.pictures import control, fit_frame, png, shown
 from quantskew.interactive.widgets import buttons, first_shown, forms, press, refresh
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, SCHEMES
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, SCHEMES, Quantizer
 
 # What each button means to `quantskew.quantization.ptq.quantize_model`; the first ones are the paper's.
 _OPTIONS = {
@@ -118,7 +118,8 @@ class Playground:
         options = {}
         for name, value in choice.items():
             options |= _OPTIONS[name][value]
-        return self._models[experiment].audit(precision, reference=self.precisions[0], **options)
+        (chosen,) = Quantizer.each([precision], **options)
+        return self._models[experiment].audit(chosen, reference=self.precisions[0]).plain()
 
     def _canvas(self, experiment):
         if experiment not in self._canvases:

@@ -58,7 +58,7 @@ def _ends(audit):
 def _accuracies(audit):
     whole = {"overall accuracy": fairness.overall_accuracy(audit), "FVO": fairness.fvo(audit)}
     rows = [table.assign(group=name) for name, table in whole.items()]
-    return pd.concat([*rows, fairness.group_accuracy(audit)], ignore_index=True)
+    return pd.concat([*rows, forward.group_accuracy(audit)], ignore_index=True)
 
 
 def _weights(audit):
@@ -78,7 +78,12 @@ def _itself(*names):
     return lambda audit: {name: name for name in names}
 
 
-ACCURACY = View("Accuracy of each group", (rows.accuracy,), _accuracies, _itself("overall accuracy", "FVO"))
+ACCURACY = View(
+    "Accuracy of each group",
+    (rows.of(forward.group_accuracy),),
+    _accuracies,
+    _itself("overall accuracy", "FVO"),
+)
 WEIGHTS = View(
     "Distribution of the weights",
     (rows.weight_distribution,),
@@ -88,19 +93,23 @@ WEIGHTS = View(
 )
 LOGITS = View(
     "Cosine distance and variance of the logits",
-    (rows.cosine_distance, rows.logit_variance),
+    (rows.of(forward.cosine_distance), rows.of(forward.logit_variance)),
     cosine_distance,
     _ends,
     digits=1,
     scientific=True,
     height=2.4,
 )
-BOUNDARY = View("Distance to the decision boundary", (rows.dtdb,), forward.dtdb, _ends, height=3.4)
-LOSS = View("Loss of each group", (rows.loss,), forward.group_loss, _ends)
-GRADIENTS = View("Gradient norm of each group", (rows.gradient_norm,), _norms, _ends, surface="gradients")
+BOUNDARY = View(
+    "Distance to the decision boundary", (rows.dtdb_distribution,), forward.dtdb, _ends, height=3.4
+)
+LOSS = View("Loss of each group", (rows.of(forward.group_loss),), forward.group_loss, _ends)
+GRADIENTS = View(
+    "Gradient norm of each group", (rows.of(surface.gradient_norm),), _norms, _ends, surface="gradients"
+)
 HESSIAN = View(
     "Largest Hessian eigenvalue of each group",
-    (rows.lambda_max,),
+    (rows.of(surface.lambda_max),),
     surface.lambda_max,
     _ends,
     digits=1,

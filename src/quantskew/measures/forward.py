@@ -1,32 +1,39 @@
-"""The effect on logits (section 4.2 of the paper): distances from the reference, and variance.
+"""The forward pass (sections 3.1, 4.2 and 4.3 of the paper) in the order of the chain.
 
-Every function takes an Audit and gives a table with one row a group and precision.
+Each function is an equation: it gives one number a sample, ndarray of float64 and shape (P, N), and as a
+`quantskew.measures.measure.Measure` the table of each group.
 """
 
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, softmax
 
-from quantskew.measures.measure import group_change_table, group_table
+from quantskew.measures.measure import per_sample
 
 
-def cosine_distance_of_samples(audit):
-    """Cosine distance of each sample's logits from the reference's, Eq. 7.
+@per_sample(
+    "cosine distance",
+    "average cosine distance",
+    equation="Eq. 8",
+    figure="Fig. 5a",
+    digits=1,
+    scientific=True,
+    log=True,
+    from_reference=True,
+    chain=True,
+)
+def cosine_distance(audit):
+    """Cosine distance of each sample's logits from the reference's, Eq. 7; its mean over a group is Eq. 8.
 
-    CD(A, B) = 1 - A . B / (|A| |B|), from 0 (same direction) over 1 (orthogonal) to 2 (opposite).
-
-    Returns
-    -------
-    ndarray of float64, shape (P, N)
-        NaN where either vector is null: a null vector has no direction.
+    CD(A, B) = 1 - A . B / (|A| |B|), from 0 (same direction) over 1 (orthogonal) to 2 (opposite).  It is NaN
+    where either vector is null, which has no direction: such samples are counted in ``undefined``.
     """
     logits = audit.logits.astype(np.float64)
     norms = np.linalg.norm(logits, axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         directions = logits / norms[:, :, None]
         # From the difference of directions: 1 - cos would lose every digit where the angle is small.
-        distances = 0.5 * np.square(directions - directions[:1]).sum(axis=2)
-    return distances
+        return 0.5 * np.square(directions - directions[:1]).sum(axis=2)
 
 
 def null_logits(audit):
@@ -34,62 +41,34 @@ def null_logits(audit):
     return ~audit.logits.any(axis=2)
 
 
-def cosine_distance(audit):
-    """Average cosine distance of each group, Eq. 8.
-
-    Samples with null logits, at either precision, are left out and shown in ``undefined``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
-    """
-    return group_table(audit, cosine_distance_of_samples(audit))
-
-
-def l1_distance_of_samples(audit):
-    """L1 distance of each sample's logits from the reference's, ndarray of float64, shape (P, N)."""
+@per_sample("L1 distance", "mean L1 distance", figure="Fig. 5b", log=True, from_reference=True)
+def l1_distance(audit):
+    """L1 distance of each sample's logits from the reference's (Fig. 5b)."""
     return np.abs(_difference(audit)).sum(axis=2)
 
 
-def l1_distance(audit):
-    """Mean L1 distance of each group's logits from the reference's, as `cosine_distance` (Fig. 5b)."""
-    return group_table(audit, l1_distance_of_samples(audit))
-
-
-def l2_distance_of_samples(audit):
-    """L2 distance of each sample's logits from the reference's, ndarray of float64, shape (P, N)."""
-    return np.linalg.norm(_difference(audit), axis=2)
-
-
+@per_sample("L2 distance", "mean L2 distance", figure="Fig. 5c", log=True, from_reference=True)
 def l2_distance(audit):
-    """Mean L2 distance of each group's logits from the reference's, as `cosine_distance` (Fig. 5c)."""
-    return group_table(audit, l2_distance_of_samples(audit))
+    """L2 distance of each sample's logits from the reference's (Fig. 5c)."""
+    return np.linalg.norm(_difference(audit), axis=2)
 
 
 def _difference(audit):
     return audit.logits.astype(np.float64) - audit.logits[:1]
 
 
-def logit_variance_of_samples(audit):
-    """Variance over the C logits of each sample (divided by C), ndarray of float64, shape (P, N)."""
-    return audit.logits.astype(np.float64).var(axis=2)
-
-
+@per_sample(
+    "variance of logits",
+    "mean variance of the logits",
+    equation="Eq. 9",
+    figure="Fig. 5d",
+    digits=1,
+    log=True,
+    chain=True,
+)
 def logit_variance(audit):
-    """Mean variance of the logits of each group, Eq. 9.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
-    """
-    return group_table(audit, logit_variance_of_samples(audit))
-
-
-def logit_variance_change(audit):
-    """Change of `logit_variance` from the reference precision, paired image by image."""
-    return group_change_table(audit, logit_variance_of_samples(audit))
+    """Variance over the C logits of each sample (divided by C), Eq. 9."""
+    return audit.logits.astype(np.float64).var(axis=2)
 
 
 def probabilities(audit):
@@ -97,64 +76,27 @@ def probabilities(audit):
     return softmax(audit.logits.astype(np.float64), axis=2)
 
 
-def softmax_variance_of_samples(audit):
-    """Variance over the C probabilities of each sample (divided by C), ndarray, shape (P, N)."""
+@per_sample(
+    "variance of probabilities", "variance of the probabilities", figure="Fig. 6a", digits=3, chain=True
+)
+def softmax_variance(audit):
+    """Variance over the C probabilities of each sample (divided by C) (Fig. 6a)."""
     return probabilities(audit).var(axis=2)
 
 
-def softmax_variance(audit):
-    """Mean variance of the probabilities of each group (Fig. 6a).
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
-    """
-    return group_table(audit, softmax_variance_of_samples(audit))
-
-
-def softmax_variance_change(audit):
-    """Change of `softmax_variance` from the reference precision, paired image by image."""
-    return group_change_table(audit, softmax_variance_of_samples(audit))
-
-
-def dtdb_of_samples(audit):
-    """Distance to the decision boundary: the probability of the sample's own class.
+@per_sample("DTDB", "distance to the boundary", figure="Fig. 6b", limits=(0, 1), chain=True)
+def dtdb(audit):
+    """Distance to the decision boundary: the probability of the sample's own class, 0 to 1.
 
     The paper views the softmax probability that a sample of group g obtains as its distance to the decision
-    boundary.  Above one half a sample is certainly classified right; at 1 / C the model knows nothing.
-
-    Returns
-    -------
-    ndarray of float64, shape (P, N), 0 to 1
+    boundary.  Above one half a sample is certainly classified right; at 1 / C the model knows nothing.  A
+    negative change is a left shift.
     """
-    samples = np.arange(len(audit.labels))
-    return probabilities(audit)[:, samples, audit.labels]
-
-
-def dtdb(audit):
-    """Mean distance to the decision boundary of each group.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
-    """
-    return group_table(audit, dtdb_of_samples(audit))
-
-
-def dtdb_change(audit):
-    """Change of `dtdb` from the reference precision, paired image by image: negative is a left shift."""
-    return group_change_table(audit, dtdb_of_samples(audit))
+    return probabilities(audit)[:, np.arange(len(audit.labels)), audit.labels]
 
 
 def dtdb_histogram(audit, bins=20):
     """Distribution of the distance to the decision boundary in each group (Fig. 6b).
-
-    Parameters
-    ----------
-    audit : Audit
-    bins : int
 
     Returns
     -------
@@ -162,9 +104,7 @@ def dtdb_histogram(audit, bins=20):
         Columns ``group``, ``precision``, ``left``, ``right`` (bin edges), ``value`` (share of the group's
         samples, NaN for an empty group) and ``count`` (samples in the group).
     """
-    distances = dtdb_of_samples(audit)
-    edges = np.linspace(0, 1, bins + 1)
-    tables = []
+    distances, edges, tables = dtdb.of_samples(audit), np.linspace(0, 1, bins + 1), []
     for row, precision in enumerate(audit.precisions):
         for group, name in enumerate(audit.group_names):
             own = distances[row, audit.groups == group]
@@ -174,44 +114,28 @@ def dtdb_histogram(audit, bins=20):
     return pd.concat(tables, ignore_index=True)
 
 
-def top_probability_of_samples(audit):
-    """Largest probability of each sample, ndarray of float64, shape (P, N)."""
+@per_sample("top probability", "avg. prediction prob.", equation="Eq. 11", limits=(0, 1))
+def top_probability(audit):
+    """Largest probability of each sample; its mean is the average prediction probability, Eq. 11."""
     return probabilities(audit).max(axis=2)
 
 
-def top_probability(audit):
-    """Average prediction probability of each group, Eq. 11: the mean of the largest probability.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
-    """
-    return group_table(audit, top_probability_of_samples(audit))
-
-
-def loss_of_samples(audit):
-    """Cross-entropy of each sample, -log p_y, in nats: the summand of Eq. 1.
-
-    Returns
-    -------
-    ndarray of float64, shape (P, N)
-    """
+@per_sample("loss", "cross-entropy (nats)", equation="Eq. 1", figure="Fig. 7", log=True, chain=True)
+def group_loss(audit):
+    """Cross-entropy of each sample, -log p_y, in nats; its mean over a group is the risk of Eq. 1."""
     logs = log_softmax(audit.logits.astype(np.float64), axis=2)
     return -logs[:, np.arange(len(audit.labels)), audit.labels]
 
 
-def group_loss(audit):
-    """Mean cross-entropy of each group: the risk of Eq. 1 over the group's samples (Fig. 7).
+@per_sample("accuracy", "accuracy", figure="Fig. 1", limits=(0, 1), share=True, chain=True)
+def group_accuracy(audit):
+    """Whether each sample is classified right (0 or 1); its mean over a group is Acc(theta, D_g) in Eq. 2.
 
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.measure.group_table`.
+    Examples
+    --------
+    >>> from quantskew.audits.audit import Audit
+    >>> audit = Audit.from_logits({"fp32": [[1.0, 0.0], [1.0, 0.0]]}, labels=[0, 1], groups=[0, 1])
+    >>> group_accuracy(audit)[["group", "value"]].to_dict("list")
+    {'group': ['group 0', 'group 1'], 'value': [1.0, 0.0]}
     """
-    return group_table(audit, loss_of_samples(audit))
-
-
-def group_loss_change(audit):
-    """Change of `group_loss` from the reference precision, paired image by image."""
-    return group_change_table(audit, loss_of_samples(audit))
+    return (audit.predictions == audit.labels).astype(np.float64)

@@ -1,66 +1,296 @@
-"""Tidy tables of group measures: one row a group and precision, with value, interval and count."""
+"""The Measure: a value that carries all that a table, a figure, a file or a panel of it needs.
+
+It is made by a decorator on the function that is the equation, and enters `MEASURES` or `MODEL_MEASURES` in
+the order of definition: what is written, drawn or swept goes through these, and names no measure.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from quantskew.groups import group_means
-from quantskew.measures.intervals import bootstrap_group_means, percentile_interval
+from quantskew.measures.intervals import bootstrap_group_means, percentile_interval, wilson
 
 OVERALL = "all"
+MEASURES, MODEL_MEASURES = {}, {}
 
 
-def group_table(audit, samples):
-    """Group means of a per-sample measure, with bootstrap intervals.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Described:
+    """What tables, figures and pages say of a measure.
 
-    Parameters
+    Attributes
     ----------
-    audit : Audit
-    samples : ndarray of float, shape (P, N)
-        NaN where the measure is not defined for a sample; such samples are left out and counted.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``value``, ``low``, ``high`` (95 % interval; NaN for groups of
-        fewer than two samples), ``count`` (samples in the mean) and ``undefined`` (samples left out).
+    function : callable
+        Its name and docstring are the measure's.
+    title, label : str
+        For a panel or column, and for an axis, with the unit.
+    equation, figure : str
+        Of the paper.
+    digits, scientific
+        How its numbers are written, see `quantskew.figures.style.number`.
+    log : bool
+        Whether its axis is logarithmic.
+    limits : tuple of float, optional
+        Smallest and largest possible value, where the axis shows both.
+    from_reference : bool
+        Whether it is a distance from the reference, which then has none, and is its own change.
+    chain : bool
+        Whether it has a panel in the chain, and rows in the table of a sweep.
+    applies : callable
+        Audit -> whether the measure can be taken of it.
     """
-    num_groups = len(audit.group_names)
-    defined = ~np.isnan(samples)
-    membership = np.eye(num_groups, dtype=np.int64)[audit.groups]
-    count = defined @ membership
-    low, high = percentile_interval(bootstrap_group_means(samples, audit.groups, num_groups))
-    few = count < 2
-    return long_table(
-        audit,
-        value=group_means(samples, audit.groups, num_groups),
-        low=np.where(few, np.nan, low),
-        high=np.where(few, np.nan, high),
-        count=count,
-        undefined=~defined @ membership,
+
+    function: Callable
+    title: str
+    label: str
+    equation: str = ""
+    figure: str = ""
+    digits: int = 2
+    scientific: bool = False
+    log: bool = False
+    limits: tuple | None = None
+    from_reference: bool = False
+    chain: bool = False
+    applies: Callable = lambda audit: True
+
+    def __post_init__(self):
+        # So that help, doctests and error messages see the function.
+        names = ("__module__", "__name__", "__qualname__", "__doc__")
+        vars(self).update({name: getattr(self.function, name) for name in names}, __wrapped__=self.function)
+        vars(self)["__signature__"] = inspect.signature(self.__call__)
+
+    @property
+    def name(self):
+        """The function's name, which its CSV and PNG have too."""
+        return self.function.__name__
+
+    @property
+    def key(self):
+        """What the measure is called in the table of a sweep, whose rows say what they are of."""
+        return self.name.removeprefix("group_").removeprefix("overall_")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measure(_Described):
+    """A measure of each group: called with an Audit it gives a table, a row a group and precision.
+
+    The table's columns are ``group``, ``precision``, ``value``, ``low`` and ``high`` (95 % interval; NaN for
+    groups of fewer than two samples), ``count`` (samples in the mean) and ``undefined`` (samples left out).
+
+    Attributes
+    ----------
+    of_samples : callable or None
+        Audit -> ndarray of float64, shape (P, N), NaN where a sample has no value; None where the function
+        gives the table itself.
+    share : bool
+        Whether a sample's value is 0 or 1; the interval is then Wilson's, and no sample is left out.
+    pooled : bool
+        Whether all samples are one group.
+    """
+
+    of_samples: Callable | None = None
+    share: bool = False
+    pooled: bool = False
+
+    def __call__(self, audit):
+        """The table of an Audit."""
+        if self.of_samples is None:
+            return self.function(audit)
+        return group_table(pooled(audit) if self.pooled else audit, self.of_samples(audit), self.share)
+
+    def change(self, audit):
+        """Change from the reference precision, paired image by image; the reference has no row.
+
+        Only samples that are defined at both precisions count.  What is not measured per sample has no
+        interval.
+        """
+        if self.of_samples is None:
+            value = self(audit).pivot(index="precision", columns="group", values="value")
+            value = value.loc[list(audit.precisions), list(audit.group_names)].to_numpy()
+            unknown = np.full(value.shape, np.nan)
+            return _changes(audit, long_table(audit, value=value - value[0], low=unknown, high=unknown))
+        samples = self.of_samples(audit)
+        return _changes(audit, group_table(pooled(audit) if self.pooled else audit, samples - samples[:1]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModelMeasure(_Described):
+    """A number of the whole model out of the means of its groups, such as the largest gap between them.
+
+    Called with an Audit it gives a table of ``precision``, ``value``, ``low``, ``high`` (95 % interval of a
+    bootstrap, stratified as the means are) and ``count`` (groups present).
+
+    Attributes
+    ----------
+    function : callable
+        (Audit, means of the strata (..., R, S)) -> ndarray of float, shape (..., P).
+    samples : callable
+        Audit -> ndarray of float64, shape (R, N).
+    by_class : bool
+        Whether the strata are the classes of each group, rather than the groups.
+    facts : callable
+        Audit -> dict of further columns.
+    """
+
+    samples: Callable
+    by_class: bool = False
+    facts: Callable = lambda audit: {}
+
+    def __call__(self, audit):
+        """The table of an Audit."""
+        return self._table(audit, *self._measured(audit))
+
+    def change(self, audit):
+        """Change from the reference precision: both are computed on the same resampled images."""
+        value, resampled = self._measured(audit)
+        return _changes(audit, self._table(audit, value - value[0], resampled - resampled[:, :1]))
+
+    def of_chance(self, audit, draws=500, seed=0):
+        """The control: groups shuffled among the samples (of a class), so that no group is served otherwise.
+
+        ``value`` is the mean over the shuffles, ``low`` and ``high`` their middle 95 %.
+        """
+        samples = self.samples(audit)
+        shuffled = [
+            self.function(audit, group_means(samples, *self._strata(audit, groups)))
+            for groups in self._shuffled(audit, draws, seed)
+        ]
+        return self._table(audit, np.mean(shuffled, axis=0), np.stack(shuffled))
+
+    def _measured(self, audit):
+        """The value at each precision, and on resampled images."""
+        of = self.samples(audit), *self._strata(audit, audit.groups)
+        return self.function(audit, group_means(*of)), self.function(audit, bootstrap_group_means(*of))
+
+    def _strata(self, audit, groups):
+        return cells(audit, groups) if self.by_class else (groups, len(audit.group_names))
+
+    def _shuffled(self, audit, draws, seed):
+        rng, groups = np.random.default_rng(seed), audit.groups.copy()
+        classes = [np.flatnonzero(audit.labels == label) for label in range(len(audit.class_names))]
+        for _ in range(draws):
+            if self.by_class:
+                for own in classes:
+                    groups[own] = rng.permutation(groups[own])
+            else:
+                groups = rng.permutation(audit.groups)
+            yield groups
+
+    def _table(self, audit, value, resampled):
+        low, high = percentile_interval(resampled)
+        counts = {"count": int((audit.group_counts > 0).sum()), **self.facts(audit)}
+        columns = {"precision": audit.precisions, "value": value, "low": low, "high": high, **counts}
+        return pd.DataFrame(columns)
+
+
+def per_sample(title, label, **described):
+    """Make a `Measure` of a function Audit -> ndarray of float64, shape (P, N)."""
+    return lambda function: _registered(
+        Measure(function=function, of_samples=function, title=title, label=label, **described)
     )
 
 
-def group_change_table(audit, samples):
-    """Change of each group's mean from the reference precision, with paired bootstrap intervals.
+def per_group(title, label, **described):
+    """Make a `Measure` of a function Audit -> table by group, see `long_table`."""
+    return lambda function: _registered(Measure(function=function, title=title, label=label, **described))
 
-    Only samples that are defined at both precisions count.
 
-    Returns
-    -------
-    pandas.DataFrame
-        As `group_table`, without the reference precision's rows.
-    """
-    table = group_table(audit, samples - samples[:1])
-    return table[table["precision"] != audit.precisions[0]].reset_index(drop=True)
+def of_model(samples, title, label, **described):
+    """Make a `ModelMeasure` of a function of the means of `samples`."""
+    return lambda function: _registered(
+        ModelMeasure(function=function, samples=samples, title=title, label=label, **described)
+    )
+
+
+def _registered(measure):
+    whole = isinstance(measure, ModelMeasure) or measure.pooled
+    (MODEL_MEASURES if whole else MEASURES)[measure.name] = measure
+    return measure
+
+
+def cells(audit, groups=None):
+    """Id of each sample's cell (one group's samples of one class), shape (N,), and the number of cells."""
+    groups, classes = audit.groups if groups is None else groups, len(audit.class_names)
+    return groups * classes + audit.labels, len(audit.group_names) * classes
+
+
+def pooled(audit):
+    """The same Audit with all samples in one group."""
+    total = audit.train_counts.sum(keepdims=True)
+    one = {"groups": np.zeros_like(audit.groups), "group_names": (OVERALL,), "train_counts": total}
+    return replace(audit, **one, curvature=None)
+
+
+def group_table(audit, samples, share=False):
+    """Group means of samples (P, N), NaN left out, with their intervals; see `Measure`."""
+    num_groups = len(audit.group_names)
+    defined, membership = ~np.isnan(samples), np.eye(num_groups, dtype=np.int64)[audit.groups]
+    value, count = group_means(samples, audit.groups, num_groups), defined @ membership
+    if share:
+        low, high = wilson(np.rint(value * count), count)
+        return long_table(audit, value=value, low=low, high=high, count=count)
+    low, high = percentile_interval(bootstrap_group_means(samples, audit.groups, num_groups))
+    low, high = (np.where(count < 2, np.nan, bound) for bound in (low, high))
+    left_out = ~defined @ membership
+    return long_table(audit, value=value, low=low, high=high, count=count, undefined=left_out)
 
 
 def long_table(audit, **columns):
     """A row for each group and precision out of arrays of shape (P, G)."""
     precisions, groups = len(audit.precisions), len(audit.group_names)
-    return pd.DataFrame(
-        {
-            "group": list(audit.group_names) * precisions,
-            "precision": np.repeat(audit.precisions, groups),
-            **{name: np.asarray(values).ravel() for name, values in columns.items()},
-        }
-    )
+    names = {
+        "group": list(audit.group_names) * precisions,
+        "precision": np.repeat(audit.precisions, groups),
+    }
+    return pd.DataFrame(names | {name: np.asarray(values).ravel() for name, values in columns.items()})
+
+
+def _changes(audit, table):
+    """A table without the rows of the reference."""
+    return table[table["precision"] != audit.precisions[0]].reset_index(drop=True)
+
+
+def audit_rows(audit):
+    """The measures of the chain, of each group and over all.
+
+    Parameters
+    ----------
+    audit : Audit
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``precision``, ``group`` (``all`` for what is measured over all groups), ``trained_on``
+        (training images of the group), ``measure`` (its key), ``value``, ``low`` and ``high`` (95 % interval)
+        and ``count`` (test samples; of FVO groups).
+
+    Examples
+    --------
+    >>> from quantskew.audits.audit import Audit
+    >>> audit = Audit.from_logits({"fp32": [[1.0, 0.0], [1.0, 0.0]]}, labels=[0, 1], groups=["a", "b"])
+    >>> rows = audit_rows(audit)
+    >>> rows[rows["measure"] == "accuracy"][["group", "value"]].to_dict("list")
+    {'group': ['a', 'b', 'all'], 'value': [1.0, 0.0, 0.5]}
+    """
+    counts = dict(zip(audit.group_names, audit.train_counts.tolist(), strict=True))
+    counts[OVERALL] = sum(counts.values())
+    parts = [
+        measure(audit).assign(measure=measure.key, **whole)
+        for registry, whole in ((MEASURES, {}), (MODEL_MEASURES, {"group": OVERALL}))
+        for measure in registry.values()
+        if measure.chain and measure.applies(audit)
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["trained_on"] = rows["group"].map(counts)
+    return rows[["precision", "group", "trained_on", "measure", "value", "low", "high", "count"]]
+
+
+def audited(audit):
+    """What an Audit is of in a few words, such as ``digits seed 1 mpqat``: experiment, seed and method."""
+    experiment = audit.provenance["experiment"]
+    method = audit.provenance.get("method", {}).get("key")
+    return " ".join(filter(None, [experiment["name"], f"seed {experiment['recipe']['seed']}", method]))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from quantskew.groups import group_means, largest_gap
-from quantskew.measures.fairness import correct_of_samples
+from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import DRAWS, bootstrap_group_means, percentile_interval
 
 
@@ -59,7 +59,7 @@ def group_accuracies(audits, precision, draws=DRAWS):
     """
     values, resampled = [], []
     for audit in audits:
-        correct = correct_of_samples(audit)[[audit.index(precision)]]
+        correct = group_accuracy.of_samples(audit)[[audit.index(precision)]]
         values.append(group_means(correct, audit.groups, len(audit.group_names))[0])
         own = bootstrap_group_means(correct, audit.groups, len(audit.group_names), draws)
         resampled.append(own[:, 0])

@@ -1,20 +1,20 @@
-"""The backward pass of an Audit (sections 4.4 and 4.5 of the paper): gradient norms and the Hessian.
-
-Every function takes an Audit whose curvature was measured and gives a table with one row a group and
-precision.
-"""
+"""The backward pass of an Audit (sections 4.4 and 4.5 of the paper): gradient norms and the Hessian."""
 
 import numpy as np
 import pandas as pd
 
-from quantskew.derivatives.gradients import excess_loss_bound
 from quantskew.groups import group_means
-from quantskew.measures.forward import loss_of_samples
-from quantskew.measures.measure import long_table
+from quantskew.measures.forward import group_loss
+from quantskew.measures.measure import long_table, per_group
+
+
+def measured(audit):
+    """Whether the loss of this Audit was differentiated."""
+    return audit.curvature is not None
 
 
 def _curvature(audit):
-    if audit.curvature is None:
+    if not measured(audit):
         raise ValueError(
             "this Audit has no gradients or Hessians: audit the model with curvature=True "
             "(quantskew audit --curvature)"
@@ -22,51 +22,40 @@ def _curvature(audit):
     return audit.curvature
 
 
+def _table(audit, values, error, images, **columns):
+    counts = np.broadcast_to(images, values.shape)
+    return long_table(audit, value=values, low=values - error, high=values + error, count=counts, **columns)
+
+
+@per_group("gradient norm", "gradient norm", equation="Eq. 10", figure="Fig. 8", log=True, applies=measured)
 def gradient_norm(audit):
-    """Norm of the gradient of each group's loss, Eq. 10, over all of its test images.
+    """Norm of the gradient of each group's loss, Eq. 10, over all of its test images (``count``).
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``value``, ``low``, ``high`` (NaN: the norm is exact for these
-        images, and how it varies with them was not measured) and ``count`` (images).
+    ``low`` and ``high`` are NaN: the norm is exact for these images, and how it varies was not measured.
     """
-    values = _curvature(audit).gradient_norms
-    unknown = np.full(values.shape, np.nan)
-    counts = np.broadcast_to(audit.group_counts, values.shape)
-    return long_table(audit, value=values, low=unknown, high=unknown, count=counts)
+    return _table(audit, _curvature(audit).gradient_norms, np.nan, audit.group_counts)
 
 
+@per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, applies=measured)
 def lambda_max(audit):
     """Largest eigenvalue of the Hessian of each group's loss.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``value``, ``low``, ``high`` (the value less and plus its residual:
-        an eigenvalue lies between them), ``count`` (images) and ``matvecs`` (Hessian-vector products).
+    ``low`` and ``high`` are the value less and plus its residual: an eigenvalue lies between them.  ``count``
+    is images, ``matvecs`` Hessian-vector products.
     """
-    curvature = _curvature(audit)
-    values, error = curvature.lambda_max, curvature.residuals * np.abs(curvature.lambda_max)
-    counts = np.broadcast_to(curvature.images, values.shape)
-    return long_table(
-        audit, value=values, low=values - error, high=values + error, count=counts, matvecs=curvature.matvecs
-    )
+    own = _curvature(audit)
+    error = own.residuals * np.abs(own.lambda_max)
+    return _table(audit, own.lambda_max, error, own.images, matvecs=own.matvecs)
 
 
+@per_group("trace", "trace of the Hessian", digits=1, applies=measured)
 def trace(audit):
-    """Trace of the Hessian of each group's loss, Hutchinson's estimate.
+    """Trace of the Hessian of each group's loss, Hutchinson's estimate from ``count`` images.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``value``, ``low``, ``high`` (1.96 standard errors of the estimate
-        on either side) and ``count`` (images).
+    ``low`` and ``high`` are 1.96 standard errors of the estimate on either side.
     """
-    curvature = _curvature(audit)
-    values, error = curvature.traces, 1.96 * curvature.trace_errors
-    counts = np.broadcast_to(curvature.images, values.shape)
-    return long_table(audit, value=values, low=values - error, high=values + error, count=counts)
+    own = _curvature(audit)
+    return _table(audit, own.traces, 1.96 * own.trace_errors, own.images)
 
 
 def excess_loss(audit):
@@ -76,20 +65,55 @@ def excess_loss(audit):
     -------
     pandas.DataFrame
         Columns ``group``, ``precision``, ``value`` (added loss in nats), ``bound``
-        (see `quantskew.derivatives.gradients.excess_loss_bound`) and ``share`` (the one over the other).
+        (see `excess_loss_bound`) and ``share`` (the one over the other).
     """
-    curvature = _curvature(audit)
-    loss = group_means(loss_of_samples(audit), audit.groups, len(audit.group_names))
-    bound = np.stack(
-        [
-            excess_loss_bound(curvature.gradient_norms[0], curvature.lambda_max[0], change)
-            for change in curvature.change_norms
-        ]
-    )
+    own = _curvature(audit)
+    loss = group_means(group_loss.of_samples(audit), audit.groups, len(audit.group_names))
+    norms, curvatures = own.gradient_norms[0], own.lambda_max[0]
+    bound = np.stack([excess_loss_bound(norms, curvatures, change) for change in own.change_norms])
     added = loss - loss[0]
     share = np.divide(added, bound, out=np.full(added.shape, np.nan), where=bound > 0)
     table = long_table(audit, value=added, bound=bound, share=share)
     return table[table["precision"] != audit.precisions[0]].reset_index(drop=True)
+
+
+def excess_loss_bound(gradient_norm, lambda_max, change_norm):
+    """Bound on what a change d of the weights adds to a group's loss, to second order.
+
+    R(a) <= ||g_a|| ||d|| + 1/2 lambda_max(H_a) ||d||^2 + O(||d||^3) (Tran et al., 2022, for pruning; the
+    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized less the original
+    weights.  The last term is left out, so that the excess loss of a large change can exceed the bound.
+
+    Parameters
+    ----------
+    gradient_norm, lambda_max : array_like of float, shape (G,)
+        ||g_a|| and lambda_max(H_a) of the original model; where lambda_max is negative, so is the quadratic
+        term.
+    change_norm : float or array_like of shape (G,)
+        ||d||, the l2 norm over the parameters that gradient and Hessian are taken with respect to.
+
+    Returns
+    -------
+    ndarray of float64, shape (G,)
+        In nats; NaN where a group has no images.
+
+    Raises
+    ------
+    ValueError
+        If a norm is negative.
+
+    Examples
+    --------
+    >>> excess_loss_bound([0.5, 1.0], [8.0, 2.0], change_norm=0.5)
+    array([1.25, 0.75])
+    """
+    gradient_norm, lambda_max, change_norm = (
+        np.asarray(value, dtype=np.float64) for value in (gradient_norm, lambda_max, change_norm)
+    )
+    for norm, what in ((gradient_norm, "gradient_norm"), (change_norm, "change_norm")):
+        if (norm < 0).any():
+            raise ValueError(f"{what} is a norm and cannot be negative; got {norm.min()}")
+    return gradient_norm * change_norm + 0.5 * lambda_max * change_norm**2
 
 
 def loss_profile(audit):
@@ -102,12 +126,11 @@ def loss_profile(audit):
         "quantization" is the quantized weights), ``distance`` (l2 norm from the original weights, with the
         step's sign) and ``value`` (mean cross-entropy in nats).
     """
-    curvature = _curvature(audit)
-    rows = []
-    for position, group in enumerate(curvature.profile_groups):
+    own, rows = _curvature(audit), []
+    for position, group in enumerate(own.profile_groups):
         for index, direction in enumerate(("top eigenvector", "quantization")):
-            distance = curvature.profile_steps * curvature.profile_lengths[index]
-            losses = curvature.profile_losses[position, index]
-            columns = {"step": curvature.profile_steps, "distance": distance, "value": losses}
+            distance = own.profile_steps * own.profile_lengths[index]
+            columns = {"step": own.profile_steps, "distance": distance}
+            columns["value"] = own.profile_losses[position, index]
             rows.append(pd.DataFrame({"group": audit.group_names[group], "direction": direction, **columns}))
     return pd.concat(rows, ignore_index=True)

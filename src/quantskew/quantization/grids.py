@@ -1,32 +1,19 @@
-"""Uniform quantizers of a weight tensor: precisions, schemes, and the verbs that apply them.
-
-A precision is a name: ``fp32``, ``fp16`` or ``int1`` to ``int16``.  A scheme chooses the grid of an integer
-precision:
-
-``banner``
-    Asymmetric min-max as in Banner et al. (2019), the paper's quantizer (reference code
-    submission2019/cnn-quantization, ``float2gemmlowp``).
-``symmetric``
-    Signed grid that reaches the largest absolute weight.
-``mse``
-    Signed grid whose scale has the least squared error among 100 candidates, as in Nagel et al. (2022).
+"""The grids of integers that a weight tensor is put on, and the verbs that do it.
 
 ``choose_qparams`` picks the grid, ``quantize`` gives integer codes, ``dequantize`` turns them back into
-floating point and ``fake_quantize`` does both.
+floating point and ``fake_quantize`` does both.  A scheme is a function here and its name in ``SCHEMES`` of
+`quantskew.quantization.quantizer`, which stays free of torch: who adds one touches these two files.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from quantskew.quantization.quantizer import (
-    INTEGER_PRECISIONS,
-    SCHEMES,
-    integer_bits,
-)
+from quantskew.quantization.quantizer import INTEGER_PRECISIONS, SCHEMES, Quantizer
 
 _MSE_CANDIDATES = 100
+_SCHEMES = {}
 
 
 @dataclass(frozen=True)
@@ -90,7 +77,15 @@ def _round_(values, half_away):
     return values.add_(float(below_half)).floor_()
 
 
-def _banner(weight, bits, channel_axis):
+def _scheme(choose):
+    """Register a scheme by its function's name: weight, bits, axis of the channels or None -> `QParams`."""
+    _SCHEMES[choose.__name__] = choose
+    return choose
+
+
+@_scheme
+def banner(weight, bits, channel_axis):
+    """Asymmetric min-max of Banner et al. (2019), ``float2gemmlowp`` of submission2019/cnn-quantization."""
     low, high = _range(weight, channel_axis)
     steps = 2**bits - 1
     flat = low == high
@@ -110,14 +105,8 @@ def _banner(weight, bits, channel_axis):
 
 
 def _signed(scale, bits):
-    return QParams(
-        _positive(scale),
-        torch.zeros_like(scale),
-        None,
-        -(2 ** (bits - 1)),
-        2 ** (bits - 1) - 1,
-        half_away=False,
-    )
+    half = 2 ** (bits - 1)
+    return QParams(_positive(scale), torch.zeros_like(scale), None, -half, half - 1, half_away=False)
 
 
 def _symmetric_scale(weight, bits, channel_axis):
@@ -126,47 +115,50 @@ def _symmetric_scale(weight, bits, channel_axis):
     return torch.maximum(-low, high) / max(2 ** (bits - 1) - 1, 1)
 
 
-def _symmetric(weight, bits, channel_axis):
+@_scheme
+def symmetric(weight, bits, channel_axis):
+    """Signed grid that reaches the largest absolute weight."""
     return _signed(_symmetric_scale(weight, bits, channel_axis), bits)
 
 
-def _mse(weight, bits, channel_axis):
+@_scheme
+def mse(weight, bits, channel_axis):
+    """Signed grid with the step of least squared error of 100, as in Nagel et al. (2022)."""
     widest = _symmetric_scale(weight, bits, channel_axis)
     best_scale, best_error = widest, torch.full_like(widest, math.inf)
     for candidate in range(_MSE_CANDIDATES, 0, -1):
         grid = _signed(widest * (candidate / _MSE_CANDIDATES), bits)
         error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_()
-        if channel_axis is None:
-            error = error.sum()
-        else:
-            error = error.sum(_other_axes(weight, channel_axis), keepdim=True)
+        whole = channel_axis is None
+        error = error.sum() if whole else error.sum(_other_axes(weight, channel_axis), keepdim=True)
         better = error < best_error
         best_scale = torch.where(better, grid.scale, best_scale)
         best_error = torch.where(better, error, best_error)
     return _signed(best_scale, bits)
 
 
-_CHOOSERS = {"banner": _banner, "symmetric": _symmetric, "mse": _mse}
+if tuple(_SCHEMES) != SCHEMES:
+    raise ImportError(
+        f"quantization/grids.py has the schemes {', '.join(_SCHEMES)}, but SCHEMES of "
+        f"quantization/quantizer.py names {', '.join(SCHEMES)}"
+    )
 
 
 @torch.no_grad()
-def choose_qparams(weight, precision, scheme="banner", channel_axis=None):
+def choose_qparams(weight, quantizer, channel_axis=0):
     """Choose the integer grid of a weight tensor.
 
     Parameters
     ----------
     weight : Tensor of float32 or float64, any shape, not empty
-    precision : str
-        ``int1`` to ``int16``.
-    scheme : {"banner", "symmetric", "mse"}
-        ``banner`` is, with b bits, D = (max W - min W) / (2^b - 1) and z = round(-min W / D) where
-        min W < 0 < max W, else the affine form whose code 0 is min W.  ``symmetric`` is
-        D = max |W| / (2^(b-1) - 1) with codes -2^(b-1) .. 2^(b-1) - 1 (at one bit -1 and 0, D = max |W|).
-        ``mse`` is the signed grid with D = i/100 of the symmetric one, for the i in 1..100 of least
-        squared error.
-    channel_axis : int, optional
-        Axis that has a grid of its own per index (0 for the output channels of a torch layer); by default
-        one grid serves the whole tensor.
+    quantizer : Quantizer or str
+        Its precision, scheme and whether it is per channel.  ``banner`` is, with b bits,
+        D = (max W - min W) / (2^b - 1) and z = round(-min W / D) where min W < 0 < max W, else the affine
+        form whose code 0 is min W.  ``symmetric`` is D = max |W| / (2^(b-1) - 1) with codes
+        -2^(b-1) .. 2^(b-1) - 1 (at one bit -1 and 0, D = max |W|).  ``mse`` is the signed grid with
+        D = i/100 of the symmetric one, for the i in 1..100 of least squared error.
+    channel_axis : int
+        Axis of the output channels, which have a grid each where the quantizer is per channel.
 
     Returns
     -------
@@ -175,7 +167,8 @@ def choose_qparams(weight, precision, scheme="banner", channel_axis=None):
     Raises
     ------
     ValueError
-        If the precision or scheme is unknown, the tensor is empty, or a weight is not finite.
+        If the quantizer is unknown or has no integer grid, the tensor is empty, the axis is outside, or a
+        weight is not finite.
 
     Examples
     --------
@@ -183,16 +176,15 @@ def choose_qparams(weight, precision, scheme="banner", channel_axis=None):
     >>> float(grid.scale), float(grid.zero_point)
     (1.0, 1.0)
     """
-    bits = integer_bits(precision)
-    if bits is None:
-        raise ValueError(f"{precision} has no integer grid; choose one of {', '.join(INTEGER_PRECISIONS)}")
-    if scheme not in _CHOOSERS:
-        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+    quantizer = Quantizer.of(quantizer)
+    if quantizer.bits is None:
+        raise ValueError(f"{quantizer} has no integer grid; choose one of {', '.join(INTEGER_PRECISIONS)}")
     if weight.numel() == 0:
         raise ValueError("an empty weight tensor has no range to quantize")
-    if channel_axis is not None and not -weight.ndim <= channel_axis < weight.ndim:
+    if quantizer.per_channel and not -weight.ndim <= channel_axis < weight.ndim:
         raise ValueError(f"channel_axis {channel_axis} is outside a tensor of {weight.ndim} axes")
-    grid = _CHOOSERS[scheme](weight, bits, channel_axis)
+    axis = channel_axis if quantizer.per_channel else None
+    grid = _SCHEMES[quantizer.scheme](weight, quantizer.bits, axis)
     if not bool(torch.isfinite(grid.scale).all()):
         raise ValueError(
             "the weights are not finite (NaN, infinity, or a range beyond the floating-point format); "
@@ -265,19 +257,30 @@ def quantize_dequantize(weight, grid):
     return codes, _dequantize_(values, grid)
 
 
+def on_own_grid(weight, quantizer, channel_axis=0):
+    """Codes, grid and real values of a weight that is not empty, its bias corrected where that is asked."""
+    working = weight if weight.dtype == torch.float64 else weight.float()
+    grid = choose_qparams(working, quantizer, channel_axis)
+    codes, values = quantize_dequantize(working, grid)
+    if quantizer.bias_correction:
+        shift = (working - values).mean(_other_axes(working, channel_axis), keepdim=True)
+        grid = replace(grid, offset=shift if grid.offset is None else grid.offset + shift)
+        values = dequantize(codes, grid)
+    return codes, grid, values.to(weight.dtype)
+
+
 @torch.no_grad()
-def fake_quantize(weight, precision, scheme="banner", channel_axis=None):
+def fake_quantize(weight, quantizer, channel_axis=0):
     """The weight as it is after quantization, in its own floating-point format.
 
     Parameters
     ----------
     weight : Tensor of float, any shape
-    precision : str
-        ``fp32`` returns a copy, ``fp16`` rounds to half precision and back, ``int1`` to ``int16`` quantize
-        and dequantize.
-    scheme : {"banner", "symmetric", "mse"}
-        See `choose_qparams`; ignored by the floating-point precisions.
-    channel_axis : int, optional
+        Of one layer, neither the first nor the last.
+    quantizer : Quantizer or str
+        Weights in ``fp32`` are copied, ``fp16`` rounds to half precision and back, integers are quantized
+        and dequantized.
+    channel_axis : int
         See `choose_qparams`.
 
     Returns
@@ -294,17 +297,12 @@ def fake_quantize(weight, precision, scheme="banner", channel_axis=None):
     >>> fake_quantize(torch.tensor([-1.0, 0.2, 2.0]), "int2")
     tensor([-1.,  0.,  2.])
     """
-    bits = integer_bits(precision)
-    if scheme not in _CHOOSERS:
-        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
-    weight = weight.detach()
-    if weight.numel() == 0 or precision == "fp32":
+    quantizer, weight = Quantizer.of(quantizer), weight.detach()
+    if weight.numel() == 0 or quantizer.precision == "fp32":
         return weight.clone()
-    if bits is None:
+    if quantizer.bits is None:
         rounded = weight.to(torch.float16, copy=True)
         if not bool(torch.isfinite(rounded).all()):
             raise ValueError("a weight is not finite in half precision (the largest is 65504)")
         return rounded.to(weight.dtype)
-    working = weight if weight.dtype == torch.float64 else weight.float()
-    grid = choose_qparams(working, precision, scheme, channel_axis)
-    return _dequantize_(_quantize(working, grid), grid).to(weight.dtype)
+    return on_own_grid(weight, quantizer, channel_axis)[2]

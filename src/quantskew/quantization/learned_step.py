@@ -96,7 +96,7 @@ class LearnedStep(nn.Module):
         bits = trainable_bits(precision)
         if weight.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"weights are trained in float32 or float64; got {weight.dtype}")
-        scale = choose_qparams(weight.detach(), precision, "mse").scale
+        scale = choose_qparams(weight.detach(), f"{precision}:mse").scale
         self.precision = precision
         self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         self.step = nn.Parameter(scale.clone(), requires_grad=learn)

@@ -8,18 +8,11 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from quantskew.quantization.activations import quantize_activations
-from quantskew.quantization.grids import QParams, choose_qparams, dequantize, quantize_dequantize
-from quantskew.quantization.quantizer import SCHEMES, integer_bits
+from quantskew.quantization.grids import QParams, dequantize, on_own_grid
+from quantskew.quantization.quantizer import Quantizer
 
-_WEIGHTED = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 # What these give is fp16 where what they get is.
 _EXACT = (nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Flatten, nn.Dropout)
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -82,65 +75,20 @@ def weight_parameters(model):
     return found
 
 
-def check_options(precisions, scheme, boundary_precision, activation_precision=None):
-    """Refuse names that are not known, with the known ones, before any work is done."""
-    for precision in precisions:
-        integer_bits(precision)
-    if scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
-    if boundary_precision is not None and integer_bits(boundary_precision) is None:
-        raise ValueError(f"boundary_precision must be an integer precision; got {boundary_precision!r}")
-    if quantizes_activations(activation_precision) and integer_bits(activation_precision) is None:
-        raise ValueError(
-            f"activation_precision must be an integer precision or fp32; got {activation_precision!r}"
-        )
-
-
-def quantizes_activations(activation_precision):
-    """Whether activations are quantized at all: None and ``fp32`` leave them as they are."""
-    return activation_precision not in (None, "fp32")
-
-
 @torch.no_grad()
-def quantize_model(
-    model,
-    precision,
-    scheme="banner",
-    per_channel=False,
-    fold_batchnorm=False,
-    boundary_precision=None,
-    bias_correction=False,
-    activation_precision=None,
-    calibration=None,
-):
+def quantize_model(model, quantizer, calibration=None):
     """A copy of a model whose weights are quantized; the model itself is not changed.
 
     The copy computes in floating point with the dequantized weights, as the paper does ("the integer
     weights are scaled to floating points during inference"); biases and batch norm stay as they are.
-    Activations, which the paper leaves alone, are quantized where `activation_precision` asks for it.
+    Activations, which the paper leaves alone, are quantized where the quantizer says so.
 
     Parameters
     ----------
     model : torch.nn.Module
-    precision : str
-        ``fp32`` copies, ``fp16`` computes in half precision (see `HalfPrecision`), ``int1`` to ``int16``
-        quantize the weight of every convolution and linear layer.
-    scheme : {"banner", "symmetric", "mse"}
-        See `quantskew.quantization.grids.choose_qparams`.
-    per_channel : bool
-        One grid per output channel instead of one per layer.
-    fold_batchnorm : bool
-        Whether each batch norm is first merged into the convolution before it.
-    boundary_precision : str, optional
-        An integer precision of the first and the last layer, such as ``int8``, for their activations too
-        where these are quantized; by default they have `precision` and `activation_precision`.  Weights in
-        ``fp32`` and ``fp16`` ignore it.
-    bias_correction : bool
-        Whether each output channel of a dequantized weight is shifted to its mean before quantization
-        (Banner et al. 2019); the shift is part of the grid's offset.
-    activation_precision : str, optional
-        An integer precision of what every convolution and linear layer is fed, see
-        `quantskew.quantization.activations`; with ``fp32`` weights activations alone are quantized.
+    quantizer : Quantizer or str
+        The weight of every convolution and linear layer is quantized, and what it is fed where the
+        quantizer has an activation precision; ``fp32`` copies, ``fp16`` computes in half precision.
     calibration : Tensor of float, shape (B, C, H, W), optional
         Normalised images whose activations give the ranges; needed where activations are quantized.  The
         weights are quantized first, so that the ranges are those of the model that is served.
@@ -155,9 +103,9 @@ def quantize_model(
     Raises
     ------
     ValueError
-        If a name is not known, a weight or an activation is not finite (its layer is named), there is
-        nothing to fold or to quantize, or activations cannot be quantized (without `calibration`, with
-        ``fp16``, in a layer that is never called).
+        If the quantizer is not known, a weight or an activation is not finite (its layer is named), there
+        is nothing to fold or to quantize, or activations cannot be quantized (without `calibration`, or in
+        a layer that is never called).
 
     Examples
     --------
@@ -166,11 +114,9 @@ def quantize_model(
     >>> quantize_model(model, "int2").quantized["weight"].codes
     tensor([[1, 1]], dtype=torch.uint8)
     """
-    check_options([precision], scheme, boundary_precision, activation_precision)
-    bits = integer_bits(precision)
-    if precision == "fp16" and quantizes_activations(activation_precision):
-        raise ValueError("fp16 computes with fp16 activations; quantize them with fp32 or integer weights")
-    if fold_batchnorm:
+    quantizer = Quantizer.of(quantizer)
+    ends = quantizer.boundary_precision
+    if quantizer.fold_batchnorm:
         model = _fold(model)
     weights = weight_parameters(model)
     if not weights:
@@ -179,59 +125,32 @@ def quantize_model(
         if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{name} has weights that are not finite; the model cannot be quantized")
     quantized, replacements = {}, {}
-    if bits is not None:
+    if quantizer.bits is not None:
         boundary = (next(iter(weights)), next(reversed(weights)))
         for name, weight in weights.items():
-            chosen = boundary_precision if boundary_precision and name in boundary else precision
-            axis = _output_axis(model, name)
-            quantized[name], values = _quantize_weight(
-                name, weight, chosen, scheme, axis if per_channel else None
-            )
-            if bias_correction:
-                quantized[name], values = _correct_bias(weight, quantized[name], values, axis)
+            own = replace(quantizer, precision=ends) if ends and name in boundary else quantizer
+            try:
+                codes, grid, values = on_own_grid(weight.detach(), own, _output_axis(model, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            quantized[name] = QuantizedWeight(codes, grid, own.precision)
             # Handing the new weight to deepcopy saves copying the old one first.
             replacements[id(weight)] = nn.Parameter(values, weight.requires_grad)
     result = copy.deepcopy(model, replacements).eval()
-    if precision == "fp16":
+    if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
     result.quantized, result.activation_grids = quantized, {}
-    if quantizes_activations(activation_precision):
-        chosen = _input_precisions(result, activation_precision, boundary_precision)
-        result.activation_grids = quantize_activations(result, chosen, calibration)
+    if quantizer.activation_precision:
+        # Layers that share a weight are fed something else each.
+        layers = [name for name, module in result.named_modules() if isinstance(module, _WEIGHTED)]
+        fed = dict.fromkeys(layers, quantizer.activation_precision)
+        fed |= dict.fromkeys((layers[0], layers[-1]), ends or quantizer.activation_precision)
+        result.activation_grids = quantize_activations(result, fed, calibration)
     return result
 
 
-def _input_precisions(model, precision, boundary_precision):
-    """The precision of what each layer is fed; layers that share a weight are fed something else each."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, _WEIGHTED)]
-    boundary = dict.fromkeys((layers[0], layers[-1]), boundary_precision or precision)
-    return dict.fromkeys(layers, precision) | boundary
-
-
-def _quantize_weight(name, weight, precision, scheme, axis):
-    working = weight.detach()
-    if working.dtype not in (torch.float32, torch.float64):
-        working = working.float()
-    try:
-        grid = choose_qparams(working, precision, scheme, axis)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    codes, values = quantize_dequantize(working, grid)
-    return QuantizedWeight(codes, grid, precision), values.to(weight.dtype)
-
-
-def _correct_bias(weight, quantized, values, axis):
-    others = [other for other in range(weight.ndim) if other != axis]
-    shift = (weight - values).mean(others, keepdim=True)
-    offset = shift if quantized.grid.offset is None else quantized.grid.offset + shift
-    corrected = replace(quantized, grid=replace(quantized.grid, offset=offset))
-    return corrected, dequantize(corrected.codes, corrected.grid).to(weight.dtype)
-
-
 def _output_axis(model, name):
-    layer = model.get_submodule(name.rpartition(".")[0])
-    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return 1 if isinstance(layer, transposed) else 0
+    return 1 if isinstance(model.get_submodule(name.rpartition(".")[0]), _TRANSPOSED) else 0
 
 
 def _fold(model):

@@ -13,8 +13,8 @@ SCHEMES = ("banner", "symmetric", "mse")
 INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
 PRECISIONS = ("fp32", "fp16", *reversed(INTEGER_PRECISIONS))
 DEFAULT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "int3", "int2")
-_PER_CHANNEL, _FOLDED, _BIAS, _ENDS = "per-channel", "folded", "bias-corrected", "ends-"
-_OPTIONS = (*SCHEMES, _PER_CHANNEL, _FOLDED, f"{_ENDS}int8", _BIAS)
+_FLAGS = {"per-channel": "per_channel", "folded": "fold_batchnorm", "bias-corrected": "bias_correction"}
+_ENDS = "ends-"
 _HEADS = "fp32, fp16, int1 to int16, A8 (activations alone), W8A8 (weights and activations)"
 _HEAD = re.compile(r"(?P<weights>fp32|fp16|int\d+)|(?:W(?P<w>\d+))?A(?P<a>\d+)")
 
@@ -84,21 +84,21 @@ class Quantizer:
             object.__setattr__(self, "activation_precision", None)
         if self.scheme not in SCHEMES:
             raise ValueError(f"unknown scheme {self.scheme!r}; known: {', '.join(SCHEMES)}")
-        for what in ("boundary_precision", "activation_precision"):
+        for flag in _FLAGS.values():
+            if not isinstance(getattr(self, flag), bool):
+                raise ValueError(f"{flag} is True or False; got {getattr(self, flag)!r}")
+        for what, known in (("boundary_precision", ""), ("activation_precision", " or fp32")):
             value = getattr(self, what)
             if value is not None and integer_bits(value) is None:
-                raise ValueError(f"{what} must be an integer precision; got {value!r}")
+                raise ValueError(f"{what} must be an integer precision{known}; got {value!r}")
         if integer_bits(self.precision) is not None:
             return
         if self.precision == "fp16" and self.activation_precision:
             raise ValueError(
                 "fp16 computes with fp16 activations; quantize them with fp32 or integer weights"
             )
-        idle = [
-            word
-            for word in self._words
-            if word != _FOLDED and not (word.startswith(_ENDS) and self.activation_precision)
-        ]
+        useful = ("folded", _ENDS) if self.activation_precision else ("folded",)
+        idle = [word for word in self._words if not word.startswith(useful)]
         if idle:
             raise ValueError(f"{self.precision} has no integer grid for {', '.join(idle)} to act on")
 
@@ -118,13 +118,8 @@ class Quantizer:
     @property
     def _words(self):
         words = [self.scheme] if self.scheme != "banner" else []
-        words += [
-            word
-            for word, given in ((_PER_CHANNEL, self.per_channel), (_FOLDED, self.fold_batchnorm))
-            if given
-        ]
-        words += [f"{_ENDS}{self.boundary_precision}"] if self.boundary_precision else []
-        return words + ([_BIAS] if self.bias_correction else [])
+        words += [word for word, flag in _FLAGS.items() if getattr(self, flag)]
+        return words + ([f"{_ENDS}{self.boundary_precision}"] if self.boundary_precision else [])
 
     def __str__(self):
         return self.name
@@ -152,24 +147,11 @@ class Quantizer:
         >>> Quantizer.parse("int3:per-channel,mse") == Quantizer("int3", scheme="mse", per_channel=True)
         True
         """
-        if not isinstance(text, str):
-            raise ValueError(f"a quantizer is a Quantizer or its name; got {text!r}")
-        head, colon, rest = text.partition(":")
-        found = _HEAD.fullmatch(head)
-        if not found:
-            raise ValueError(f"unknown quantizer {text!r}; a name begins with one of {_HEADS}")
-        weights = found["weights"] or (f"int{found['w']}" if found["w"] else "fp32")
-        options = {"activation_precision": f"int{found['a']}"} if found["a"] else {}
-        words = rest.split(",") if colon else []
-        for word in words:
-            field, value = _field(word, text)
-            if field in options:
-                raise ValueError(f"{text!r} says twice what its {field.replace('_', ' ')} is")
-            options[field] = value
         try:
-            return cls(weights, **options)
+            return cls(**_attributes(text))
         except ValueError as error:
-            raise ValueError(f"quantizer {text!r}: {error}") from None
+            told = "" if repr(text) in str(error) else f"quantizer {text!r}: "
+            raise ValueError(f"{told}{error}") from None
 
     @classmethod
     def of(cls, value):
@@ -178,37 +160,49 @@ class Quantizer:
 
     @classmethod
     def each(cls, values, **options):
-        """Several quantizers, with options for those that can take them and do not choose otherwise.
+        """Several quantizers, with options for those that can take them and do not name their own.
 
         Parameters
         ----------
         values : sequence of Quantizer or str
             At least one, each once; the first is the reference.
         **options
-            Attributes of a `Quantizer`.
+            Attributes of a `Quantizer`; floating-point weights take folding alone.
 
         Returns
         -------
         tuple of Quantizer
+
+        Raises
+        ------
+        ValueError
+            If there is none, one is given twice, or no weights are integers where activations are to be.
 
         Examples
         --------
         >>> Quantizer.each(["fp32", "int4", "int2:symmetric"], scheme="mse")
         (Quantizer('fp32'), Quantizer('int4:mse'), Quantizer('int2:symmetric'))
         """
-        if not values:
-            raise ValueError("no precisions were given; the first one is the reference")
-        chosen = tuple(cls.of(value)._with(cls(**options)) for value in values)
+        if isinstance(values, str) or not values:
+            raise ValueError(f"no precisions were given in a list, the reference first; got {values!r}")
+        template, chosen = cls(**options), []
+        for value in values:
+            own = cls.of(value)
+            chosen.append(own._with(template, () if value is own else _attributes(value)))
         names = [own.name for own in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"each precision is named once; got {', '.join(names)}")
-        return chosen
+        if template.activation_precision and not any(own.activation_precision for own in chosen):
+            raise ValueError(
+                f"activation_precision acts where the weights are integers; none of {', '.join(names)} is"
+            )
+        return tuple(chosen)
 
-    def _with(self, template):
-        """The quantizer with what a template chooses and it does not."""
-        usable = _FIELDS if self.bits else ("fold_batchnorm",)
-        changes = {name: getattr(template, name) for name in usable if getattr(self, name) == _DEFAULTS[name]}
-        return dataclasses.replace(self, **changes)
+    def _with(self, template, named=()):
+        """The quantizer with what a template chooses, it does not, and its name has not said."""
+        usable = _DEFAULTS if self.bits else ("fold_batchnorm",)
+        left = [name for name in usable if getattr(self, name) == _DEFAULTS[name] and name not in named]
+        return dataclasses.replace(self, **{name: getattr(template, name) for name in left})
 
     def at(self, precision):
         """The same quantizer with weights of another precision, without what has no meaning there.
@@ -238,19 +232,31 @@ class Quantizer:
         return names
 
 
-def _field(word, text):
-    """The attribute that an option sets, and its value."""
-    if word in SCHEMES:
-        return "scheme", word
-    if word.startswith(_ENDS):
-        return "boundary_precision", word.removeprefix(_ENDS)
-    known = {_PER_CHANNEL: "per_channel", _FOLDED: "fold_batchnorm", _BIAS: "bias_correction"}
-    if word not in known:
-        raise ValueError(f"unknown option {word!r} of the quantizer {text!r}; known: {', '.join(_OPTIONS)}")
-    return known[word], True
+def _attributes(text):
+    """What a name says: attributes of a `Quantizer`, not yet validated together."""
+    if not isinstance(text, str):
+        raise ValueError(f"a quantizer is a Quantizer or its name; got {text!r}")
+    head, colon, rest = text.partition(":")
+    found = _HEAD.fullmatch(head)
+    if not found:
+        raise ValueError(f"unknown quantizer {text!r}; a name begins with one of {_HEADS}")
+    said = {"precision": found["weights"] or (f"int{found['w']}" if found["w"] else "fp32")}
+    if found["a"]:
+        said["activation_precision"] = f"int{found['a']}"
+    for word in rest.split(",") if colon else ():
+        if word in SCHEMES:
+            attribute, value = "scheme", word
+        elif word.startswith(_ENDS):
+            attribute, value = "boundary_precision", word.removeprefix(_ENDS)
+        elif word in _FLAGS:
+            attribute, value = _FLAGS[word], True
+        else:
+            known = ", ".join([*SCHEMES, *_FLAGS, f"{_ENDS}int8"])
+            raise ValueError(f"unknown option {word!r} of the quantizer {text!r}; known: {known}")
+        if attribute in said:
+            raise ValueError(f"{text!r} says twice what its {attribute.replace('_', ' ')} is")
+        said[attribute] = value
+    return said
 
 
-_DEFAULTS = {
-    field.name: field.default for field in dataclasses.fields(Quantizer) if field.name != "precision"
-}
-_FIELDS = tuple(_DEFAULTS)
+_DEFAULTS = {own.name: own.default for own in dataclasses.fields(Quantizer) if own.name != "precision"}

@@ -14,7 +14,7 @@ from filelock import Timeout
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
 from quantskew.cache import cache_dir, locked, write_bytes
-from quantskew.measures.fairness import audit_rows, audited
+from quantskew.measures.measure import audit_rows, audited
 
 _CHOICE = "CUDA_VISIBLE_DEVICES"
 
@@ -177,7 +177,8 @@ def _execute(own, cell, timeout):
 
 
 def _described(path):
-    audit = Audit.load(path)
+    # The options of its quantizers are columns of their own.
+    audit = Audit.load(path).plain()
     return {"audit": path.stem, "audited": audited(audit), "rows": audit_rows(audit).to_dict("list")}
 
 

@@ -1,7 +1,6 @@
 """A cell of a grid: one chapter or one audit with its parameters, checked before anything runs."""
 
 import dataclasses
-import inspect
 import itertools
 import re
 import typing
@@ -19,15 +18,12 @@ from quantskew.book.execution import (
 )
 from quantskew.cache import digest
 from quantskew.experiments import catalogue
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 from quantskew.sweeps.cells import AUDIT
 
-_OPTIONS = {
-    name: option.default
-    for name, option in inspect.signature(catalogue.audit).parameters.items()
-    if name not in ("experiment", "download")
-}
-_OPTIONS["precisions"] = list(DEFAULT_PRECISIONS)
+_QUANTIZER = {own.name: own.default for own in dataclasses.fields(Quantizer) if own.name != "precision"}
+_OPTIONS = {"precisions": list(DEFAULT_PRECISIONS), **_QUANTIZER, "data_dir": None, "device": "auto"}
+_OPTIONS |= {"curvature": False, "curvature_images": None}
 # The type of an option that is empty by default, where it is no name or path.
 _KINDS = {"curvature_images": int}
 
@@ -116,7 +112,7 @@ def chapter_cells(task, root, path):
         if "experiment" in values:
             catalogue.get(values["experiment"])
         if "precisions" in values:
-            check_audit(values["precisions"], values.get("scheme", "banner"), None)
+            Quantizer.each(values["precisions"], scheme=values.get("scheme", "banner"))
         _check_data_dir(given, root)
         return cell
 
@@ -148,14 +144,7 @@ def audit_cell(given, root):
     cell = Cell(AUDIT, {"experiment": experiment.name, **_exact(named, defaults)}, defaults)
     own, options = split_audit(cell.given)
     catalogue.get(**own)
-    values = {**_OPTIONS, **options}
-    check_audit(
-        values["precisions"],
-        values["scheme"],
-        values["boundary_precision"],
-        values["activation_precision"],
-        values["curvature"],
-    )
+    check_audit(options["quantizers"], options.get("curvature", False))
     _check_data_dir(given, root)
     return cell
 
@@ -165,12 +154,17 @@ def split_audit(parameters):
 
     Examples
     --------
-    >>> split_audit({"experiment": "digits", "seed": 1, "scheme": "mse"})
-    ({'name': 'digits', 'seed': 1}, {'scheme': 'mse'})
+    >>> split_audit({"experiment": "digits", "seed": 1, "precisions": ["fp32", "int4"], "scheme": "mse"})
+    ({'name': 'digits', 'seed': 1}, {'quantizers': ['fp32', 'int4:mse']})
     """
     own = {"name": parameters["experiment"]}
     own |= {name: value for name, value in parameters.items() if name not in ("experiment", *_OPTIONS)}
-    return own, {name: value for name, value in parameters.items() if name in _OPTIONS}
+    template = {name: value for name, value in parameters.items() if name in _QUANTIZER}
+    chosen = Quantizer.each(parameters.get("precisions", DEFAULT_PRECISIONS), **template)
+    options = {name: parameters[name] for name in ("data_dir", "device") if name in parameters}
+    if parameters.get("curvature"):
+        options["curvature"] = parameters.get("curvature_images") or True
+    return own, {"quantizers": [quantizer.name for quantizer in chosen], **options}
 
 
 def _plain_kind(annotation):

@@ -41,7 +41,7 @@ def described(cells, root):
         (defaults included), ``key``, a digest of all that the result depends on, and of an audit
         ``experiment`` and ``options`` (see `quantskew.sweeps.grid.split_audit`).
     """
-    code = source_digest("quantskew.experiments.catalogue", "quantskew.measures.measure")
+    code = source_digest("quantskew.experiments.catalogue", "quantskew.measures")
     surrounding = surroundings(root)
     plan = {}
     for cell in cells:

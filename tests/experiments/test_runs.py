@@ -1,0 +1,362 @@
+"""Runs are made, written file by file, read back, and stand side by side; next to nothing is trained here."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import samples
+from quantskew import cache
+from quantskew.audits.audit import Audit
+from quantskew.claims.register import CLAIMS, judged, needs
+from quantskew.experiments import catalogue, difficulty, runs
+from quantskew.experiments.difficulty import BALANCED
+from quantskew.experiments.methods import RECORDED, REPEATED
+from quantskew.experiments.runs import ACTIVATIONS, BASE, EVERY_CUT, beside, file_name, make, read, write
+
+FOLDER = "book/records"
+CUTS = ["cut-group 0", "cut-group 1", "cut-group 2"]
+
+
+def fake(key, seed):
+    return samples.random_audit(seed=1000 * seed + sum(map(ord, key)))
+
+
+def same(audit, expected):
+    np.testing.assert_array_equal(audit.logits, expected.logits)
+    np.testing.assert_array_equal(audit.groups, expected.groups)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of records of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / FOLDER
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def made(folder, monkeypatch):
+    """Whatever would be trained gives made Audits; the calls are listed."""
+    calls = []
+
+    def stand_in(key, experiment, data_dir=None, device="auto", **more):
+        calls.append((experiment.name, key, experiment.recipe.seed, data_dir, device))
+        return fake(key, experiment.recipe.seed)
+
+    def audit(experiment, columns, curvature=False, **more):
+        base = "with curvature" if curvature else BASE
+        return stand_in(ACTIVATIONS if columns == catalogue.ACTIVATION_COLUMNS else base, experiment, **more)
+
+    monkeypatch.setattr(runs, "mitigate", lambda e, key, **more: stand_in(key, e, **more))
+    monkeypatch.setattr(difficulty, "rotation", lambda e, key, **more: stand_in(key, e, **more))
+    monkeypatch.setattr(catalogue, "audit", audit)
+    monkeypatch.setattr(catalogue, "load_data", lambda *_: fake("data", 0))
+    return calls
+
+
+def write_seeds(folder, name, seeds):
+    audits = {seed: samples.random_audit(seed=seed) for seed in seeds}
+    for seed, audit in audits.items():
+        audit.save(folder / file_name(name, seed=seed))
+    return audits
+
+
+def written(keys, seeds, **options):
+    return list(write(catalogue.get("digits"), FOLDER, seeds, keys, device="cpu", **options))
+
+
+def of_base(name):
+    return read(name)[BASE]
+
+
+def of_method(name):
+    experiment, key = name.split("-")
+    return read(experiment, [key])[key]
+
+
+# What reads the seeds of a record: by its name, or as one of several keys.
+READERS = pytest.mark.parametrize("reader", [of_base, of_method])
+
+
+@READERS
+def test_seeds_are_read_in_their_order(reader, folder, capsys):
+    # As text 10 comes before 2, and a record of another name begins like this one.
+    expected = write_seeds(folder, "mine-ptq", range(11))
+    write_seeds(folder, "mine-ptq-fair", [0, 1])
+    found = [audit.logits[0, 0, 0] for audit in reader("mine-ptq")]
+    assert found == [audit.logits[0, 0, 0] for audit in expected.values()]
+    assert capsys.readouterr().out == ""
+
+
+@READERS
+@pytest.mark.parametrize(("seeds", "missing"), [((0, 2), [1]), ((1, 2), [0]), ((0, 3), [1, 2])])
+def test_a_missing_seed_is_left_out_and_named(seeds, missing, reader, folder, capsys):
+    expected = write_seeds(folder, "mine-ptq", seeds)
+    for audit, own in zip(reader("mine-ptq"), expected.values(), strict=True):
+        same(audit, own)
+    lines = [f"{file_name('mine-ptq', seed=seed)} is missing: seed {seed} is left out" for seed in missing]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@READERS
+@pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("a", "b", "other")])
+def test_seeds_with_other_groups_are_refused(names, reader, folder):
+    for seed, audit in write_seeds(folder, "mine-ptq", [0, 1, 2]).items():
+        own = names if seed == 1 else ("a", "b", "c")
+        changed = dataclasses.replace(audit, group_names=own, train_counts=None)
+        changed.save(folder / file_name("mine-ptq", seed=seed))
+    message = (
+        rf"mine-ptq-1\.safetensors has the groups {', '.join(names)}, but .*ptq\.safetensors has a, b, c;"
+    )
+    with pytest.raises(ValueError, match=message):
+        reader("mine-ptq")
+
+
+@READERS
+def test_a_seed_that_lacks_a_precision_is_read_and_says_so_when_asked(reader, folder):
+    write_seeds(folder, "mine-ptq", [0, 1])[1].select(["fp32", "int8"]).save(
+        folder / "mine-ptq-1.safetensors"
+    )
+    audits = reader("mine-ptq")
+    assert [audit.precisions for audit in audits] == [("fp32", "int8", "int2"), ("fp32", "int8")]
+    with pytest.raises(ValueError, match="this Audit has no 'int2'; it has fp32, int8"):
+        audits[1].select(["int2"])
+
+
+@READERS
+def test_a_record_of_another_format_is_refused(reader, folder):
+    described = {"quantskew.audit": json.dumps({"format": 99})}
+    save_file({"logits": np.zeros((1, 1, 2), dtype=np.float32)}, folder / "mine-ptq.safetensors", described)
+    with pytest.raises(ValueError, match=r"mine-ptq\.safetensors has the format 99, not 1; make it again"):
+        reader("mine-ptq")
+
+
+@READERS
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_a_truncated_record_is_refused(share, reader, folder):
+    write_seeds(folder, "mine-ptq", [0])
+    path = folder / "mine-ptq.safetensors"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"mine-ptq\.safetensors is not a whole Audit .*; make it again"):
+        reader("mine-ptq")
+
+
+@READERS
+def test_a_record_that_other_versions_made_is_read(reader, folder, monkeypatch):
+    expected = samples.random_audit()
+    monkeypatch.setattr(cache.importlib.metadata, "version", lambda package: "0.0.1")
+    older = dataclasses.replace(expected, provenance=cache.provenance())
+    older.save(folder / "mine-ptq.safetensors")
+    (audit,) = reader("mine-ptq")
+    assert audit.provenance["versions"]["torch"] == "0.0.1"
+    same(audit, expected)
+
+
+def test_records_are_found_from_within_the_repository(folder, monkeypatch):
+    write_seeds(folder, "first", [0])
+    (folder.parent / "deep").mkdir()
+    monkeypatch.chdir(folder.parent / "deep")
+    found = read("first")
+    assert (found.experiment, found.title) == ("first", "record: first")
+    assert found[BASE][0].precisions == ("fp32", "int8", "int2")
+    with pytest.raises(FileNotFoundError, match="no record 'second'; known: first"):
+        read("second")
+
+
+def test_a_path_is_read_as_it_is_with_its_seeds(folder, monkeypatch):
+    write_seeds(folder, "mine", [0, 1])
+    write_seeds(folder, "mine-ptq", [0])
+    monkeypatch.chdir("/")
+    found = read(str(folder / "mine.safetensors"), [BASE, "ptq"])
+    assert {key: len(audits) for key, audits in found.items()} == {BASE: 2}
+    with pytest.raises(
+        FileNotFoundError, match=r"no record '.*yours.safetensors'; known: mine, mine-1, mine-ptq"
+    ):
+        read(str(folder / "yours.safetensors"))
+
+
+def test_runs_are_read_back_as_they_were_written(made):
+    written(("ptq", "u-o+wcr"), range(2))
+    found = read("digits", ("u-o+wcr", "mpqat", "ptq"))
+    assert list(found) == ["u-o+wcr", "ptq"]
+    for key, audits in found.items():
+        assert len(audits) == 2
+        for seed, audit in enumerate(audits):
+            same(audit, fake(key, seed))
+
+
+def test_a_seed_that_one_key_lacks_is_left_out_of_all(made, capsys):
+    written(("ptq",), range(3))
+    written(("mse",), (0, 2))
+    written(("bias",), (0,))
+    found = read("digits", ("ptq", "mse", "bias"))
+    for key, seeds in {"ptq": (0, 2), "mse": (0, 2), "bias": (0,)}.items():
+        assert len(found[key]) == len(seeds)
+        for seed, audit in zip(seeds, found[key], strict=True):
+            same(audit, fake(key, seed))
+    assert capsys.readouterr().out == "digits-mse-1.safetensors is missing: seed 1 is left out\n"
+
+
+def test_a_key_whose_only_seed_is_left_out_is_none(made):
+    written(("ptq",), (1,))
+    written(("mse",), (0,))
+    assert list(read("digits", ("ptq", "mse"))) == ["ptq"]
+
+
+def test_the_base_has_its_own_seeds(made):
+    written((BASE,), range(3))
+    written(("ptq",), (0, 2))
+    assert {key: len(audits) for key, audits in read("digits", (BASE, "ptq")).items()} == {BASE: 3, "ptq": 2}
+
+
+def test_records_are_read_as_far_as_they_are_there(folder):
+    write_seeds(folder, "mine", [0, 1])
+    keys = needs([CLAIMS["fvo_grows"], CLAIMS["qat_alone"]])
+    assert {key: len(own) for key, own in read("mine", keys).items()} == {BASE: 2}
+    samples.random_audit().save(folder / file_name("mine", "ptq"))
+    assert {key: len(own) for key, own in read("mine", keys).items()} == {BASE: 2, "ptq": 1}
+    with pytest.raises(FileNotFoundError, match="no record 'yours'; known: mine, mine-1, mine-ptq"):
+        read("yours", keys)
+
+
+def test_no_record_at_all_is_an_error_that_says_what_to_do(made):
+    written(("ptq",), (0,))
+    with pytest.raises(FileNotFoundError, match=r"no record of utkface with ptq, mse; .*quantskew records"):
+        read("utkface", ("ptq", "mse"))
+    with pytest.raises(FileNotFoundError, match="no record of digits with mse"):
+        read("digits", ("mse",))
+
+
+def test_only_what_is_asked_for_is_made_for_every_seed(made):
+    found = make("digits", needs([CLAIMS["fvo_grows"]]), range(2), device="cpu")
+    assert (found.experiment, found.title, list(found)) == ("digits", "live: digits", [BASE])
+    assert made == [("digits", BASE, seed, None, "cpu") for seed in range(2)]
+    made.clear()
+    claims = [CLAIMS[key] for key in ("lambda_grows", "qat_alone", "difficult_test", "activations_alike")]
+    keys = needs(claims)
+    assert keys == [BASE, "ptq", "mpqat", BALANCED, ACTIVATIONS]
+    found = make("digits", keys, [3, 4], curvature=True, data_dir="somewhere", device="cpu")
+    assert {key: len(audits) for key, audits in found.items()} == dict.fromkeys(keys, 2)
+    expected = ["with curvature", *keys[1:]]
+    assert made == [("digits", key, seed, "somewhere", "cpu") for key in expected for seed in (3, 4)]
+
+
+def test_the_records_of_an_experiment_are_all_that_the_book_reads(made, folder):
+    paths = [path for _, _, path in written(None, (0, 2), data_dir="images")]
+    expected, names = [], []
+    for seed, methods in ((0, RECORDED), (2, REPEATED)):
+        keys = [*methods, ACTIVATIONS, BALANCED, *CUTS]
+        expected += [("digits", key, seed, "images", "cpu") for key in ("with curvature", *keys)]
+        names += [file_name("digits", key, seed) for key in (BASE, *keys)]
+    assert made == expected
+    assert [path.name for path in paths] == names
+    assert {path.name for path in folder.iterdir()} == set(names)
+    same(Audit.load(folder / "digits-2.safetensors"), fake("with curvature", 2))
+    same(Audit.load(folder / "digits-cut-group 1-2.safetensors"), fake("cut-group 1", 2))
+
+
+def test_the_base_alone_is_one_file_a_seed(made):
+    names = [path.name for _, _, path in written((BASE,), range(2))]
+    assert names == ["digits.safetensors", "digits-1.safetensors"]
+    assert {key for _, key, *_ in made} == {BASE}
+
+
+def test_one_seed_is_finished_before_the_next(made, folder):
+    found = written(("ptq", "mse"), range(2))
+    assert [call[1:3] for call in made] == [(key, seed) for seed in range(2) for key in ("ptq", "mse")]
+    assert [key for key, _, _ in found] == ["ptq", "mse"] * 2
+    for _, audit, path in found:
+        same(Audit.load(path), audit)
+    assert len(list(folder.iterdir())) == len(found) == 4
+
+
+def test_each_audit_is_there_before_the_next_is_made(made):
+    _, _, path = next(write(catalogue.get("digits"), FOLDER, range(2), ("ptq", "mse")))
+    assert path.exists()
+    assert len(made) == 1
+
+
+def test_files_are_named_by_experiment_key_and_seed(made, folder):
+    for experiment in ("digits", "utkface"):
+        list(write(catalogue.get(experiment), FOLDER, (0, 2), ("ptq", "u-o+wcr")))
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}-{key}{seed}.safetensors"
+        for name in ("digits", "utkface")
+        for key in ("ptq", "u-o+wcr")
+        for seed in ("", "-2")
+    }
+
+
+def test_cuts_are_read_back_by_the_group_that_was_cut(made):
+    written(None, range(2))
+    made.clear()
+    live, kept = beside("digits", ["digits"], [BALANCED, EVERY_CUT], [0])
+    assert list(live) == list(kept) == [BALANCED, *CUTS]
+    for key, audits in kept.items():
+        assert len(audits) == 2
+        for seed, audit in enumerate(audits):
+            same(audit, fake(key, seed))
+    assert [key for _, key, *_ in made] == [BALANCED, *CUTS]
+
+
+def test_a_cut_that_is_missing_is_named(made, folder):
+    written(None, range(1))
+    (folder / "digits-cut-group 1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks digits-cut-group 1\.safetensors; make it with"):
+        read("digits", [BALANCED, EVERY_CUT])
+
+
+def test_what_is_made_here_stands_beside_the_record(made):
+    written(("ptq",), range(3))
+    made.clear()
+    live, kept = beside("utkface", ["digits"], ("ptq", "mse"), range(2), device="cpu")
+    assert [(own.experiment, own.title) for own in (live, kept)] == [
+        ("utkface", "live: utkface"),
+        ("digits", "record: digits"),
+    ]
+    assert {key: len(own) for key, own in live.items()} == {"ptq": 2, "mse": 2}
+    assert {key: len(own) for key, own in kept.items()} == {"ptq": 3}
+    assert {(name, seed) for name, _, seed, _, _ in made} == {("utkface", 0), ("utkface", 1)}
+
+
+def test_the_record_is_made_again_where_its_images_are(made, folder):
+    write_seeds(folder, "more", [0])
+    found = beside("digits", ["utkface", "more"], [BASE], [0], data_dir="faces")
+    # It is found by its experiment, whatever its title is.
+    assert {own.experiment: own.title for own in found} == {
+        "digits": "live: digits",
+        "utkface": "as the record, live: utkface",
+        "more": "record: more",
+    }
+    assert [(name, data_dir) for name, _, _, data_dir, _ in made] == [("digits", None), ("utkface", "faces")]
+
+
+def test_a_further_experiment_without_a_record_is_left_out(made, folder, capsys):
+    write_seeds(folder, "mine", [0])
+    found = beside("digits", ["mine", "yours"], [BASE], [0])
+    assert [own.title for own in found] == ["live: digits", "record: mine"]
+    assert "no record 'yours'; known: mine: it is left out" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="no record 'yours'"):
+        beside("digits", ["yours"], [BASE], [0])
+
+
+def test_a_record_is_shown_at_the_precisions_that_it_has(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    pair = beside("digits", ["utkface"], [BASE], [0], precisions=["fp32", "int6", "int3"], scheme="symmetric")
+    live, kept = ({audit.precisions for audit in own[BASE]} for own in pair)
+    assert live == {("fp32", "int6", "int3")}
+    assert kept == {("fp32", "int3")}
+    assert capsys.readouterr().out == "the record utkface has no int6\n"
+
+
+def test_the_digits_are_judged_from_end_to_end(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    found = read("utkface", needs(CLAIMS.values()))
+    assert {BASE, "ptq", "mpqat", "fair-qat", BALANCED} <= found.keys()
+    made = make("digits", needs([CLAIMS["fvo_grows"], CLAIMS["activations_alike"]]), [0])
+    assert [own[0].precisions[-1] for own in made.values()] == ["int2", "W4A4"]
+    assert judged(made, ["fvo_grows", "activations_alike"])["seeds"].tolist() == [1, 1]
