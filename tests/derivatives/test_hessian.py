@@ -112,7 +112,7 @@ def test_against_curvlinops_and_scipy_on_the_digits_model(digits, digits_model):
         data = [(images[groups == group], labels[groups == group])]
         parameters = list(quantized.parameters())
         hessian = curvlinops.HessianLinearOperator(quantized, nn.CrossEntropyLoss(), parameters, data)
-        value = linalg.eigsh(hessian.to_scipy(), k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0]
+        value = linalg.eigsh(hessian.to_scipy(), k=1, which="LA", tol=1e-4, return_eigenvectors=False)[0]
         assert top.values[group] == pytest.approx(value, rel=1e-3)
 
 

@@ -31,8 +31,7 @@ def add(commands):
 def run(options):
     """Print what has failed, and where the results are; 1 if anything failed."""
     # Only this command needs Snakemake and the book's own packages.
-    from quantskew.sweeps.page import write_page
-    from quantskew.sweeps.sweep import DRY_RUN, run_sweep
+    from quantskew.sweeps.sweep import DRY_RUN, run_sweep, write_page
     from quantskew.sweeps.table import gather
 
     folder = options.output or Path("runs") / options.grid.stem
