@@ -1,16 +1,21 @@
 """The command line, in process; every refusal is one line that says what to do."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import samples
+from quantskew import report
 from quantskew.audits.audit import Audit
 from quantskew.cli import main
-from quantskew.commands import audit as audit_command
 from quantskew.experiments import runs
+from quantskew.experiments.experiment import EXPERIMENTS
+from quantskew.experiments.methods import METHODS
+from quantskew.quantization.quantizer import PRECISIONS, SCHEMES
 
 
 @pytest.fixture
@@ -33,6 +38,39 @@ def logits_command(folder, *more):
         "audit", "--logits", f"fp32={folder}/a.npy", "--logits", f"int8={folder}/b.npy",
         "--labels", f"{folder}/y.npy", "--groups", f"{folder}/g.npy", "--output", f"{folder}/out", *more,
     ]  # fmt: skip
+
+
+COMMANDS = ("experiments", "train", "audit", "mitigate", "claims", "records", "book", "sweep")
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=["all", *COMMANDS])
+def test_help_imports_nothing_heavy(arguments):
+    code = f"""
+import sys
+from quantskew.cli import main
+try:
+    main({[*arguments, "--help"]})
+except SystemExit as end:
+    assert end.code == 0
+heavy = {{"torch", "pandas", "scipy", "matplotlib", "sklearn", "numpy"}} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: quantskew" in done.stdout
+
+
+def test_help_lists_what_there_is(capsys):
+    for command, known in (("audit", [*EXPERIMENTS, *PRECISIONS, *SCHEMES]), ("mitigate", METHODS)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        # Long names are broken at their hyphens.
+        shown = "".join(capsys.readouterr().out.split())
+        assert all(f"{name}," in shown or f"{name}-" in shown or f",{name}" in shown for name in known)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
 
 
 def test_experiments_are_listed(capsys):
@@ -80,7 +118,7 @@ def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, caps
 
 def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeypatch):
     audits = []
-    monkeypatch.setattr(audit_command, "write_report", lambda audit, folder: audits.append(audit) or [])
+    monkeypatch.setattr(report, "write_report", lambda audit, folder: audits.append(audit) or [])
     command = ["audit", "digits", "--epochs", "1", "--precisions", "fp32,int8"]
     for more in ([], ["--activation-precision", "int2"]):
         assert main([*command, *more]) == 0

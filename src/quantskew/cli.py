@@ -1,28 +1,35 @@
-"""The command line: ``quantskew COMMAND``, where every command and option is documented."""
+"""The command line: ``quantskew COMMAND``, where every command and option is documented.
+
+A command is a function of its options.  What is heavy is imported inside it, so that help is there at once.
+"""
 
 import argparse
 import sys
+from pathlib import Path
 
-from quantskew.commands import (
-    audit,
-    book,
-    claims,
-    experiments,
-    mitigate,
-    records,
-    sweep,
-    train,
-)
+from quantskew.experiments.experiment import EXPERIMENTS, get
+from quantskew.experiments.methods import METHODS
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
+
+_COMMANDS = []
 
 
 def main(arguments=None):
     """Run one command; errors that a user can mend are one line on standard error and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog="quantskew", description="See, check and use how quantization disparately skews a model."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, about, declared in _COMMANDS:
+        command = commands.add_parser(run.__name__, **about)
+        command.set_defaults(run=run)
+        for names, settings in declared:
+            command.add_argument(*names, **settings)
     options = parser.parse_args(own)
     options.passed = arguments[len(own) + 1 :]
-    if options.passed and options.run is not sweep.run:
+    if options.passed and options.run is not sweep:
         parser.error(f"only sweep takes options after --; got {' '.join(options.passed)}")
     try:
         return options.run(options) or 0
@@ -31,11 +38,344 @@ def main(arguments=None):
         return 2
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="quantskew", description="See, check and use how quantization disparately skews a model."
+def _command(summary, *declared, description=None):
+    """Make a function the command of its name, with what help says of it and its options."""
+
+    def add(run):
+        _COMMANDS.append((run, {"help": summary, "description": description}, declared))
+        return run
+
+    return add
+
+
+def _option(*names, **settings):
+    return names, settings
+
+
+def _experiment(**settings):
+    """Which experiment, and with which changes."""
+    return (
+        _option("experiment", help=f"of {', '.join(EXPERIMENTS)}", **settings),
+        _option("--data-dir", metavar="PATH", help="the data set's folder or archive"),
+        _option("--download", action="store_true", help="fetch torchvision's data sets"),
+        _option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)"),
+        _option("--seed", type=int, help="of split, weights and training"),
+        _option("--epochs", type=int),
+        _option("--model", help="small_resnet or any torchvision classifier"),
+        _option("--size", type=int, help="pixels a side"),
+        _option("--label", help="attribute to predict, where the data set has several"),
+        _option("--group", help="attribute that makes the groups (folder: or a CSV file)"),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (experiments, train, audit, mitigate, claims, records, book, sweep):
-        command.add(commands)
-    return parser
+
+
+def _seeds(default):
+    """How many seeds."""
+    words = "how many, from --seed on (default: %(default)s)"
+    return _option("--seeds", type=int, default=default, metavar="N", help=words)
+
+
+def _names(text):
+    """Names in one argument, separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _chosen(options):
+    """The experiment that options name, with what they change."""
+    changes = {name: getattr(options, name) for name in ("seed", "epochs", "model", "size", "label", "group")}
+    return get(options.experiment, **changes)
+
+
+def _over_seeds(options):
+    """Experiment, seeds, and where images and device are; images are fetched if that is asked for."""
+    from quantskew.experiments.catalogue import load_data
+
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
+    experiment, first = _chosen(options), options.seed or 0
+    if options.download:
+        load_data(experiment, options.data_dir, download=True)
+    where = {"data_dir": options.data_dir, "device": options.device}
+    return experiment, range(first, first + options.seeds), where
+
+
+@_command("list the named experiments")
+def experiments(options):
+    """Print a line for each experiment."""
+    for experiment in EXPERIMENTS.values():
+        recipe = experiment.recipe
+        chosen = {"label": experiment.label, "group": experiment.group}
+        named = "".join(f", {what} {name}" for what, name in chosen.items() if name)
+        print(
+            f"{experiment.name:17} {experiment.model} on {experiment.dataset}{named}, {recipe.epochs} epochs "
+            f"of {recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
+        )
+
+
+@_command("train an experiment's model, or go on with it", *_experiment())
+def train(options):
+    """Print what the model reaches on each group, and where it is kept."""
+    from quantskew.experiments.catalogue import load_data, trained
+    from quantskew.training.checkpoint import model_path
+
+    experiment = _chosen(options)
+    data = load_data(experiment, options.data_dir, options.download)
+    _, record = trained(experiment, data, options.device)
+    last = record["history"][-1]["validation"]
+    print(f"trained in {record['seconds']:.0f} s; validation accuracy by group:")
+    for name, accuracy in zip(data.group_names, last["accuracy"], strict=True):
+        print(f"  {name:20} {accuracy:.3f}")
+    print(f"model: {model_path(experiment.name, record['key'])}")
+
+
+@_command(
+    "audit an experiment, or logits from anywhere",
+    *_experiment(nargs="?"),
+    _option(
+        "--precisions",
+        type=Quantizer.parse_list,
+        default=DEFAULT_PRECISIONS,
+        metavar="P,P,...",
+        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+    ),
+    _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
+    _option("--per-channel", action="store_true", help="one grid per output channel"),
+    _option("--fold-batchnorm", action="store_true", help="merge batch norm into convolutions first"),
+    _option("--boundary-precision", metavar="P", help="of the first and last layer, such as int8"),
+    _option(
+        "--activation-precision",
+        metavar="P",
+        help="of the activations too where weights are integers, such as int8; their ranges are those of "
+        "256 training images (default: activations stay fp32)",
+    ),
+    _option(
+        "--curvature", action="store_true", help="gradient norms, Hessian eigenvalues and traces too (slow)"
+    ),
+    _option(
+        "--curvature-images", type=int, metavar="N", help="test images of each group for the Hessian (all)"
+    ),
+    _option(
+        "--logits",
+        action="append",
+        metavar="NAME=FILE.npy",
+        help="logits (samples x classes) of one precision or runtime; repeat, the reference first",
+    ),
+    _option("--labels", type=Path, metavar="FILE.npy", help="class id of each sample"),
+    _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
+    _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
+    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
+    description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
+    "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
+)
+def audit(options):
+    """Print the summary of the Audit, and write it with its tables and figures."""
+    from quantskew.experiments import catalogue
+    from quantskew.report import summary, write_report
+
+    if options.logits and options.experiment:
+        raise ValueError("give an experiment or --logits, not both")
+    if options.logits:
+        made = _audit_of_logits(options)
+    elif options.experiment:
+        chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
+        made = catalogue.audit(
+            _chosen(options),
+            Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen}),
+            data_dir=options.data_dir,
+            device=options.device,
+            download=options.download,
+            curvature=options.curvature and (options.curvature_images or True),
+        )
+    else:
+        raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    folder = options.output or Path("runs") / (options.experiment or "logits")
+    print(summary(made))
+    print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
+
+
+def _audit_of_logits(options):
+    from quantskew.audits.audit import Audit
+    from quantskew.cache import provenance
+
+    if options.labels is None or options.groups is None:
+        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy")
+    logits = {}
+    for entry in options.logits:
+        name, separator, path = entry.partition("=")
+        if not (name and separator and path):
+            raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {entry!r}")
+        if name in logits:
+            raise ValueError(f"--logits names {name} twice")
+        logits[name] = _load_array(path)
+    labels, groups = _load_array(options.labels), _load_array(options.groups)
+    return Audit.from_logits(
+        logits, labels, groups, options.group_names, provenance=provenance(source="logits")
+    )
+
+
+def _load_array(path):
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not an array that numpy.save wrote without pickling ({error})"
+        ) from error
+
+
+@_command(
+    "run mitigation methods on an experiment and compare them",
+    *_experiment(),
+    _option(
+        "--methods",
+        type=_names,
+        default=tuple(METHODS),
+        metavar="M,M,...",
+        help=f"of {', '.join(METHODS)} (default: all)",
+    ),
+    _option(
+        "--start", metavar="FILE", help="weights of a float model (safetensors) that is then not trained here"
+    ),
+    _seeds(1),
+    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated"),
+    description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
+    "each method and seed, and their comparison (CSV and PNG). What is done already is not done again.",
+)
+def mitigate(options):
+    """Write an Audit for each method and seed, and print how they compare."""
+    from quantskew.experiments import methods
+    from quantskew.experiments.runs import write
+    from quantskew.report import write_comparison
+
+    folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
+    titles = {key: methods.get(key).title for key in options.methods}
+    experiment, seeds, where = _over_seeds(options)
+    audits = {}
+    for key, made, path in write(
+        experiment, folder, seeds, options.methods, start_from=options.start, **where
+    ):
+        audits.setdefault(titles[key], []).append(made)
+        print(path)
+    table = write_comparison(audits, folder)
+    print(table.pivot(index="method", columns=["measure", "precision"], values="value").round(3).to_string())
+
+
+@_command(
+    "judge the paper's claims on an experiment, or on Audits of record",
+    *_experiment(),
+    _seeds(3),
+    _option("--claims", type=_names, metavar="C,C,...", help="their keys (default: all)"),
+    _option(
+        "--recorded", action="store_true", help="judge the records in book/records instead of making any"
+    ),
+    _option("--format", choices=("text", "csv", "json"), default="text", help="default: text"),
+    _option("--output", type=Path, metavar="FILE", help="default: standard output"),
+    description="Train, quantize and audit what the claims need, and print a verdict on each. What is "
+    "done already is not done again. A path of an Audit (FILE.safetensors, further seeds beside it as "
+    "FILE-1.safetensors) is judged as it is.",
+)
+def claims(options):
+    """Print or write the verdicts."""
+    from quantskew.cache import write_bytes
+    from quantskew.claims import register
+    from quantskew.experiments import runs
+    from quantskew.report import written
+
+    keys = options.claims or tuple(register.CLAIMS)
+    chosen = [register.get(key) for key in keys]
+    if options.recorded or options.experiment.endswith(".safetensors"):
+        found = runs.read(options.experiment, [runs.BASE, *register.needs(chosen)])
+    else:
+        experiment, seeds, where = _over_seeds(options)
+        curvature = any(claim.curvature for claim in chosen)
+        found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+    text = written(register.judged(found, keys), options.format) + "\n"
+    if options.output:
+        write_bytes(options.output, text.encode())
+    else:
+        print(text, end="")
+
+
+@_command(
+    "make the book's records of an experiment, or go on with them",
+    *_experiment(),
+    _seeds(1),
+    _option(
+        "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
+    ),
+    _option("--base-only", action="store_true", help="only PTQ of the experiment"),
+    description="Write the Audits that the chapters read: the experiment with its curvature, every "
+    "method of the book, quantized activations, the balanced set and its rotations. What is done already "
+    "is not done again.",
+)
+def records(options):
+    """Print the path of each record, as soon as it is there."""
+    from quantskew.experiments.runs import BASE, write
+
+    experiment, seeds, where = _over_seeds(options)
+    keys = [BASE] if options.base_only else None
+    for _, _, path in write(experiment, options.output, seeds, keys, **where):
+        print(path)
+
+
+_ROOT = _option("--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)")
+
+
+@_command(
+    "execute the book's chapters (run in the repository)",
+    _ROOT,
+    _option(
+        "-p",
+        "--parameter",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="of the chapters, its value in YAML, such as -p scheme mse; repeat",
+    ),
+)
+def book(options):
+    """Print the path of each chapter."""
+    import yaml
+
+    from quantskew.book import chapters
+
+    parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
+    for chapter in chapters.build(options.root, parameters):
+        print(chapter)
+
+
+@_command(
+    "run a grid of chapters and audits, here or on a cluster (run in the repository)",
+    _option("grid", type=Path, metavar="GRID.yml", help="which cells: see notebooks/grids"),
+    _option("--jobs", type=int, default=1, metavar="N", help="at once (default: %(default)s)"),
+    _option("--output", type=Path, metavar="FOLDER", help="default: runs/GRID"),
+    _option("--executor", metavar="NAME", help="of Snakemake, such as slurm (default: this machine)"),
+    _option("--timeout", type=int, metavar="SECONDS", help="that one code cell of a chapter may take (900)"),
+    _ROOT,
+    description="Run the cells of a grid (YAML) with Snakemake, and gather their results in one table "
+    "and one page. What is done already is not done again: after anything was killed, the same "
+    "command goes on. Further options of Snakemake follow after --, such as -- --dry-run.",
+)
+def sweep(options):
+    """Print what has failed, and where the results are; 1 if anything failed."""
+    from quantskew.sweeps.sweep import DRY_RUN, run_sweep, write_page
+    from quantskew.sweeps.table import gather
+
+    folder, passed = options.output or Path("runs") / options.grid.stem, options.passed
+    where = options.jobs, options.root, options.executor, options.timeout
+    failed = run_sweep(options.grid, folder, *where, passed)
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}\n    log: {folder / 'cells' / name / 'log.txt'}", file=sys.stderr)
+    if DRY_RUN & set(passed):
+        return 0
+    print(f"the table: {folder / 'table.parquet'} and {folder / 'table.csv'}")
+    if not gather(folder).empty:
+        try:
+            print(f"the page: {write_page(folder, options.root)}")
+        except FileNotFoundError as error:
+            # Audits can be swept anywhere.
+            print(f"no page: {error}")
+    return 1 if failed else 0

@@ -10,31 +10,35 @@ from quantskew.figures import lines, tradeoffs
 from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, odds, surface, weights
-from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL
+from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
-# Beside the measures: what else is told of an Audit, and where, in tables and figures.
+_OF_SURFACE = (
+    surface_figures.gradient_against_size,
+    surface_figures.gradient_against_accuracy,
+    surface_figures.lambda_against_accuracy,
+    surface_figures.lambda_against_confidence,
+    surface_figures.gradient_against_lambda,
+    surface_figures.excess_loss,
+)
+# What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
-    (
-        lambda audit: True,
-        (forward.dtdb_histogram,),
-        {lines.fvo: False, lines.dtdb_distribution: False},
-    ),
+    (lambda audit: True, (forward.dtdb_histogram,), {lines.fvo: False, lines.dtdb_distribution: False}),
     (
         lambda audit: audit.weights is not None,
         (weights.absolute_difference, weights.sparsity, weights.mean_magnitude, weights.weight_histogram),
-        {lines.absolute_difference: False, lines.sparsity: False, lines.weight_distribution: False},
+        dict.fromkeys((lines.absolute_difference, lines.sparsity, lines.weight_distribution), False),
     ),
     (
-        surface.measured,
+        surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
-        {
-            **dict.fromkeys(surface_figures.SCATTERS, True),
-            surface_figures.loss_profile: False,
-            surface_figures.excess_loss: True,
-        },
+        {surface_figures.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
-    (odds.differ, (odds.class_accuracy,), {lines.class_accuracy: lines.group_and_class_legend}),
+    (
+        odds.equalized_odds.applies,
+        (odds.class_accuracy,),
+        {lines.class_accuracy: lines.group_and_class_legend},
+    ),
 )
 
 
@@ -87,31 +91,29 @@ def write_report(audit, folder):
     # A comparison with the reference needs something to compare.
     for name, draw, legend in figures(audit) if len(audit.precisions) > 1 else ():
         written.append(folder / "figures" / f"{name}.png")
-        with replacing(written[-1]) as partial:
-            compare(draw, {title: audit}, legend=legend).savefig(partial, format="png", dpi=150)
+        _save(written[-1], compare(draw, {title: audit}, legend=legend))
     return written
+
+
+def _save(path, figure):
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
 
 
 def summary(audit):
     """The Audit in a few lines of text: accuracy of each group, overall accuracy and FVO."""
-    accuracy = wide(forward.group_accuracy(audit))
-    overall = wide(fairness.overall_accuracy(audit).assign(group=OVERALL))
-    gap = wide(fairness.fvo(audit).assign(group="FVO"))
-    counts = dict(zip(audit.group_names, audit.group_counts, strict=True))
+    parts = [measure(audit) for measure in (forward.group_accuracy, fairness.overall_accuracy)]
+    parts.append(fairness.fvo(audit).assign(group="FVO"))
+    counts = zip(audit.group_names, audit.group_counts, strict=True)
     lines = [
         f"{len(audit.labels):,} test samples in {len(audit.group_names)} groups: "
-        + ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+        + ", ".join(f"{name} {count:,}" for name, count in counts),
         "",
         "accuracy with 95 % interval",
-        *(part.to_string() for part in (accuracy, overall, gap)),
+        *(wide(part).to_string() for part in parts),
     ]
-    nulls = forward.null_logits(audit).sum(axis=1)
-    lines += [
-        f"{count} null logit vectors at {p}"
-        for p, count in zip(audit.precisions, nulls, strict=True)
-        if count
-    ]
-    return "\n".join(lines)
+    nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
+    return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
 
 
 FORMATS = ("text", "csv", "json")
@@ -119,21 +121,7 @@ _VERBS = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
 
 
 def written(table, form="text"):
-    """A table of `quantskew.claims.register.judged` in one of the forms.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-    form : {"text", "csv", "json"}
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If the form is not known.
+    """A table of `quantskew.claims.register.judged` as text in one of `FORMATS`; a ValueError names them.
 
     Examples
     --------
@@ -147,23 +135,17 @@ def written(table, form="text"):
         raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
     if form == "csv":
         return table.to_csv(index=False).rstrip()
-    rows = table.to_dict("records")
     if form == "json":
         # JSON has no NaN.
-        rows = [
-            {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in row.items()}
-            for row in rows
-        ]
-        return json.dumps(rows, indent=1)
-    return "\n".join([*map(_line, rows), "", _count(table)])
+        return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1)
+    return "\n".join([*map(_line, table.to_dict("records")), "", _count(table)])
 
 
 def _line(row):
     if row["seeds"] == 0:
         return f"{'not judged':10} {'':34} {row['at']:5} {row['claim']} ({row['section']}; {row['lacks']})"
-    interval = (
-        "" if np.isnan(row["low"]) or row["low"] == row["high"] else f" [{row['low']:.3g}, {row['high']:.3g}]"
-    )
+    exact = np.isnan(row["low"]) or row["low"] == row["high"]
+    interval = "" if exact else f" [{row['low']:.3g}, {row['high']:.3g}]"
     seeds = f", {row['positive']} of {row['seeds']}" if row["seeds"] > 1 else ""
     effect = f"{row['effect']:.3g}{interval}{seeds}"
     return f"{row['verdict']:10} {effect:34} {row['at']:5} {row['claim']} ({row['section']})"
@@ -171,39 +153,21 @@ def _line(row):
 
 def _count(table):
     tested = table[table["seeds"] > 0]
-    seeds = sorted(set(tested["seeds"]))
+    seeds = ", ".join(map(str, sorted(set(tested["seeds"]))))
     counts = [f"{(tested['verdict'] == name).sum()} {verb}" for name, verb in _VERBS.items()]
     return (
-        f"{', '.join(counts)}; {len(table) - len(tested)} not judged. Seeds: {', '.join(map(str, seeds))}. "
+        f"{', '.join(counts)}; {len(table) - len(tested)} not judged. Seeds: {seeds}. "
         "Effects with 95 % intervals and the number of seeds that are as claimed; verdicts are corrected for "
         "the number of claims."
     )
 
 
 def write_comparison(audits, folder, title="methods"):
-    """Write the comparison of methods into a folder.
-
-    Parameters
-    ----------
-    audits : dict of str to sequence of Audit
-        Seeds of each method, by its title.
-    folder : path
-        Made where it does not exist; files of the same names are replaced.
-    title : str
-        Of the figures.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `quantskew.measures.seeds.comparison`.
-    """
+    """Write the comparison of methods (a dict of title to Audits by seed) into a folder; give its table."""
     folder, table = Path(folder), comparison(audits)
     write_bytes(folder / "comparison.csv", table.to_csv(index=False).encode())
-    figures = {f"{measure}.png": tradeoffs.by_method(measure) for measure in ("fvo", "accuracy")}
-    quantized = list(dict.fromkeys(table["precision"]))[1:]
-    figures |= {f"tradeoff-{p}.png": tradeoffs.accuracy_against_fvo(p) for p in quantized}
-    for name, draw in figures.items():
-        with replacing(folder / name) as partial:
-            figure = compare(draw, {title: table}, legend=tradeoffs.method_legend)
-            figure.savefig(partial, format="png", dpi=150)
+    drawn = {measure: tradeoffs.by_method(measure) for measure in ("fvo", "accuracy")}
+    drawn |= {f"tradeoff-{p}": tradeoffs.accuracy_against_fvo(p) for p in table["precision"].unique()[1:]}
+    for name, draw in drawn.items():
+        _save(folder / f"{name}.png", compare(draw, {title: table}, legend=tradeoffs.method_legend))
     return table

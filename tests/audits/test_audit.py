@@ -8,7 +8,6 @@ from safetensors.numpy import save_file
 import samples
 from quantskew.audits.audit import Audit
 from quantskew.audits.model import audit_model
-from quantskew.audits.statistics import arrays_of
 
 KILLED_WHILE_SAVING = """
 import os, pathlib, signal, sys
@@ -127,6 +126,49 @@ def test_a_precision_that_is_not_there_is_refused_with_those_that_are():
         samples.random_audit().select(["fp32", "int5"])
 
 
+COLUMNS = ("fp32", "int4", "int4:mse", "W4A4", "int2:mse,per-channel", "onnx", "A8", "int9:nonsense")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("int4", 1),  # the exact name goes before the other four bits
+        ("int4:mse", 2),
+        ("W4A4", 3),
+        ("int2", 4),  # the only one of its bits
+        ("onnx", 5),
+        ("fp32", 0),
+        ("int9:nonsense", 7),
+    ],
+)
+def test_a_column_is_found_by_its_name_or_by_its_bits(name, found):
+    assert samples.random_audit(precisions=COLUMNS).index(name) == found
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "message"),
+    [
+        (COLUMNS, "int9", "no 'int9'; it has fp32, int4, int4:mse"),
+        (COLUMNS, "int2:mse", "no 'int2:mse'"),
+        (("fp32", "W4A4"), "int4", "no 'int4'; it has fp32, W4A4"),
+        (("fp32", "int4:mse", "int4:per-channel"), "int4", "several columns of int4; it has fp32, int4:mse"),
+    ],
+)
+def test_a_column_that_is_absent_or_ambiguous_is_refused(names, asked, message):
+    with pytest.raises(ValueError, match=message):
+        samples.random_audit(precisions=names).index(asked)
+
+
+def test_plain_names_are_given_where_they_are_unambiguous(curved_audit):
+    plain = ("fp32", "int4", "int4:mse", "W4A4", "int2", "onnx", "A8", "int9:nonsense")
+    assert samples.random_audit(precisions=COLUMNS).plain().precisions == plain
+    names = ("fp32:folded", "W8A8", "int2:mse")
+    curvature = dataclasses.replace(curved_audit.curvature, profile_precision="int2:mse")
+    renamed = dataclasses.replace(curved_audit, precisions=names, curvature=curvature).plain()
+    assert renamed.precisions == ("fp32", "int8", "int2")
+    assert renamed.curvature.profile_precision == "int2"
+
+
 GOOD = {"a": [[1.0, 2.0], [3.0, 4.0]], "b": [[1.0, 2.0], [3.0, 4.0]]}
 
 
@@ -241,5 +283,5 @@ def test_curvature_survives_the_file(curved_audit, tmp_path):
     curved_audit.save(tmp_path / "a")
     loaded = Audit.load(tmp_path / "a").curvature
     assert loaded.profile_precision == curved_audit.curvature.profile_precision
-    for name, array in arrays_of(curved_audit.curvature).items():
+    for name, array in curved_audit.curvature.arrays().items():
         np.testing.assert_array_equal(getattr(loaded, name), array)

@@ -8,7 +8,6 @@ import torch
 
 from quantskew.audits import curvature as module
 from quantskew.audits.curvature import CurvatureState, measure_curvature
-from quantskew.audits.statistics import arrays_of
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import top_eigenvalues
@@ -30,7 +29,7 @@ def measured(digits_model, split):
 def same(a, b):
     return all(
         np.array_equal(x, y, equal_nan=True)
-        for x, y in zip(arrays_of(a).values(), arrays_of(b).values(), strict=True)
+        for x, y in zip(a.arrays().values(), b.arrays().values(), strict=True)
     )
 
 

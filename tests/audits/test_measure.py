@@ -5,9 +5,8 @@ import torch
 import samples
 from quantskew.audits.audit import Audit
 from quantskew.audits.model import audit_model, audit_models, calibration_images
-from quantskew.audits.statistics import arrays_of
 from quantskew.datasets import Dataset, normalise
-from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import Quantizer
 
 PRECISIONS = ("fp32", "fp16", "int4", "int2")
@@ -78,8 +77,8 @@ def test_models_that_are_quantized_already_are_audited_alike():
     assert audit.precisions == PRECISIONS
     np.testing.assert_array_equal(audit.logits, expected.logits)
     np.testing.assert_array_equal(audit.train_counts, expected.train_counts)
-    for name, array in arrays_of(audit.weights).items():
-        np.testing.assert_array_equal(array, arrays_of(expected.weights)[name])
+    for name, array in audit.weights.arrays().items():
+        np.testing.assert_array_equal(array, expected.weights.arrays()[name])
     assert audit.provenance["seed"] == 5
 
 
@@ -120,8 +119,8 @@ def test_activations_are_quantized_where_weights_are_integers(digits, digits_mod
         differing = np.abs(audit.logits[row] - expected.numpy()) > 1e-3
         assert differing.mean() < 0.01
         assert np.abs(audit.logits[row] - plain.logits[row]).mean() > 0.01
-    for name, array in arrays_of(audit.weights).items():
-        np.testing.assert_array_equal(array, arrays_of(plain.weights)[name])
+    for name, array in audit.weights.arrays().items():
+        np.testing.assert_array_equal(array, plain.weights.arrays()[name])
     assert audit.precisions == ("fp32", "fp16", "W8A4:ends-int8", "W3A4:ends-int8")
 
 
@@ -172,3 +171,32 @@ def test_activations_that_cannot_be_quantized_are_refused(options, message):
     options = {"data": samples.tiny_data(), "quantizers": ["fp32", "W8A8"], **options}
     with pytest.raises(ValueError, match=message):
         audit_model(samples.tiny_model(), **options)
+
+
+def test_the_same_bits_stand_side_by_side_under_different_schemes(digits, digits_model, tmp_path):
+    names = ("fp32", "int4", "int4:mse", "int4:mse,per-channel", "W4A4", "int4:folded", "int3:ends-int8")
+    audit = audit_model(digits_model, digits, names)
+    assert audit.precisions == names
+    assert audit.provenance["quantizers"] == list(names)
+    for row, name in enumerate(names):
+        alone = audit_model(digits_model, digits, [name])
+        np.testing.assert_array_equal(audit.logits[row], alone.logits[0])
+        for what in alone.weights.PER_PRECISION:
+            own = getattr(audit.weights, what)[row]
+            np.testing.assert_array_equal(own, getattr(alone.weights, what)[0], err_msg=f"{name} {what}")
+    audit.save(tmp_path / "a.safetensors")
+    assert Audit.load(tmp_path / "a.safetensors").precisions == names
+
+
+def test_folded_weights_are_compared_with_folded_ones(digits, digits_model):
+    model, data = digits_model, digits.test.subset(range(9))
+    names = ["fp32", "fp32:folded", "int4:folded"]
+    audit = audit_model(model, data, names)
+    difference = audit.weights.absolute_difference
+    assert (difference[:2] == 0).all()
+    folded, quantized = (quantize_model(model, name) for name in names[1:])
+    pairs = zip(weight_parameters(folded).values(), weight_parameters(quantized).values(), strict=True)
+    expected = [float((w - v).detach().abs().sum()) for w, v in pairs]
+    np.testing.assert_allclose(difference[2], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="but fp32 and fp32:folded, int4:folded differ"):
+        audit_model(model, data, names, curvature=True)

@@ -195,14 +195,6 @@ def test_the_page_of_symbols_has_every_equation_and_names_what_exists(repository
         assert exists(f"{package_of[name.partition('.')[0]]}.{name}"), name
 
 
-def test_examples_in_the_hand_written_pages_import_what_exists(repository):
-    pages = [repository / "README.md", *(repository / "book").glob("*.md")]
-    lines = re.findall(r"^from quantskew.*", "\n".join(path.read_text() for path in pages), re.MULTILINE)
-    assert len(lines) >= 2
-    for line in lines:
-        exec(line, {})
-
-
 def exists(name):
     """Whether the package has a module, a function, or an attribute of a class by that name."""
     parts = name.split(".")

@@ -41,7 +41,7 @@ def test_the_seed_decides_the_parts():
 def test_images_keep_their_labels_and_groups():
     labels, groups = np.arange(100) % 2, np.arange(100) % 5
     images = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (100, 1, 2, 2))
-    data = split_arrays("x", images, labels, groups, "ab", "vwxyz", SHARES, 0)
+    data = split_arrays("x", images, labels, groups, "ab", "vwxyz", 0, shares=SHARES)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [60, 20, 20]
     seen = []
     for part in (data.train, data.validation, data.test):
@@ -128,7 +128,7 @@ def test_the_digest_sees_every_byte():
 @pytest.mark.parametrize(
     ("call", "known"),
     [
-        (lambda: datasets.load("mnist"), datasets.NAMES),
+        (lambda: datasets.load("mnist"), datasets.MODULES),
         (lambda: datasets.load("digits", label="colour"), ["digit"]),
         (lambda: datasets.load("utkface", group="hair"), ["ethnicity", "gender", "age"]),
         (lambda: datasets.load("cifar10", label="hair"), ["class"]),

@@ -74,8 +74,8 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("label", [None, *utkface.ATTRIBUTES])
-@pytest.mark.parametrize("group", [None, *utkface.ATTRIBUTES])
+@pytest.mark.parametrize("label", [None, *utkface.LABELS])
+@pytest.mark.parametrize("group", [None, *utkface.LABELS])
 def test_any_attribute_is_label_and_any_is_group(archive, label, group):
     data = datasets.load("utkface", archive, size=8, label=label, group=group)
     label_names, label_of = VALUES[label or "ethnicity"]

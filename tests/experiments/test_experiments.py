@@ -98,7 +98,7 @@ def test_options_that_do_not_go_together_are_refused_before_training(fresh_cache
 
 @pytest.mark.parametrize(
     ("module", "added"),
-    [("quantskew.training.loop", ["audits", "models"]), ("quantskew.audits.model", ["audits"])],
+    [("quantskew.training.loop.fit", ["audits", "models"]), ("quantskew.audits.model", ["audits"])],
 )
 def test_changed_code_makes_a_new_entry(fresh_cache, monkeypatch, module, added):
     quick_audit()

@@ -6,7 +6,7 @@ import samples
 from quantskew.datasets import load
 from quantskew.experiments import methods
 from quantskew.experiments.methods import METHODS, tuning_recipe
-from quantskew.figures.tradeoffs import method_styles
+from quantskew.figures.style import shaded
 from quantskew.quantization.ptq import quantize_model
 from quantskew.training.recipe import Recipe
 from quantskew.training.sampling import target_counts
@@ -15,7 +15,7 @@ from quantskew.training.sampling import target_counts
 def test_keys_and_titles_are_told_apart():
     assert list(METHODS) == [method.key for method in METHODS.values()]
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
-    assert len(set(method_styles(list(METHODS)).values())) == len(METHODS)
+    assert len({style["marker"] for style in shaded(METHODS).values()}) == len(METHODS)
 
 
 @pytest.mark.parametrize(

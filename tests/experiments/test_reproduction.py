@@ -7,7 +7,6 @@ import pytest
 
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.audits.statistics import arrays_of
 from quantskew.book.reproduction import agreement, overview
 from quantskew.cache import provenance
 from quantskew.experiments import catalogue
@@ -184,9 +183,9 @@ def test_what_is_made_twice_on_one_machine_is_equal_to_the_last_bit(made_twice):
     first, second = made_twice
     for name in ("logits", "labels", "groups", "train_counts"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    arrays = arrays_of(second.weights)
+    arrays = second.weights.arrays()
     assert len(arrays) == 6
-    for name, array in arrays_of(first.weights).items():
+    for name, array in first.weights.arrays().items():
         np.testing.assert_array_equal(array, arrays[name])
     assert first.provenance["history"] == second.provenance["history"]
 

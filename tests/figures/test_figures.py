@@ -22,7 +22,7 @@ ALL = [
     lines.of(forward.softmax_variance),
     lines.dtdb_distribution,
     lines.of(forward.group_loss),
-    lines.loss_against_softmax_variance,
+    lines.against(forward.group_loss, forward.softmax_variance),
 ]
 
 
@@ -94,12 +94,10 @@ def test_figures_of_an_empty_group_do_not_fail(digits_audit):
 SURFACE = [
     surface_figures.gradient_against_size,
     surface_figures.gradient_against_accuracy,
-    lines.of(surface.gradient_norm),
     surface_figures.lambda_against_accuracy,
     surface_figures.lambda_against_confidence,
     surface_figures.gradient_against_lambda,
-    lines.of(surface.lambda_max),
-    lines.of(surface.trace),
+    *(lines.of(measure) for measure in (surface.gradient_norm, surface.lambda_max, surface.trace)),
     surface_figures.loss_profile,
     surface_figures.excess_loss,
 ]

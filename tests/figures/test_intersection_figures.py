@@ -7,9 +7,8 @@ import pytest
 import samples
 from quantskew.audits.audit import Audit
 from quantskew.figures import lines
-from quantskew.figures.style import compare, group_colors, group_markers
+from quantskew.figures.style import compare, group_looks
 from quantskew.measures import odds
-from quantskew.measures.odds import intersections
 
 # Largest in training first.
 ORDER = [1, 0, 2]
@@ -52,13 +51,15 @@ def test_colour_and_marker_are_the_group_s_line_and_face_the_class_s(axes):
     drawn = [container.lines[0] for container in axes.containers]
     cells = [(group, number) for group in ORDER for number in range(4)]
     looks = set()
+    of_group = {look.group: look for look in group_looks(audit)}
     for (group, number), line in zip(cells, drawn, strict=True):
-        color = group_colors(audit)[group]
-        assert (line.get_color(), line.get_marker()) == (color, group_markers(audit)[group])
-        style, filled = lines.class_looks(number)
-        assert line.get_linestyle() == style
-        assert line.get_markerfacecolor() == (color if filled else "white")
-        looks.add((group, style, filled))
+        color = of_group[group].color
+        assert (line.get_color(), line.get_marker()) == (color, of_group[group].marker)
+        style = lines.class_looks(number, color)
+        assert line.get_linestyle() == style["linestyle"]
+        assert line.get_markerfacecolor() == style["markerfacecolor"]
+        assert style["markerfacecolor"] in ("white", color)
+        looks.add((group, style["linestyle"], style["markerfacecolor"] == color))
     # Without its colour, each line still differs from every other one.
     assert len(looks) == len(drawn) == 12
 
@@ -100,12 +101,3 @@ def test_the_legend_has_the_groups_then_the_classes():
         assert [handle.get_linestyle() for handle in legend.legend_handles] == ["None"] * 3 + ["-", "--"]
         faces = [handle.get_markerfacecolor() for handle in legend.legend_handles[3:]]
         assert faces == ["black", "white"]
-
-
-def test_the_legend_of_intersections_says_what_it_counts(axes):
-    crossed = intersections(made())
-    assert lines.intersection_legend(crossed, axes) is axes
-    legend = axes.get_legend()
-    assert legend.get_title().get_text() == "group (images in the test)"
-    counts = [int(text.get_text().split("(")[1][:-1]) for text in legend.get_texts()]
-    assert counts == sorted(crossed.group_counts, reverse=True)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from quantskew.figures import lines
-from quantskew.figures.style import compare, group_colors, group_markers, group_order, log_scale
+from quantskew.figures.style import compare, group_looks, group_order, log_scale
 from quantskew.measures import forward
 
 
@@ -13,14 +13,13 @@ def luminance(color):
 
 
 def test_lightness_alone_tells_the_order_of_the_groups(digits_audit):
-    shades = [luminance(group_colors(digits_audit)[g]) for g in group_order(digits_audit)]
+    shades = [luminance(look.color) for look in group_looks(digits_audit)]
     assert np.all(np.diff(shades) > 0.01)
 
 
 def test_colours_and_markers_do_not_depend_on_the_precisions(digits_audit):
     few = digits_audit.select(["fp32", "int2"])
-    assert group_colors(few) == group_colors(digits_audit)
-    assert group_markers(few) == group_markers(digits_audit)
+    assert group_looks(few) == group_looks(digits_audit)
 
 
 def test_order_is_by_training_images_ties_by_id(digits_audit):

@@ -6,7 +6,7 @@ import pytest
 
 import samples
 from quantskew.figures import tradeoffs
-from quantskew.figures.style import compare
+from quantskew.figures.style import compare, shaded
 from quantskew.measures.seeds import comparison, pareto_front
 
 METHODS = ("plain", "sampled", "weighted", "trained")
@@ -76,7 +76,8 @@ def test_a_method_looks_the_same_in_both_figures(table):
         [(c.lines[0].get_color(), c.lines[0].get_marker()) for c in axes.containers] for axes in (left, right)
     ]
     plt.close(left.figure)
-    assert looks[0] == looks[1] == list(tradeoffs.method_styles(METHODS).values())
+    styles = [(style["color"], style["marker"]) for style in shaded(METHODS).values()]
+    assert looks[0] == looks[1] == styles
 
 
 def test_the_legend_has_every_method(table):
@@ -86,10 +87,10 @@ def test_the_legend_has_every_method(table):
 
 
 def test_shades_run_from_light_to_dark():
-    styles = tradeoffs.method_styles([str(number) for number in range(17)])
-    lightness = [np.dot(color[:3], (0.299, 0.587, 0.114)) for color, _ in styles.values()]
+    styles = shaded([str(number) for number in range(17)])
+    lightness = [np.dot(style["color"][:3], (0.299, 0.587, 0.114)) for style in styles.values()]
     assert lightness == sorted(lightness, reverse=True)
-    assert len({marker for _, marker in styles.values()}) == 17
+    assert len({style["marker"] for style in styles.values()}) == 17
 
 
 def test_one_method_alone_is_drawn(table, axes):

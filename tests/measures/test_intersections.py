@@ -10,7 +10,7 @@ from quantskew.audits.audit import Audit
 from quantskew.figures import lines
 from quantskew.figures.style import compare
 from quantskew.measures import fairness, forward, odds
-from quantskew.measures.measure import cells
+from quantskew.measures.measure import strata
 from quantskew.measures.odds import cell_counts, groups_are_classes, intersections
 from quantskew.report import write_report
 
@@ -36,7 +36,7 @@ def test_every_sample_is_in_the_cell_of_its_group_and_class(audit):
         f"{audit.group_names[g]}, {audit.class_names[y]}" for y, g in zip(LABELS, GROUPS, strict=True)
     ]
     assert [crossed.group_names[cell] for cell in crossed.groups] == expected
-    assert crossed.groups.tolist() == cells(audit)[0].tolist()
+    assert crossed.groups.tolist() == strata(audit, audit.groups)[0].tolist()
 
 
 def test_counts_are_of_the_cells_and_an_absent_one_stays(audit):

@@ -7,18 +7,18 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantskew.audits.statistics import Curvature, WeightStatistics, arrays_of, at_precisions, joined
+from quantskew.audits.statistics import Curvature, WeightStatistics
 from quantskew.cache import cache_dir, make_once, write_bytes
 from quantskew.groups import check_group_ids, group_counts
 from quantskew.quantization.quantizer import Quantizer
 
-_KEY = "quantskew.audit"
-_FORMAT = 1
+_KEY, _FORMAT = "quantskew.audit", 1
 _IDS = ("labels", "groups")
 
 
@@ -72,10 +72,8 @@ class Audit:
         samples, classes = self.logits.shape[1:]
         if len(self.class_names) != classes:
             raise ValueError(f"{classes} logits a sample but {len(self.class_names)} class names")
-        for what, ids, names in (
-            ("label", self.labels, self.class_names),
-            ("group", self.groups, self.group_names),
-        ):
+        known = {"label": (self.labels, self.class_names), "group": (self.groups, self.group_names)}
+        for what, (ids, names) in known.items():
             if ids.shape != (samples,):
                 raise ValueError(f"{samples} samples have logits, but {what}s have the shape {ids.shape}")
             check_group_ids(ids, len(names), what)
@@ -102,13 +100,7 @@ class Audit:
         return self.logits.argmax(axis=2)
 
     def index(self, name):
-        """Position of a column.
-
-        Parameters
-        ----------
-        name : str
-            Of a column; or a precision that is that of the weights of one column alone, as ``int4`` is where
-            ``int4:mse`` is the only one.
+        """Position of a column: of that name, or the only one whose weights have that precision alone.
 
         Raises
         ------
@@ -117,10 +109,8 @@ class Audit:
         """
         if name in self.precisions:
             return self.precisions.index(name)
-        known = [_quantizer(own) for own in self.precisions]
-        found = [
-            p for p, own in enumerate(known) if own and own.precision == name and not own.activation_precision
-        ]
+        known = enumerate(map(_quantizer, self.precisions))
+        found = [row for row, own in known if own.precision == name and not own.activation_precision]
         if len(found) == 1:
             return found[0]
         what = f"several columns of {name}" if found else f"no {name!r}"
@@ -135,22 +125,26 @@ class Audit:
         >>> Audit.from_logits(columns, labels=[0], groups=["a"]).plain().precisions
         ('fp32', 'int4', 'int2', 'int2:mse', 'onnx')
         """
-        short = [own.precision if (own := _quantizer(name)) else name for name in self.precisions]
-        names = [
-            own if short.count(own) == 1 else name for own, name in zip(short, self.precisions, strict=True)
-        ]
+        short = [_quantizer(name).precision or name for name in self.precisions]
+        pairs = zip(short, self.precisions, strict=True)
+        names = [own if short.count(own) == 1 else name for own, name in pairs]
         curvature = self.curvature
-        if curvature is not None:
-            profiled = dict(zip(self.precisions, names, strict=True)).get(curvature.profile_precision)
-            curvature = replace(curvature, profile_precision=profiled or curvature.profile_precision)
+        if curvature:
+            of = dict(zip(self.precisions, names, strict=True))
+            profiled = of.get(curvature.profile_precision, curvature.profile_precision)
+            curvature = replace(curvature, profile_precision=profiled)
         return replace(self, precisions=tuple(names), curvature=curvature)
 
     def select(self, precisions):
-        """An Audit with only these precisions, in this order."""
+        """An Audit with only these columns, in this order, see `index`."""
         rows = [self.index(precision) for precision in precisions]
-        kept = {"weights": self.weights, "curvature": self.curvature}
-        kept = {name: None if own is None else at_precisions(own, rows) for name, own in kept.items()}
-        return replace(self, logits=self.logits[rows], precisions=tuple(precisions), **kept)
+        parts = {name: own and own.select(rows) for name, own in self._statistics.items()}
+        names = tuple(self.precisions[row] for row in rows)
+        return replace(self, logits=self.logits[rows], precisions=names, **parts)
+
+    @property
+    def _statistics(self):
+        return {"weights": self.weights, "curvature": self.curvature}
 
     def join(self, other):
         """An Audit with the precisions of both, of the same model on the same samples.
@@ -169,16 +163,12 @@ class Audit:
         """
         for name in ("labels", "groups", "class_names", "group_names"):
             if not np.array_equal(getattr(self, name), getattr(other, name)):
-                raise ValueError(
-                    f"the two Audits have different {name.replace('_', ' ')}; they cannot be joined"
-                )
-        return replace(
-            self,
-            logits=np.concatenate([self.logits, other.logits]),
-            precisions=self.precisions + other.precisions,
-            weights=joined(self.weights, other.weights),
-            curvature=joined(self.curvature, other.curvature),
-        )
+                what = name.replace("_", " ")
+                raise ValueError(f"the two Audits have different {what}; they cannot be joined")
+        both = [(name, own, other._statistics[name]) for name, own in self._statistics.items()]
+        parts = {name: own and further and own.join(further) for name, own, further in both}
+        logits = np.concatenate([self.logits, other.logits])
+        return replace(self, logits=logits, precisions=self.precisions + other.precisions, **parts)
 
     @classmethod
     def from_logits(
@@ -212,19 +202,19 @@ class Audit:
         """
         if not logits:
             raise ValueError("no logits were given; give at least one precision")
-        # What is too large for fp32 becomes infinite and is refused by its sample below.
+        # What is too large for fp32 becomes infinite and is refused by its sample.
         with np.errstate(over="ignore"):
             arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
-        first = next(iter(arrays))
-        for name, values in arrays.items():
-            if values.ndim != 2:
+        first, *_ = arrays
+        shape = arrays[first].shape
+        for name, own in arrays.items():
+            if own.ndim != 2:
+                expected = "must have the shape (samples, classes)"
+                raise ValueError(f"the logits of {name} {expected}; got {own.shape}")
+            if own.shape != shape:
                 raise ValueError(
-                    f"the logits of {name} must have the shape (samples, classes); got {values.shape}"
-                )
-            if values.shape != arrays[first].shape:
-                raise ValueError(
-                    f"the logits of {name} have the shape {values.shape}, those of {first} "
-                    f"{arrays[first].shape}; they must be of the same samples in the same order"
+                    f"the logits of {name} have the shape {own.shape}, those of {first} {shape}; they must "
+                    "be of the same samples in the same order"
                 )
         labels, _ = check_group_ids(labels, what="label")
         groups = np.asarray(groups)
@@ -239,7 +229,7 @@ class Audit:
             labels,
             groups,
             tuple(arrays),
-            tuple(class_names or (f"class {c}" for c in range(arrays[first].shape[1]))),
+            tuple(class_names or (f"class {c}" for c in range(shape[1]))),
             tuple(group_names or (f"group {g}" for g in range(num_groups))),
             None if train_counts is None else np.asarray(train_counts, dtype=np.int64),
             provenance=provenance or {"source": "logits"},
@@ -249,17 +239,15 @@ class Audit:
         """Write the Audit to a safetensors file, whole or not at all."""
         arrays = {"logits": self.logits, "train_counts": self.train_counts}
         # A record holds thousands of ids, and most of their bytes would be zeros.
-        arrays |= {name: _smallest(getattr(self, name)) for name in _IDS}
-        names = {
-            "precisions": self.precisions,
-            "class_names": self.class_names,
-            "group_names": self.group_names,
-        }
-        if self.weights is not None:
-            arrays |= {f"weights/{name}": array for name, array in arrays_of(self.weights).items()}
+        for name in _IDS:
+            ids = getattr(self, name)
+            arrays[name] = ids.astype(np.min_scalar_type(ids.max(initial=0)))
+        names = {name: getattr(self, name) for name in ("precisions", "class_names", "group_names")}
+        for part, own in self._statistics.items():
+            arrays |= {f"{part}/{name}": array for name, array in own.arrays().items()} if own else {}
+        if self.weights:
             names["layers"] = self.weights.layers
-        if self.curvature is not None:
-            arrays |= {f"curvature/{name}": array for name, array in arrays_of(self.curvature).items()}
+        if self.curvature:
             names["profile_precision"] = [self.curvature.profile_precision]
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
@@ -285,18 +273,17 @@ class Audit:
                         f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
                         "with `quantskew audit`"
                     )
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-            arrays |= {name: arrays[name].astype(np.int64) for name in _IDS}
+                parts = {"": {}, "weights": {}, "curvature": {}}
+                for name in file.keys():
+                    part, _, own = name.rpartition("/")
+                    parts[part][own] = file.get_tensor(name)
+            parts[""] |= {name: parts[""][name].astype(np.int64) for name in _IDS}
             names = {name: tuple(values) for name, values in described["names"].items()}
-            weights = curvature = None
-            if "layers" in names:
-                weights = WeightStatistics(names.pop("layers"), **_take(arrays, "weights/"))
-            if "profile_precision" in names:
-                (profiled,) = names.pop("profile_precision")
-                curvature = Curvature(profile_precision=profiled, **_take(arrays, "curvature/"))
-            return cls(
-                **arrays, **names, weights=weights, curvature=curvature, provenance=described["provenance"]
-            )
+            layers, profiled = names.pop("layers", None), names.pop("profile_precision", None)
+            weights = WeightStatistics(layers, **parts["weights"]) if layers else None
+            curvature = Curvature(**parts["curvature"], profile_precision=profiled[0]) if profiled else None
+            facts = {"weights": weights, "curvature": curvature, "provenance": described["provenance"]}
+            return cls(**parts[""], **names, **facts)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -304,41 +291,20 @@ class Audit:
 
 
 def _quantizer(name):
-    """The quantizer of a column; None for another runtime's, which may have any name."""
+    """The quantizer of a column; one without a precision for another runtime's, which may have any name."""
     try:
         return Quantizer.parse(name)
     except ValueError:
-        return None
-
-
-def _smallest(ids):
-    """Ids in the smallest unsigned type that holds them."""
-    return ids.astype(np.min_scalar_type(ids.max(initial=0)))
-
-
-def _take(arrays, prefix):
-    """Remove the arrays whose names begin so, and return them by the rest of their names."""
-    return {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+        return SimpleNamespace(precision=None)
 
 
 LISTENER = "QUANTSKEW_AUDITS_TAKEN"
 
 
 def audit_once(name, key, make):
-    """An Audit from the cache, made first where it is not there.
+    """An Audit from the cache by the digest of all that it depends on; made first where it is not there.
 
-    Parameters
-    ----------
-    name : str
-        Of what was audited, for people.
-    key : str
-        Digest of everything that the Audit depends on.
-    make : callable
-        Path -> Audit; the path is that of the entry, for a checkpoint beside it.
-
-    Returns
-    -------
-    Audit
+    `make` gets the path of the entry, for a checkpoint beside it.
     """
     path = cache_dir() / "audits" / f"{name}-{key}.safetensors"
     make_once(path, lambda: make(path).save(path))
@@ -349,18 +315,7 @@ def audit_once(name, key, make):
 
 
 def taken(listener):
-    """The cache entries that were taken while a file listened.
-
-    Parameters
-    ----------
-    listener : path
-        What `LISTENER` named.
-
-    Returns
-    -------
-    list of Path
-        Each once, in the order of their first use; empty where there is no such file.
-    """
+    """The cache entries that were taken while the file that `LISTENER` named listened, in order."""
     listener = Path(listener)
     lines = listener.read_text(encoding="utf-8").splitlines() if listener.exists() else []
     return [Path(line) for line in dict.fromkeys(lines)]

@@ -1,4 +1,4 @@
-"""How far the measurement of a loss surface has come, on disk after each step."""
+"""Gradients and Hessians of every group under every quantizer, kept on disk step by step."""
 
 from pathlib import Path
 
@@ -20,57 +20,35 @@ from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
 
 _KEY = "quantskew.curvature"
+_PROFILE_STEPS, _PROFILE_PRECISION = np.linspace(-1.5, 1.5, 21), "int4"
 
 
 class CurvatureState:
-    """What has been measured so far; the rest is NaN.
+    """What has been measured so far, the rest NaN; in a file, which a later run goes on with.
 
-    Parameters
-    ----------
-    precisions : int
-        How many.
-    images : sequence of int, length G
-        How many of each group are used.
-    path : path, optional
-        A file that is replaced after each step, and is gone on with where there is one.
-    run : str, optional
-        Digest of model and settings: another run's file is refused.
-
-    Raises
-    ------
-    ValueError
-        If the file is not whole, or belongs to another run.
+    The file is replaced after each step, and refused where it is of another `run` (a digest of model and
+    settings).
     """
 
     def __init__(self, precisions, images, path=None, run=None):
-        self.path, self.run = path, run
-        shape = (precisions, len(images))
+        self.path, self.run, shape = path, run, (precisions, len(images))
         names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
         self.arrays = {name: np.full(shape, np.nan) for name in names}
-        self.arrays |= {
-            "images": np.array(images, dtype=np.int64),
-            "matvecs": np.zeros(shape, dtype=np.int64),
-            "change_norms": np.full(precisions, np.nan),
-        }
-        if path is not None and Path(path).exists():
-            self._restore()
-
-    def _restore(self):
+        self.arrays["images"] = np.array(images, dtype=np.int64)
+        self.arrays["matvecs"] = np.zeros(shape, dtype=np.int64)
+        self.arrays["change_norms"] = np.full(precisions, np.nan)
+        if path is None or not Path(path).exists():
+            return
         try:
-            with safe_open(self.path, framework="np") as file:
-                run = (file.metadata() or {}).get(_KEY)
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
+            with safe_open(path, framework="np") as file:
+                found = (file.metadata() or {}).get(_KEY)
+                self.arrays = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{self.path} is not a whole checkpoint ({error}); delete it to begin anew"
+                f"{path} is not a whole checkpoint ({error}); delete it to begin anew"
             ) from error
-        if run != self.run:
-            raise ValueError(f"{self.path} belongs to another model or other settings; delete it")
-        self.arrays = arrays
-
-    def done(self, row):
-        """Groups whose eigenvalue at this precision is known."""
-        return np.flatnonzero(~np.isnan(self.arrays["trace_errors"][row])).tolist()
+        if found != run:
+            raise ValueError(f"{path} belongs to another model or other settings; delete it")
 
     def put(self, where, **values):
         """Take what was measured at that place of the arrays, and keep all on disk."""
@@ -80,14 +58,28 @@ class CurvatureState:
             write_bytes(self.path, save(self.arrays, {_KEY: self.run}))
 
 
-_PROFILE_STEPS = np.linspace(-1.5, 1.5, 21)
-_PROFILE_PRECISION = "int4"
+def check_curvature(quantizers):
+    """The quantizers, unless the models that they make cannot be differentiated or compared."""
+    chosen = Quantizer.each(quantizers)
+    rounded = [own.name for own in chosen if own.activation_precision]
+    if rounded:
+        raise ValueError(
+            "the loss cannot be differentiated through rounded activations; leave out curvature or "
+            f"{', '.join(rounded)}"
+        )
+    other = [own.name for own in chosen if own.fold_batchnorm != chosen[0].fold_batchnorm]
+    if other:
+        raise ValueError(
+            f"curvature compares models with the same parameters, but {chosen[0]} and {', '.join(other)} "
+            "differ in folding batch norm; audit them apart, or leave out curvature"
+        )
+    return chosen
 
 
 def measure_curvature(
     model, split, quantizers, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0
 ):
-    """Gradient norm, lambda_max and trace of each group at each precision, and profiles of the loss.
+    """Gradient norm, lambda_max and trace of each group under each quantizer, and profiles of the loss.
 
     Parameters
     ----------
@@ -112,11 +104,6 @@ def measure_curvature(
     -------
     Curvature
 
-    Raises
-    ------
-    ValueError
-        If a name is not known, or the checkpoint is corrupt or belongs to another run.
-
     Examples
     --------
     >>> from quantskew import datasets
@@ -128,11 +115,10 @@ def measure_curvature(
     ((2, 10), True)
     """
     problem = _Problem(model, split, images)
-    chosen = Quantizer.each(quantizers)
+    chosen = check_curvature(quantizers)
     base = quantize_model(model, Quantizer("fp32", fold_batchnorm=chosen[0].fold_batchnorm))
     weights = parameter_vector(base)
-    names = [own.name for own in chosen]
-    settings = [names, images, rtol, samples, seed, weights.sum().item(), len(split)]
+    settings = [[own.name for own in chosen], images, rtol, samples, seed, weights.sum().item(), len(split)]
     state = CurvatureState(len(chosen), problem.counts, checkpoint, digest(settings))
     vectors, served = {}, problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
@@ -143,7 +129,7 @@ def measure_curvature(
                 change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
                 state.put(row, gradient_norms=norms.numpy(), change_norms=float(change))
             # Two of the reference's eigenvectors are needed again for the profiles.
-            done = state.done(row) if row else []
+            done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist() if row else []
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
                 pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)), rtol)
@@ -171,34 +157,9 @@ def measure_curvature(
 
 
 def measure_surface(model, split, precision, *, images=None, hessian=True):
-    """Gradient norm and lambda_max of each group of one model, without what takes much longer.
+    """Gradient norm and, unless `hessian` is False, lambda_max of a model that is quantized already.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Quantized already, see `quantskew.quantization.ptq.quantize_model`.
-    split : Split
-        See `measure_curvature`; likewise `images`.
-    precision : str
-        Its name.
-    hessian : bool
-        Whether lambda_max is measured too.
-
-    Returns
-    -------
-    Curvature
-        Of one precision; traces, change of the weights and, without `hessian`, lambda_max are NaN, and the
-        profiles have no steps.
-
-    Examples
-    --------
-    >>> from quantskew import datasets
-    >>> from quantskew.training import models
-    >>> data = datasets.load("digits")
-    >>> model = models.build("small_resnet", num_classes=10, in_channels=1).eval()
-    >>> curvature = measure_surface(model, data.test, "fp32", hessian=False)
-    >>> curvature.gradient_norms.shape, bool(np.isnan(curvature.lambda_max).all())
-    ((1, 10), True)
+    The rest of the `Curvature`, which takes much longer, is NaN, and its profiles have no steps.
     """
     problem = _Problem(model, split, images)
     state = CurvatureState(1, problem.counts)
@@ -207,13 +168,9 @@ def measure_surface(model, split, precision, *, images=None, hessian=True):
         *chosen, num_groups = problem.chosen
         top = top_eigenvalues(model, *chosen, num_groups=num_groups)
         state.put(0, lambda_max=top.values, residuals=top.residuals, matvecs=top.matvecs)
-    no_profiles = {
-        "profile_groups": np.empty(0, dtype=np.int64),
-        "profile_steps": np.empty(0),
-        "profile_lengths": np.empty(0),
-        "profile_losses": np.empty((2, 2, 0)),
-    }
-    return Curvature(**state.arrays, **no_profiles, profile_precision=precision)
+    profile = {f"profile_{name}": np.empty(0) for name in ("steps", "lengths")}
+    profile |= {"profile_groups": np.empty(0, dtype=np.int64), "profile_losses": np.empty((2, 2, 0))}
+    return Curvature(**state.arrays, **profile, profile_precision=precision)
 
 
 class _Problem:
@@ -241,20 +198,13 @@ class _Problem:
         """Loss of the served groups along the top eigenvector and along `change`."""
         inputs, labels, *_ = self.everything
         # To second order a step of this length along the eigenvector adds one nat: 1/2 lambda t^2 = 1.
-        lengths = np.array(
-            [np.sqrt(2 / max(np.max(top[served]), 1e-6)), float(torch.linalg.vector_norm(change))]
-        )
+        steepest = np.sqrt(2 / max(np.max(top[served]), 1e-6))
+        lengths = np.array([steepest, float(torch.linalg.vector_norm(change))])
         losses = np.zeros((2, 2, len(_PROFILE_STEPS)))
         for position, group in enumerate(served):
-            own = self.members[group]
-            steepest = functional.normalize(vectors[group], dim=0) * float(lengths[0])
-            for index, direction in enumerate((steepest, change)):
-                losses[position, index] = loss_along(
-                    model, inputs[own], labels[own], direction, _PROFILE_STEPS
-                )
-        return {
-            "profile_groups": served,
-            "profile_steps": _PROFILE_STEPS,
-            "profile_lengths": lengths,
-            "profile_losses": losses,
-        }
+            own = inputs[self.members[group]], labels[self.members[group]]
+            along = functional.normalize(vectors[group], dim=0) * float(lengths[0])
+            for index, direction in enumerate((along, change)):
+                losses[position, index] = loss_along(model, *own, direction, _PROFILE_STEPS)
+        profile = {"groups": served, "steps": _PROFILE_STEPS, "lengths": lengths, "losses": losses}
+        return {f"profile_{name}": array for name, array in profile.items()}

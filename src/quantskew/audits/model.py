@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from quantskew.audits.audit import Audit
-from quantskew.audits.curvature import measure_curvature
+from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
 from quantskew.datasets import Dataset, normalise
@@ -99,24 +99,9 @@ def audit_model(
 
 def check_audit(quantizers, curvature=False):
     """The quantizers of an Audit; what `audit_model` cannot serve is refused before any work is done."""
-    chosen = Quantizer.each(quantizers)
     if not isinstance(curvature, (bool, int)) or curvature < 0:
         raise ValueError(f"curvature is True, False or a number of images; got {curvature!r}")
-    if not curvature:
-        return chosen
-    rounded = [own.name for own in chosen if own.activation_precision]
-    if rounded:
-        raise ValueError(
-            "the loss cannot be differentiated through rounded activations; leave out curvature or "
-            f"{', '.join(rounded)}"
-        )
-    other = [own.name for own in chosen if own.fold_batchnorm != chosen[0].fold_batchnorm]
-    if other:
-        raise ValueError(
-            f"curvature compares models with the same parameters, but {chosen[0]} and {', '.join(other)} "
-            "differ in folding batch norm; audit them apart, or leave out curvature"
-        )
-    return chosen
+    return check_curvature(quantizers) if curvature else Quantizer.each(quantizers)
 
 
 def calibration_images(data):
@@ -147,16 +132,9 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
     original : torch.nn.Module or list of torch.nn.Module
         The float model whose weights the others' are compared with, layer by layer; or one for each.
     quantized : dict of str to torch.nn.Module
-        One model a column, as `quantskew.quantization.ptq.quantize_model` or
-        `quantskew.quantization.qat.convert` gives it; the first one is the reference.
-    data, batch_size, facts
+        By column, the reference first, as `quantize_model` or `qat.convert` gives them.
+    data, device, batch_size, facts
         See `audit_model`.
-    device : str or torch.device, optional
-        Where to compute; by default where `original` is.
-
-    Returns
-    -------
-    Audit
     """
     originals = original if isinstance(original, list) else [original] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data
@@ -178,11 +156,11 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
 
 def _logits(models, split, device, batch_size):
     models = [model.to(device) for model in models]
-    batches = []
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(split) * len(models), desc="auditing", unit=" images", leave=False) as bar,
-    ):
+    batches, total = (
+        [np.empty((len(models), 0, len(split.class_names)), np.float32)],
+        len(split) * len(models),
+    )
+    with torch.inference_mode(), tqdm(total=total, desc="auditing", unit=" images", leave=False) as bar:
         for start in range(0, len(split), batch_size):
             inputs = normalise(split.images[start : start + batch_size].to(device))
             # Every precision sees a batch while it is at hand; images are normalised once.

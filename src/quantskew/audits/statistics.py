@@ -1,6 +1,6 @@
 """What an Audit keeps beside the logits: statistics of the weights, and the curvature of the loss."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -8,8 +8,26 @@ _BINS = 61
 _REACH = 4.0
 
 
+class _Statistics:
+    """Arrays of one model, those of ``PER_PRECISION`` with a row for each precision."""
+
+    def arrays(self):
+        """The arrays by the names of their fields."""
+        values = {own.name: getattr(self, own.name) for own in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def select(self, rows):
+        """The same with only these rows."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.PER_PRECISION})
+
+    def join(self, other):
+        """The same with the rows of both."""
+        pairs = {name: [getattr(self, name), getattr(other, name)] for name in self.PER_PRECISION}
+        return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+
 @dataclass(frozen=True, eq=False)
-class WeightStatistics:
+class WeightStatistics(_Statistics):
     """What quantization did to the weights, layer by layer (L layers, P precisions).
 
     Attributes
@@ -42,7 +60,7 @@ class WeightStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class Curvature:
+class Curvature(_Statistics):
     """The loss surface of each group at each precision (P precisions, G groups).
 
     Attributes
@@ -99,28 +117,6 @@ class Curvature:
     )
 
 
-def arrays_of(statistics):
-    """The arrays of a statistics object by the names of its fields."""
-    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-
-
-def at_precisions(statistics, rows):
-    """The same statistics with only these rows of what is kept per precision."""
-    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-    kept = {name: value[rows] for name, value in values.items() if name in statistics.PER_PRECISION}
-    return type(statistics)(**{**values, **kept})
-
-
-def joined(first, second):
-    """The statistics of one model at the precisions of both; None where either is None."""
-    if first is None or second is None:
-        return None
-    values = {field.name: getattr(first, field.name) for field in fields(first)}
-    kept = {name: np.concatenate([values[name], getattr(second, name)]) for name in first.PER_PRECISION}
-    return type(first)(**{**values, **kept})
-
-
 def collect_statistics(originals, quantized):
     """Compare the weights of quantized models with those of their floating-point originals, one for each."""
     # An Audit is read without torch.
@@ -138,7 +134,7 @@ def collect_statistics(originals, quantized):
         for column, ((layer, weight), parameter) in enumerate(pairs):
             weight, values = weight.detach().float(), parameter.detach().float()
             codes = model.quantized.get(layer)
-            zeros[row, column] = int((values == 0).sum()) if codes is None else codes.zeros
+            zeros[row, column] = codes.zeros if codes else int((values == 0).sum())
             magnitude[row, column] = float(values.abs().sum(dtype=torch.float64))
             difference[row, column] = float((values - weight).abs_().sum(dtype=torch.float64))
             spread = max(float(weight.std(correction=0)), torch.finfo(torch.float32).tiny)

@@ -1,11 +1,24 @@
 """Data sets by name: real images as bytes, with a label and a group for each."""
 
-from quantskew.datasets import benchmarks, digits, folder, utkface
+import importlib
+import inspect
+
 from quantskew.datasets.split import Dataset, Split, normalise
 
-__all__ = ["NAMES", "Dataset", "Split", "load", "normalise"]
+__all__ = ["MODULES", "Dataset", "Split", "load", "normalise"]
 
-NAMES = ("digits", "balanced_digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder")
+# The module of each data set, imported when it is asked for.  It has `LABELS` and `GROUPS`, the attributes
+# that can be predicted and that can make the groups (None where it checks them itself), and `load`, which
+# takes those parameters of `load` below that it has a use for.
+MODULES = {
+    "digits": "digits",
+    "balanced_digits": "digits",
+    "utkface": "utkface",
+    "fashion_mnist": "benchmarks",
+    "cifar10": "benchmarks",
+    "svhn": "benchmarks",
+    "folder": "folder",
+}
 
 
 def load(name, data_dir=None, size=None, label=None, group=None, seed=0, download=False):
@@ -13,9 +26,9 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
 
     Parameters
     ----------
-    name : {"digits", "balanced_digits", "utkface", "fashion_mnist", "cifar10", "svhn", "folder"}
-        ``digits`` are made imbalanced (see `quantskew.datasets.digits`), ``balanced_digits`` are not;
-        ``folder`` is a data set of your own: one folder of images per class.
+    name : str
+        One of `MODULES`.  ``digits`` are made imbalanced (see `quantskew.datasets.digits`),
+        ``balanced_digits`` are not; ``folder`` is a data set of your own: one folder of images per class.
     data_dir : path, optional
         Where its files are; `digits` needs none.
     size : int, optional
@@ -49,22 +62,13 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
     >>> data.train.group_counts
     array([89, 73, 57, 46, 36, 29, 23, 18, 14, 11])
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
+    given = locals()
+    if name not in MODULES:
+        raise ValueError(f"unknown data set {name!r}; known: {', '.join(MODULES)}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel; got {size}")
-    own = {"digits": digits, "balanced_digits": digits, "utkface": utkface, "folder": folder}
-    attributes = own.get(name, benchmarks).ATTRIBUTES
-    for role, attribute in (("label", label), ("group", group)):
-        is_table = name == "folder" and role == "group"
-        if attribute is not None and attribute not in attributes and not is_table:
-            raise ValueError(f"unknown {role} {attribute!r} of {name}; known: {', '.join(attributes)}")
-    if name == "digits":
-        return digits.load(size, seed)
-    if name == "balanced_digits":
-        return digits.load(size, seed, dict.fromkeys(digits.TRAINING_SHARE, 1.0))
-    if name == "utkface":
-        return utkface.load(data_dir, size, label, group, seed)
-    if name == "folder":
-        return folder.load(data_dir, size, group, seed)
-    return benchmarks.load(name, data_dir, size, seed, download)
+    module = importlib.import_module(f"quantskew.datasets.{MODULES[name]}")
+    for role, attribute, known in (("label", label, module.LABELS), ("group", group, module.GROUPS)):
+        if None not in (attribute, known) and attribute not in known:
+            raise ValueError(f"unknown {role} {attribute!r} of {name}; known: {', '.join(known)}")
+    return module.load(**{own: given[own] for own in inspect.signature(module.load).parameters})

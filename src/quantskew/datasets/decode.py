@@ -32,13 +32,7 @@ def folder_members(folder):
 
 
 def archive_members(archive):
-    """(name, bytes) of each file in a tar archive, in the archive's order.
-
-    Raises
-    ------
-    ValueError
-        If the archive is corrupt or cut short.
-    """
+    """(name, bytes) of each file in a tar archive, in the archive's order; refused where it is cut short."""
     try:
         with _uncompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
@@ -81,23 +75,7 @@ def decode_image(content, size):
 
 
 def decode(members, size, title="decoding"):
-    """Decode images in parallel.
-
-    Parameters
-    ----------
-    members : iterable of (name, bytes)
-    size : int
-        Pixels a side of the result.
-    title : str
-        What the progress bar says.
-
-    Returns
-    -------
-    dict of str to ndarray of uint8, shape (3, size, size)
-        In order of name.
-    list of str
-        Names of images that could not be decoded, sorted.
-    """
+    """Pixels (3, size, size) of each member (name, bytes), by name and in its order; and the broken names."""
     decoded, broken, waiting = {}, [], deque()
 
     def collect():
@@ -120,31 +98,10 @@ def decode(members, size, title="decoding"):
 
 
 def cached_decode(name, source, members, size, reject):
-    """Decode `members` of `source` once; later calls map the same array into memory.
+    """Images (N, 3, size, size) of `source` in order of name, their names, and what was left out and why.
 
-    Parameters
-    ----------
-    name : str
-        Name of the data set, part of the cache folder's name.
-    source : Path
-        File or folder that the members come from; a change of it makes a new entry.
-    members : callable
-        Gives the iterable of (name, bytes) when the images have to be decoded.
-    size : int
-    reject : callable
-        Maps a name to the reason to leave that file out, or to None.
-
-    Returns
-    -------
-    images : ndarray of uint8, shape (N, 3, size, size), memory-mapped, in order of name
-    names : list of str
-    skipped : dict of str to str
-        Files that were left out, with the reason.
-
-    Raises
-    ------
-    ValueError
-        If no image could be decoded.
+    They are decoded once; later calls map the same array into memory, until the source changes.  `members()`
+    gives (name, bytes) of each file, `reject(name)` the reason to leave a file out, or None.
     """
     folder = cache_dir() / "datasets" / f"{name}-{size}-{source_key(source)}"
     index_path, images_path = folder / "index.json", folder / "images.npy"
@@ -164,9 +121,8 @@ def cached_decode(name, source, members, size, reject):
             del array
         write_bytes(index_path, json.dumps({"names": list(decoded), "skipped": skipped}).encode())
         if skipped:
-            print(
-                f"{name}: {len(skipped)} of {len(decoded) + len(skipped)} files left out: {_summary(skipped)}"
-            )
+            files = len(decoded) + len(skipped)
+            print(f"{name}: {len(skipped)} of {files} files left out: {_summary(skipped)}")
     index = json.loads(index_path.read_text())
     return np.load(images_path, mmap_mode="r"), index["names"], index["skipped"]
 

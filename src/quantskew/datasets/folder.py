@@ -2,33 +2,31 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from quantskew.datasets.decode import cached_decode, folder_members, is_image_name
 from quantskew.datasets.split import split_arrays
 
-ATTRIBUTES = ("class",)
+LABELS = ("class",)
+# Or any table.
+GROUPS = None
 _GROUPS_FILE = "groups.csv"
 
 
 def load(data_dir, size=None, group=None, seed=0):
-    """Load a folder of images, split 65/15/20 by `seed`, stratified by class and group.
+    """A folder with one folder of images per class; what is no image is left out and listed.
 
     Parameters
     ----------
     data_dir : path
-        Holds one folder of images per class; what is not an image is left out and listed.
     size : int, optional
         Pixels a side, 64 by default.
     group : str, optional
         ``class``, or the path of a CSV file with the columns ``file`` (relative to `data_dir`) and
         ``group``.  By default ``groups.csv`` in `data_dir` where there is one, else the class.
     seed : int
-
-    Returns
-    -------
-    Dataset
-        Named after the folder; classes and groups in alphabetical order.
+        Of the split, 65/15/20, stratified by class and group.
 
     Raises
     ------
@@ -40,24 +38,13 @@ def load(data_dir, size=None, group=None, seed=0):
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; give one that holds a folder of images per class")
-    images, names, skipped = cached_decode(
-        root.name, root, lambda: folder_members(root), 64 if size is None else size, _reject
-    )
+    size = 64 if size is None else size
+    images, names, skipped = cached_decode(root.name, root, lambda: folder_members(root), size, _reject)
     classes = [name.split("/", 1)[0] for name in names]
-    class_names = sorted(set(classes))
-    groups = _groups(root, names, classes, group)
-    group_names = sorted(set(groups))
-    return split_arrays(
-        root.name,
-        images,
-        [class_names.index(name) for name in classes],
-        [group_names.index(name) for name in groups],
-        class_names,
-        group_names,
-        (0.65, 0.15, 0.2),
-        seed,
-        skipped,
-    )
+    class_names, labels = np.unique(classes, return_inverse=True)
+    group_names, groups = np.unique(_groups(root, names, classes, group), return_inverse=True)
+    named = class_names.tolist(), group_names.tolist()
+    return split_arrays(root.name, images, labels, groups, *named, seed, skipped)
 
 
 def _reject(name):

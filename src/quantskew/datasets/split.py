@@ -12,10 +12,7 @@ from quantskew.groups import check_group_ids, group_counts
 
 # ImageNet's statistics for colour, plain centring for grey: constants, so that a model sees the same inputs
 # whatever images are in the training split.
-_NORMALISATION = {
-    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    1: ((0.5,), (0.5,)),
-}
+_NORMALISATION = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +42,12 @@ class Split:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 of shape (N, C, H, W); got {self.images.dtype} of shape "
-                f"{tuple(self.images.shape)}"
-            )
+            got = f"{self.images.dtype} of shape {tuple(self.images.shape)}"
+            raise ValueError(f"images must be uint8 of shape (N, C, H, W); got {got}")
         if self.images.shape[1] not in _NORMALISATION:
             raise ValueError(f"images must have 1 or 3 channels; got {self.images.shape[1]}")
-        for ids, names, what in (
-            (self.labels, self.class_names, "label"),
-            (self.groups, self.group_names, "group"),
-        ):
+        labels, groups = (self.labels, self.class_names), (self.groups, self.group_names)
+        for what, (ids, names) in {"label": labels, "group": groups}.items():
             if len(ids) != len(self.images):
                 raise ValueError(f"{len(self.images)} images but {len(ids)} {what}s")
             check_group_ids(ids.numpy(), len(names), what)
@@ -69,13 +62,10 @@ class Split:
 
     def subset(self, index):
         """The images at `index` (array of int), in that order."""
-        index = torch.as_tensor(index)
-        if index.numel() == 0:
-            # An empty list has no type, and torch takes it for floating point.
-            index = index.long()
-        return Split(
-            self.images[index], self.labels[index], self.groups[index], self.class_names, self.group_names
-        )
+        # An empty list has no type, and torch takes it for floating point.
+        index = torch.as_tensor(index) if len(index) else []
+        arrays = (self.images[index], self.labels[index], self.groups[index])
+        return Split(*arrays, self.class_names, self.group_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,26 +139,7 @@ def resize(images, size):
 
 
 def stratified_indices(strata, shares, seed):
-    """Cut samples into parts so that each stratum is divided in the same proportions.
-
-    Parameters
-    ----------
-    strata : array_like of int, shape (N,)
-        Samples of equal value form a stratum.
-    shares : sequence of float
-        Share of each part; they add up to 1.
-    seed : int
-
-    Returns
-    -------
-    list of ndarray of int, each sorted
-        Sample indices of each part; every sample is in exactly one.
-
-    Examples
-    --------
-    >>> [len(part) for part in stratified_indices([0] * 20 + [1] * 20, (0.65, 0.15, 0.2), seed=0)]
-    [26, 6, 8]
-    """
+    """Indices of samples, sorted, in parts of such shares, which divide each stratum (equal value) alike."""
     strata = np.asarray(strata)
     rng = np.random.default_rng(seed)
     parts = [[] for _ in shares]
@@ -180,18 +151,14 @@ def stratified_indices(strata, shares, seed):
     return [np.sort(np.concatenate(part)) if part else np.empty(0, int) for part in parts]
 
 
-def split_arrays(name, images, labels, groups, class_names, group_names, shares, seed, skipped=None):
-    """Divide whole arrays into a `Dataset`, stratified by label and group."""
+def split_arrays(
+    name, images, labels, groups, class_names, group_names, seed, skipped=None, shares=(0.65, 0.15, 0.2)
+):
+    """Divide whole arrays into a `Dataset` at random, stratified by label and group."""
     labels, groups = np.asarray(labels, dtype=np.int64), np.asarray(groups, dtype=np.int64)
     parts = stratified_indices(labels * len(group_names) + groups, shares, seed)
-    splits = [
-        Split(
-            torch.from_numpy(np.ascontiguousarray(images[part])),
-            torch.from_numpy(labels[part]),
-            torch.from_numpy(groups[part]),
-            tuple(class_names),
-            tuple(group_names),
-        )
-        for part in parts
-    ]
+    splits = []
+    for part in parts:
+        arrays = np.ascontiguousarray(images[part]), labels[part], groups[part]
+        splits.append(Split(*map(torch.from_numpy, arrays), tuple(class_names), tuple(group_names)))
     return Dataset(name, *splits, skipped=skipped or {})

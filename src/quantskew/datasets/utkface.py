@@ -16,7 +16,7 @@ ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
 GENDERS = ("male", "female")
 # Lower bound of each age band, in years.
 AGE_BANDS = {"0-17": 0, "18-29": 18, "30-44": 30, "45-59": 45, "60 and over": 60}
-ATTRIBUTES = ("ethnicity", "gender", "age")
+LABELS = GROUPS = ("ethnicity", "gender", "age")
 
 # Some real names lack the dot before "jpg" or have a space there; both still carry every label.
 _NAME = re.compile(r"(?P<age>\d{1,3})_(?P<gender>[01])_(?P<ethnicity>[0-4])_\d+ ?\.?jpe?g", re.IGNORECASE)
@@ -24,34 +24,15 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
 def parse_name(name):
-    """Age in years, gender id and ethnicity id in a file name, or None where the name is broken.
-
-    Examples
-    --------
-    >>> parse_name("26_1_4_20170117195420803.jpg.chip.jpg")
-    (26, 1, 4)
-    >>> parse_name("39_1_20170116174525125.jpg.chip.jpg") is None
-    True
-    """
+    """Age in years, gender id and ethnicity id in a file name, or None where the name is broken."""
     match = _NAME.match(name.rsplit("/", 1)[-1])
     if match is None or int(match["age"]) > 120:
         return None
     return int(match["age"]), int(match["gender"]), int(match["ethnicity"])
 
 
-def find_source(data_dir):
-    """The archive or the folder of images that `data_dir` names.
-
-    Parameters
-    ----------
-    data_dir : path
-        The official ``UTKFace.tar.gz``, a folder that holds it, the unpacked folder, or its parent.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is nothing there, with what to do.
-    """
+def _source(data_dir):
+    """The archive or the folder of images that `data_dir` names."""
     if data_dir is None:
         raise ValueError(
             "utkface needs data_dir: the official UTKFace.tar.gz (https://susanqq.github.io/UTKFace/) or "
@@ -75,24 +56,19 @@ def find_source(data_dir):
 
 
 def load(data_dir, size=None, label=None, group=None, seed=0):
-    """Load UTKFace, split 65/15/20 by `seed`, stratified by label and group.
+    """UTKFace, split 65/15/20 by `seed`, stratified by label and group.
 
     Parameters
     ----------
     data_dir : path
-        See `find_source`.
+        The official ``UTKFace.tar.gz``, a folder that holds it, the unpacked folder, or its parent.
     size : int, optional
         Pixels a side, 64 by default (the files have 200).
     label, group : {"ethnicity", "gender", "age"}, optional
         What the model predicts (ethnicity by default) and what the groups are (the label by default).
     seed : int
-
-    Returns
-    -------
-    Dataset
-        Its `skipped` names each file that was left out: three of the official ones lack the ethnicity.
     """
-    source = find_source(data_dir)
+    source = _source(data_dir)
     size = 64 if size is None else size
     images, names, skipped = cached_decode("utkface", source, lambda: _members(source), size, _reject)
     values = np.array([parse_name(name) for name in names])
@@ -103,9 +79,7 @@ def load(data_dir, size=None, label=None, group=None, seed=0):
     }
     labels, class_names = columns[label or "ethnicity"]
     groups, group_names = columns[group or label or "ethnicity"]
-    return split_arrays(
-        "utkface", images, labels, groups, class_names, group_names, (0.65, 0.15, 0.2), seed, skipped
-    )
+    return split_arrays("utkface", images, labels, groups, class_names, group_names, seed, skipped)
 
 
 def _members(source):

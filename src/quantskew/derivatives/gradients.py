@@ -77,13 +77,6 @@ def group_gradients(model, images, labels, groups, num_groups=None, batch_size=N
     """Gradient of each group's loss: pairs of a group that has images and a vector (K,), one after another.
 
     Parameters are those of `group_gradient_norms`; vectors are in the order of `parameter_vector`.
-
-    Examples
-    --------
-    >>> layer = torch.nn.Linear(1, 2, bias=False).eval()
-    >>> _ = torch.nn.init.zeros_(layer.weight)
-    >>> list(group_gradients(layer, torch.tensor([[2.0]]), [0], [1]))
-    [(1, tensor([-1.,  1.]))]
     """
     problem = check_problem(model, images, labels, groups, num_groups)
     return ((group, flatten(gradients)) for group, gradients in _gradients(problem, batch_size))

@@ -32,9 +32,9 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     coefficients h, so that H Q = Q h + beta q e^T holds to rounding.  The residual of the Ritz pair
     (theta, Q s) follows from them without another product: ||h s - theta s||^2 + (beta s_k)^2, squared.
 
-    The residual certifies that there is an eigenvalue near theta.  That it is the largest rests, as in every
-    Krylov method, on a start that has a part along its eigenvector; where the start turns out to lie in an
-    invariant subspace, the search goes on from a random vector.
+    It certifies that there is an eigenvalue near theta.  That it is the largest rests, as in every Krylov
+    method, on a start that has a part along its eigenvector; where the start turns out to lie in an invariant
+    subspace, the search goes on from a random vector.
 
     Parameters
     ----------

@@ -100,31 +100,14 @@ REPEATED = (*PAPER, "fine-tuned")
 
 
 def get(key):
-    """The method of that key.
-
-    Raises
-    ------
-    ValueError
-        If it is not known; the message lists the known ones.
-    """
+    """The method of that key; ValueError with the known ones if there is none."""
     if key not in METHODS:
         raise ValueError(f"unknown method {key!r}; known: {', '.join(METHODS)}")
     return METHODS[key]
 
 
 def titled(audits, keys):
-    """Those of a set's methods that it has, by the titles that figures and tables show.
-
-    Parameters
-    ----------
-    audits : dict of str to list of Audit
-    keys : sequence of str
-
-    Returns
-    -------
-    dict of str to list of Audit
-        In the order of `keys`.
-    """
+    """Those of some keys that Audits by key have, by the titles that figures and tables show."""
     return {get(key).title: audits[key] for key in keys if key in audits}
 
 

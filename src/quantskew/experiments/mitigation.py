@@ -27,13 +27,7 @@ PRECISIONS = ("fp32", "int8", "int4", "int3", "int2")
 
 
 def mitigate(
-    experiment,
-    method,
-    precisions=PRECISIONS,
-    data_dir=None,
-    device="auto",
-    options=None,
-    start_from=None,
+    experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None, start_from=None
 ):
     """The Audit of an experiment under a method, from the cache or made now.
 
@@ -44,7 +38,8 @@ def mitigate(
     method : str
         Key of `quantskew.experiments.methods.METHODS`.
     precisions : sequence of str
-        ``fp32``, which is the float model, and then integer precisions.
+        ``fp32``, which is the float model, and then integer precisions: the columns, whatever the method's
+        own quantizer makes of them.
     data_dir, device
         See `quantskew.experiments.catalogue.audit`.
     options : QATOptions, optional
@@ -62,9 +57,8 @@ def mitigate(
     Raises
     ------
     ValueError
-        If a name is not known, the experiment has sampling or weights already, a precision cannot be
-        trained, a plan names an unknown layer, or `start_from` is of another architecture; before any
-        training starts.
+        Before any training: if a name is not known, the experiment has sampling or weights already, a
+        precision cannot be trained, a plan names an unknown layer, or `start_from` does not fit.
     """
     method, precisions = methods.get(method), tuple(precisions)
     if isinstance(experiment, str):
@@ -111,24 +105,7 @@ def mitigate(
 
 
 def float_experiment(experiment, method, data, device="auto"):
-    """The experiment whose trained float model a method starts from.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    method : Method
-    data : Dataset
-    device : str
-
-    Returns
-    -------
-    Experiment
-
-    Raises
-    ------
-    ValueError
-        If the method has class weights and the groups are not the classes.
-    """
+    """The experiment whose trained float model a method starts from: sampled, weighted, or as it is."""
     changes = {}
     if method.targets is not None:
         changes["targets"] = method.targets

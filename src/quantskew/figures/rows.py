@@ -8,23 +8,15 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from quantskew.figures.lines import ridge
-from quantskew.figures.style import group_colors, group_markers, group_order, log_scale
+from quantskew.figures.style import group_looks, scaled
 from quantskew.measures import forward, weights
 
 
 def of(measure):
-    """What draws a measure at one precision beside the reference; a distance from it has none.
+    """What draws a measure, from an Audit and axes: a marker a group with its interval, in a row.
 
-    Behind the accuracies there is a band from the lowest to the highest: as wide as FVO (Eq. 2).
-
-    Parameters
-    ----------
-    measure : quantskew.measures.measure.Measure
-
-    Returns
-    -------
-    callable
-        Audit and axes -> axes.
+    A line leads to the hollow marker of the reference, which a distance from it does not have.  Behind the
+    accuracies there is a band from the lowest to the highest: as wide as FVO (Eq. 2).
     """
 
     def draw(audit, axes):
@@ -33,19 +25,21 @@ def of(measure):
             shown = table.loc[table["precision"] == audit.precisions[-1], "value"]
             axes.axvspan(shown.min(), shown.max(), color="#bbbbbb", alpha=0.4, linewidth=0)
             label += " (band: FVO)"
-        if measure.limits:
-            axes.set_xlim(measure.limits[0] - 0.03, measure.limits[1] + 0.03)
-        return _rows(audit, axes, table, label, measure.log, not measure.from_reference)
+        _markers(audit, axes, table, measure)
+        scaled(axes, "x", measure)
+        if measure.log:
+            axes.minorticks_off()
+        _group_axis(audit, axes)
+        axes.set_ylim(-0.6, len(audit.group_names) - 0.4)
+        axes.set_xlabel(label + ("" if measure.from_reference else _key(audit, "hollow")))
+        return axes
 
     return draw
 
 
 def weight_distribution(audit, axes):
     """Distribution of the weights and the share of zeros; an outline is the reference."""
-    table = weights.weight_histogram(audit)
-    for precision, look in zip(reversed(audit.precisions), _looks("#55557f"), strict=False):
-        bins = table[table["precision"] == precision]
-        ridge(axes, bins, 0, bins["value"] / bins["value"].max(), **look)
+    _ridges(axes, audit, weights.weight_histogram(audit), 0, "#55557f", lambda own: own / own.max())
     share = weights.sparsity(audit)["value"].iloc[-1]
     axes.text(0.98, 0.9, f"{share:.1%} are zero", transform=axes.transAxes, ha="right")
     axes.set_ylim(0, 1.05)
@@ -56,63 +50,52 @@ def weight_distribution(audit, axes):
 
 def dtdb_distribution(audit, axes):
     """Distribution of the distance to the decision boundary in each group; an outline is the reference."""
-    table, colors = forward.dtdb_histogram(audit), group_colors(audit)
-    for row, group in enumerate(reversed(group_order(audit))):
-        own = table[table["group"] == audit.group_names[group]]
-        for precision, look in zip(reversed(audit.precisions), _looks(colors[group]), strict=False):
-            bins = own[own["precision"] == precision]
-            ridge(axes, bins, row, 0.9 * np.sqrt(bins["value"]), **look)
+    table = forward.dtdb_histogram(audit)
+    for row, look in enumerate(reversed(group_looks(audit))):
+        own = table[table["group"] == look.name]
+        _ridges(axes, audit, own, row, look.color, lambda value: 0.9 * np.sqrt(value))
     _group_axis(audit, axes)
     axes.set_ylim(-0.1, len(audit.group_names))
     axes.set_xlabel("distance to the decision boundary" + _key(audit, "outline"))
     return axes
 
 
-def _rows(audit, axes, table, label, log=False, reference=True):
-    """A marker a group with its interval, and a line to the hollow marker of the reference.
+def _ridges(axes, audit, table, row, color, height):
+    """The precision that is shown filled, the reference as an outline."""
+    styles = {"fill": True, "color": color, "alpha": 0.6}, {"color": "black", "linewidth": 0.9}
+    for precision, style in zip(reversed(audit.precisions), styles, strict=False):
+        bins = table[table["precision"] == precision]
+        ridge(axes, bins, row, height(bins["value"]), **style)
 
-    What has no place on a logarithmic axis is left out; if that is every group, the axes say so.
-    """
-    colors, markers = group_colors(audit), group_markers(audit)
-    first, *others = audit.precisions
-    order = [audit.group_names[group] for group in reversed(group_order(audit))]
-    own = table[table["precision"] == audit.precisions[-1]].set_index("group").loc[order]
-    before = table[table["precision"] == first].set_index("group").loc[order, "value"].to_numpy()
-    values = own["value"].to_numpy()
-    looks = [(colors[group], markers[group]) for group in reversed(group_order(audit))]
-    shown = np.isfinite(values) & ((values > 0) | (not log))
-    rows = np.arange(len(order))
+
+def _markers(audit, axes, table, measure):
+    """What has no place on a logarithmic axis is left out; if that is every group, the axes say so."""
+    looks = group_looks(audit)[::-1]
+    first, last = (
+        table[table["precision"] == precision].set_index("group").loc[[look.name for look in looks]]
+        for precision in (audit.precisions[0], audit.precisions[-1])
+    )
+    before, values = first["value"].to_numpy(), last["value"].to_numpy()
+    shown = np.isfinite(values) & ((values > 0) | (not measure.log))
+    beside = len(audit.precisions) > 1 and not measure.from_reference
     # Lines of all groups at once: an errorbar for each takes most of the time that a figure takes.
-    lines = [(own["low"].to_numpy(), own["high"].to_numpy(), shown)]
-    if reference and others:
+    lines = [(last["low"].to_numpy(), last["high"].to_numpy(), shown)]
+    if beside:
         lines.append((before, values, np.isfinite(before) & np.isfinite(values)))
     for left, right, drawn in lines:
-        ends = np.where(np.isfinite(left), left, values), np.where(np.isfinite(right), right, values)
-        kept = [color for (color, _), there in zip(looks, drawn, strict=True) if there]
-        axes.hlines(rows[drawn], ends[0][drawn], ends[1][drawn], colors=kept, linewidth=1)
-    for row, (color, marker) in enumerate(looks):
-        look = {"color": color, "marker": marker, "markersize": 6, "linestyle": "none"}
-        if reference and others:
-            axes.add_line(Line2D([before[row]], [row], **look, markerfacecolor="white"))
+        left, right = (np.where(np.isfinite(end), end, values)[drawn] for end in (left, right))
+        colors = [look.color for look, there in zip(looks, drawn, strict=True) if there]
+        axes.hlines(np.flatnonzero(drawn), left, right, colors=colors, linewidth=1)
+    for row, look in enumerate(looks):
+        style = look.style | {"markersize": 6, "linestyle": "none"}
+        if beside:
+            axes.add_line(Line2D([before[row]], [row], **style, markerfacecolor="white"))
         if shown[row]:
-            axes.add_line(Line2D([values[row]], [row], **look))
+            axes.add_line(Line2D([values[row]], [row], **style))
         elif np.isnan(values[row]):
             axes.text(0.02, row, "not defined", transform=axes.get_yaxis_transform(), va="center")
-    if log:
-        log_scale(axes, "x")
-        axes.minorticks_off()
     if not shown.any():
         axes.text(0.5, 0.5, "no value above zero", transform=axes.transAxes, ha="center", va="center")
-    _group_axis(audit, axes)
-    axes.set_ylim(-0.6, len(audit.group_names) - 0.4)
-    axes.set_xlabel(label + (_key(audit, "hollow") if reference else ""))
-    return axes
-
-
-def _looks(color):
-    """How the precision that is shown is drawn, and how the reference."""
-    yield {"fill": True, "color": color, "alpha": 0.6}
-    yield {"color": "black", "linewidth": 0.9}
 
 
 def _key(audit, sign):
@@ -121,7 +104,7 @@ def _key(audit, sign):
 
 
 def _group_axis(audit, axes):
-    names = [audit.group_names[group] for group in reversed(group_order(audit))]
+    names = [look.name for look in reversed(group_looks(audit))]
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_ylabel("group, largest on top")
     axes.grid(axis="y", visible=False)

@@ -1,16 +1,18 @@
-"""How figures look: one colour and marker a group, the size of a page, the same type everywhere."""
+"""How figures and tables look: one colour and marker a group, the size of a page, numbers as text."""
 
 import contextlib
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
-_MARKERS = "osD^vPXph*"
+_MARKERS = "osD^vPX*hp<>d8H1234"
 _STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
@@ -29,29 +31,50 @@ _STYLE = {
 }
 
 
-def group_order(audit):
-    """Group ids from the largest training share to the smallest."""
-    return np.argsort(-np.asarray(audit.train_counts), kind="stable")
+class Look(NamedTuple):
+    """A group, by its id, and how it is named and drawn in every figure."""
+
+    group: int
+    name: str
+    images: int
+    color: tuple
+    marker: str
+
+    @property
+    def style(self):
+        """What matplotlib takes."""
+        return {"color": self.color, "marker": self.marker}
 
 
-def group_colors(audit):
-    """One colour a group, dark for the largest in training, light for the smallest.
+def looks(names, images):
+    """A `Look` a group, from the one with most images in training to the one with fewest.
 
-    The lightness alone tells the order, so that it survives grey print and colour blindness.
-
-    Returns
-    -------
-    list of RGBA tuples, one a group id
+    They run from dark to light: the lightness alone tells the order, so that it survives grey print and
+    colour blindness.
     """
-    ranks = np.argsort(group_order(audit))
-    shades = np.linspace(0.02, 0.82, max(len(ranks), 2))
-    return [colormaps["plasma"](shades[rank]) for rank in ranks]
+    order = np.argsort(-np.asarray(images), kind="stable")
+    shades = colormaps["plasma"](np.linspace(0.02, 0.82, max(len(order), 2)))
+    return [
+        Look(int(group), names[group], images[group], tuple(shades[rank]), _MARKERS[:10][rank % 10])
+        for rank, group in enumerate(order)
+    ]
 
 
-def group_markers(audit):
-    """One marker a group, by the same order as the colours."""
-    ranks = np.argsort(group_order(audit))
-    return [_MARKERS[rank % len(_MARKERS)] for rank in ranks]
+def group_looks(audit):
+    """The `looks` of the groups of an Audit."""
+    return looks(audit.group_names, audit.train_counts)
+
+
+def group_order(audit):
+    """Group ids from the largest training share to the smallest, ndarray of int, shape (G,)."""
+    return np.array([look.group for look in group_looks(audit)])
+
+
+def shaded(names, first=0.88, last=0.0):
+    """A colour and a marker for each of some names in their order, from light to dark, as in grey print."""
+    shades = colormaps["viridis"](np.linspace(first, last, len(names)))
+    styles = zip(shades, (_MARKERS[number % len(_MARKERS)] for number in range(len(names))), strict=True)
+    return {n: {"color": tuple(c), "marker": m} for n, (c, m) in zip(names, styles, strict=True)}
 
 
 @contextlib.contextmanager
@@ -84,15 +107,10 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
         Closed for pyplot: a notebook shows it once, as the value of its cell.
     """
     rows = [draw] if callable(draw) else list(draw)
-    width = width or (7.4 if len(audits) > 1 else 4.6)
+    size = width or (7.4 if len(audits) > 1 else 4.6), height * len(rows) + (0.9 if legend else 0)
     with book_style():
-        figure, grid = plt.subplots(
-            len(rows),
-            len(audits),
-            figsize=(width, height * len(rows) + (0.9 if legend else 0)),
-            squeeze=False,
-            layout="constrained",
-        )
+        shape = {"squeeze": False, "figsize": size, "layout": "constrained"}
+        figure, grid = plt.subplots(len(rows), len(audits), **shape)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
                 function(audit, grid[row, column])
@@ -120,6 +138,39 @@ def log_scale(axes, name):
     axis.set_minor_formatter(NullFormatter())
 
 
+def scaled(axes, name, measure):
+    """Make the ``x`` or ``y`` axis that of a measure: logarithmic, or as wide as its possible values."""
+    if measure.log:
+        log_scale(axes, name)
+    if measure.limits:
+        getattr(axes, f"set_{name}lim")(measure.limits[0] - 0.03, measure.limits[1] + 0.03)
+    return axes
+
+
+def bars(rows):
+    """How far the interval of each row reaches below and above its value, shape (2, rows)."""
+    return np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
+
+
+def with_bars(axes, places, rows, **look):
+    """The values of a table over places on the horizontal axis, with a bar for each interval."""
+    look = {"markersize": 4.5, "linewidth": 1.2, "elinewidth": 1} | look
+    return axes.errorbar(places, rows["value"], yerr=bars(rows), **look)
+
+
+def side_by_side(axes, lines, label, width=0.2):
+    """Lines over the precisions: pairs of a table and its look.
+
+    They are shifted by up to `width`, so that intervals at the same precision do not cover each other.
+    """
+    precisions = list(dict.fromkeys(precision for rows, _ in lines for precision in rows["precision"]))
+    shifts = np.linspace(-width, width, len(lines)) if len(lines) > 1 else np.zeros(len(lines))
+    for shift, (rows, look) in zip(shifts, lines, strict=True):
+        places = np.array([precisions.index(precision) for precision in rows["precision"]])
+        with_bars(axes, places + shift, rows, **look)
+    return precision_axis(axes, precisions, label)
+
+
 def precision_label(precisions):
     """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is.
 
@@ -141,32 +192,29 @@ def precision_axis(axes, precisions, label):
     return axes
 
 
-def group_legend(audit, axes, title="group (images in training)"):
+def legend_of(groups):
+    """Handles and labels of a legend of `looks`: every group with its number of images."""
+    handles = [Line2D([], [], **look.style, markersize=4, linewidth=1.5) for look in groups]
+    return handles, [f"{look.name} ({look.images:,})" for look in groups]
+
+
+def group_legend(audit, axes):
     """A legend below the axes: every group with its number of training images, largest first."""
-    colors, markers = group_colors(audit), group_markers(audit)
-    handles = [
-        axes.plot([], [], color=colors[g], marker=markers[g], markersize=4, linewidth=1.5)[0]
-        for g in group_order(audit)
-    ]
-    labels = [f"{audit.group_names[g]} ({audit.train_counts[g]:,})" for g in group_order(audit)]
-    return legend_below(axes, handles, labels, title, handlelength=1.2)
+    return legend_below(axes, *legend_of(group_looks(audit)), "group (images in training)", handlelength=1.2)
+
+
+def style_legend(axes, styles, title=None):
+    """A legend below the axes of what is `shaded`."""
+    handles = [Line2D([], [], **style, markersize=5, linewidth=1.2) for style in styles.values()]
+    return legend_below(axes, handles, list(map(str, styles)), title, handlelength=1.4)
 
 
 def legend_below(axes, handles, labels, title, **options):
     """A legend below the axes, in as many columns as its words leave room for."""
-    short = max(map(len, labels), default=0) < 12
-    axes.legend(
-        handles,
-        labels,
-        title=title,
-        title_fontsize=9.5,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.22),
-        ncols=4 if short and len(labels) > 5 else 2,
-        columnspacing=0.8,
-        handletextpad=0.4,
-        **options,
-    )
+    columns = 4 if len(labels) > 5 and max(map(len, labels)) < 12 else 2
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns}
+    options |= {"title": title, "title_fontsize": 9.5, "columnspacing": 0.8, "handletextpad": 0.4}
+    axes.legend(handles, labels, **place, **options)
     return axes
 
 

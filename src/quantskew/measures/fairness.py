@@ -7,22 +7,16 @@ from quantskew.groups import largest_gap
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import of_model, per_sample
 
+_ACCURACY = {"limits": (0, 1), "chain": True}
 
-@per_sample(
-    "overall accuracy",
-    "overall accuracy",
-    equation="Eq. 3",
-    limits=(0, 1),
-    share=True,
-    pooled=True,
-    chain=True,
-)
+
+@per_sample("overall accuracy", "overall accuracy", equation="Eq. 3", share=True, pooled=True, **_ACCURACY)
 def overall_accuracy(audit):
     """Accuracy over all samples, the paper's OA (Eq. 3), as `quantskew.measures.forward.group_accuracy`."""
     return group_accuracy.of_samples(audit)
 
 
-@of_model(group_accuracy.of_samples, "FVO", "FVO", equation="Eq. 2", limits=(0, 1), chain=True)
+@of_model(group_accuracy.of_samples, "FVO", "FVO", equation="Eq. 2", **_ACCURACY)
 def fvo(audit, accuracies):
     """Fairness violation observed, Eq. 2: the largest difference in accuracy between any two groups.
 
@@ -35,21 +29,11 @@ def fvo(audit, accuracies):
 def flipped(audit, precision):
     """Samples that the reference classifies right and this precision wrong: what compression forgot.
 
-    Hooker et al. (2019) call images whose label flips compression-identified exemplars.
-
-    Parameters
-    ----------
-    audit : Audit
-    precision : str
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``sample`` (index into the test split), ``group``, ``label``, ``prediction``.
+    Hooker et al. (2019) call such images compression-identified exemplars.  The table has ``sample`` (index
+    into the test split), ``group``, ``label`` and ``prediction``.
     """
-    row = audit.index(precision)
-    right, now = audit.predictions[0] == audit.labels, audit.predictions[row]
-    samples = np.flatnonzero(right & (now != audit.labels))
+    now = audit.predictions[audit.index(precision)]
+    samples = np.flatnonzero((audit.predictions[0] == audit.labels) & (now != audit.labels))
     names, classes = np.array(audit.group_names), np.array(audit.class_names)
     labels = {"label": classes[audit.labels[samples]], "prediction": classes[now[samples]]}
     return pd.DataFrame({"sample": samples, "group": names[audit.groups[samples]], **labels})

@@ -88,9 +88,8 @@ def softmax_variance(audit):
 def dtdb(audit):
     """Distance to the decision boundary: the probability of the sample's own class, 0 to 1.
 
-    The paper views the softmax probability that a sample of group g obtains as its distance to the decision
-    boundary.  Above one half a sample is certainly classified right; at 1 / C the model knows nothing.  A
-    negative change is a left shift.
+    Above one half a sample is certainly classified right; at 1 / C the model knows nothing.  A negative
+    change is a left shift.
     """
     return probabilities(audit)[:, np.arange(len(audit.labels)), audit.labels]
 
@@ -98,11 +97,8 @@ def dtdb(audit):
 def dtdb_histogram(audit, bins=20):
     """Distribution of the distance to the decision boundary in each group (Fig. 6b).
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``left``, ``right`` (bin edges), ``value`` (share of the group's
-        samples, NaN for an empty group) and ``count`` (samples in the group).
+    The table has ``group``, ``precision``, ``left``, ``right`` (bin edges), ``value`` (share of the group's
+    samples, NaN for an empty group) and ``count`` (samples in the group).
     """
     distances, edges, tables = dtdb.of_samples(audit), np.linspace(0, 1, bins + 1), []
     for row, precision in enumerate(audit.precisions):

@@ -16,19 +16,9 @@ CONFIDENCE = 0.95
 
 
 def wilson(successes, counts, confidence=CONFIDENCE):
-    """Wilson score interval of a proportion.
+    """Wilson score interval of a proportion (low, high); NaN where the count is 0.
 
     Unlike the bootstrap it has a width where all or no samples succeed.
-
-    Parameters
-    ----------
-    successes, counts : array_like of float, same shape
-        A count of 0 gives NaN.
-    confidence : float
-
-    Returns
-    -------
-    low, high : ndarray of float
 
     Examples
     --------
@@ -51,32 +41,18 @@ def wilson_difference(successes, counts, other_successes, other_counts, confiden
 
     It is made of the Wilson intervals of both.
 
-    Parameters
-    ----------
-    successes, counts, other_successes, other_counts : array_like of float, same shape
-        A count of 0 gives NaN.
-    confidence : float
-
-    Returns
-    -------
-    low, high : ndarray of float
-
     Examples
     --------
     >>> [round(float(bound), 2) for bound in wilson_difference(10, 10, 0, 10)]
     [0.61, 1.0]
     """
-    (low, high), (other_low, other_high) = (
-        wilson(successes, counts, confidence),
-        wilson(other_successes, other_counts, confidence),
-    )
+    low, high = wilson(successes, counts, confidence)
+    other_low, other_high = wilson(other_successes, other_counts, confidence)
     with np.errstate(invalid="ignore", divide="ignore"):
         share, other = np.divide(successes, counts), np.divide(other_successes, other_counts)
     difference = share - other
-    return (
-        difference - np.hypot(share - low, other_high - other),
-        difference + np.hypot(high - share, other - other_low),
-    )
+    below, above = np.hypot(share - low, other_high - other), np.hypot(high - share, other - other_low)
+    return difference - below, difference + above
 
 
 # Room for the groups of both experiments of a page: ten digits and five groups of faces.
@@ -91,25 +67,11 @@ def _draw_weights(count, draws, seed, group):
 
 
 def bootstrap_group_means(values, groups, num_groups, draws=DRAWS, seed=0):
-    """Group means of resampled images, stratified by group.
+    """Group means (B, P, G) of values (P, N) of resampled images, stratified by group.
 
-    The result depends on the order of the images in a group only through which of them are drawn together.
-
-    Parameters
-    ----------
-    values : ndarray of float, shape (P, N)
-        One row a precision.  NaN leaves a sample out of its group's mean.
-    groups : ndarray of int, shape (N,)
-    num_groups : int
-    draws : int
-        Number of resamples B.
-    seed : int
-        The same seed draws the same images, whatever the values are.
-
-    Returns
-    -------
-    ndarray of float64, shape (B, P, G)
-        NaN for a group without samples.
+    A value that is NaN leaves its sample out, and a group without samples is NaN.  The same seed draws the
+    same images, whatever the values are; the order of the images in a group decides only which of them are
+    drawn together.
 
     Examples
     --------
@@ -135,12 +97,7 @@ def bootstrap_group_means(values, groups, num_groups, draws=DRAWS, seed=0):
 
 
 def percentile_interval(resampled, confidence=CONFIDENCE):
-    """Interval that holds the middle `confidence` of resampled values, over the first axis.
-
-    Returns
-    -------
-    low, high : ndarray of float
-        NaN where a resampled value is not defined in any draw.
+    """The middle `confidence` (low, high) of resampled values over the first axis; NaN where all are.
 
     Examples
     --------

@@ -18,44 +18,22 @@ OVERALL = "all"
 MEASURES, MODEL_MEASURES = {}, {}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class _Described:
-    """What tables, figures and pages say of a measure.
-
-    Attributes
-    ----------
-    function : callable
-        Its name and docstring are the measure's.
-    title, label : str
-        For a panel or column, and for an axis, with the unit.
-    equation, figure : str
-        Of the paper.
-    digits, scientific
-        How its numbers are written, see `quantskew.figures.style.number`.
-    log : bool
-        Whether its axis is logarithmic.
-    limits : tuple of float, optional
-        Smallest and largest possible value, where the axis shows both.
-    from_reference : bool
-        Whether it is a distance from the reference, which then has none, and is its own change.
-    chain : bool
-        Whether it has a panel in the chain, and rows in the table of a sweep.
-    applies : callable
-        Audit -> whether the measure can be taken of it.
-    """
+    """What tables, figures and pages say of a measure; its name and docstring are its function's."""
 
     function: Callable
-    title: str
-    label: str
-    equation: str = ""
+    title: str  # of a panel or a column
+    label: str  # of an axis, with the unit
+    equation: str = ""  # of the paper
     figure: str = ""
-    digits: int = 2
+    digits: int = 2  # how its numbers are written, see quantskew.figures.style.number
     scientific: bool = False
-    log: bool = False
-    limits: tuple | None = None
-    from_reference: bool = False
-    chain: bool = False
-    applies: Callable = lambda audit: True
+    log: bool = False  # whether its axis is logarithmic
+    limits: tuple | None = None  # smallest and largest possible value, where the axis shows both
+    from_reference: bool = False  # a distance from the reference, which has none; it is its own change
+    chain: bool = False  # has a panel in the chain, and rows in the table of a sweep
+    applies: Callable = lambda audit: True  # whether it can be taken of an Audit
 
     def __post_init__(self):
         # So that help, doctests and error messages see the function.
@@ -74,32 +52,22 @@ class _Described:
         return self.name.removeprefix("group_").removeprefix("overall_")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Measure(_Described):
     """A measure of each group: called with an Audit it gives a table, a row a group and precision.
 
     The table's columns are ``group``, ``precision``, ``value``, ``low`` and ``high`` (95 % interval; NaN for
     groups of fewer than two samples), ``count`` (samples in the mean) and ``undefined`` (samples left out).
-
-    Attributes
-    ----------
-    of_samples : callable or None
-        Audit -> ndarray of float64, shape (P, N), NaN where a sample has no value; None where the function
-        gives the table itself.
-    share : bool
-        Whether a sample's value is 0 or 1; the interval is then Wilson's, and no sample is left out.
-    pooled : bool
-        Whether all samples are one group.
     """
 
-    of_samples: Callable | None = None
-    share: bool = False
-    pooled: bool = False
+    of_samples: Callable | None = None  # Audit -> (P, N), NaN where a sample has no value; None of per_group
+    share: bool = False  # whether a sample's value is 0 or 1: the interval is Wilson's, none is left out
+    pooled: bool = False  # whether all samples are one group
 
     def __call__(self, audit):
         """The table of an Audit."""
         if self.of_samples is None:
-            return self.function(audit)
+            return long_table(audit, **self.function(audit))
         return group_table(pooled(audit) if self.pooled else audit, self.of_samples(audit), self.share)
 
     def change(self, audit):
@@ -108,37 +76,26 @@ class Measure(_Described):
         Only samples that are defined at both precisions count.  What is not measured per sample has no
         interval.
         """
+        values = self.function(audit)
         if self.of_samples is None:
-            value = self(audit).pivot(index="precision", columns="group", values="value")
-            value = value.loc[list(audit.precisions), list(audit.group_names)].to_numpy()
-            unknown = np.full(value.shape, np.nan)
-            return _changes(audit, long_table(audit, value=value - value[0], low=unknown, high=unknown))
-        samples = self.of_samples(audit)
-        return _changes(audit, group_table(pooled(audit) if self.pooled else audit, samples - samples[:1]))
+            return without_reference(audit, long_table(audit, value=values["value"] - values["value"][0]))
+        return without_reference(
+            audit, group_table(pooled(audit) if self.pooled else audit, values - values[:1])
+        )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class ModelMeasure(_Described):
     """A number of the whole model out of the means of its groups, such as the largest gap between them.
 
     Called with an Audit it gives a table of ``precision``, ``value``, ``low``, ``high`` (95 % interval of a
-    bootstrap, stratified as the means are) and ``count`` (groups present).
-
-    Attributes
-    ----------
-    function : callable
-        (Audit, means of the strata (..., R, S)) -> ndarray of float, shape (..., P).
-    samples : callable
-        Audit -> ndarray of float64, shape (R, N).
-    by_class : bool
-        Whether the strata are the classes of each group, rather than the groups.
-    facts : callable
-        Audit -> dict of further columns.
+    bootstrap, stratified as the means are) and ``count`` (groups present).  The function takes the Audit and
+    the means (..., R, S) of the strata, and gives ndarray of float, shape (..., P).
     """
 
-    samples: Callable
-    by_class: bool = False
-    facts: Callable = lambda audit: {}
+    samples: Callable | None = None  # Audit -> (R, N)
+    by_class: bool = False  # whether the strata are the classes of each group, rather than the groups
+    facts: Callable = lambda audit: {}  # further columns of an Audit's table
 
     def __call__(self, audit):
         """The table of an Audit."""
@@ -147,63 +104,54 @@ class ModelMeasure(_Described):
     def change(self, audit):
         """Change from the reference precision: both are computed on the same resampled images."""
         value, resampled = self._measured(audit)
-        return _changes(audit, self._table(audit, value - value[0], resampled - resampled[:, :1]))
+        return without_reference(audit, self._table(audit, value - value[0], resampled - resampled[:, :1]))
 
     def of_chance(self, audit, draws=500, seed=0):
         """The control: groups shuffled among the samples (of a class), so that no group is served otherwise.
 
         ``value`` is the mean over the shuffles, ``low`` and ``high`` their middle 95 %.
         """
-        samples = self.samples(audit)
-        shuffled = [
-            self.function(audit, group_means(samples, *self._strata(audit, groups)))
-            for groups in self._shuffled(audit, draws, seed)
-        ]
-        return self._table(audit, np.mean(shuffled, axis=0), np.stack(shuffled))
+        samples, every = self.samples(audit), self._shuffled(audit, draws, seed)
+        means = (group_means(samples, *strata(audit, groups, self.by_class)) for groups in every)
+        shuffled = np.stack([self.function(audit, own) for own in means])
+        return self._table(audit, shuffled.mean(axis=0), shuffled)
 
     def _measured(self, audit):
         """The value at each precision, and on resampled images."""
-        of = self.samples(audit), *self._strata(audit, audit.groups)
+        of = self.samples(audit), *strata(audit, audit.groups, self.by_class)
         return self.function(audit, group_means(*of)), self.function(audit, bootstrap_group_means(*of))
-
-    def _strata(self, audit, groups):
-        return cells(audit, groups) if self.by_class else (groups, len(audit.group_names))
 
     def _shuffled(self, audit, draws, seed):
         rng, groups = np.random.default_rng(seed), audit.groups.copy()
-        classes = [np.flatnonzero(audit.labels == label) for label in range(len(audit.class_names))]
         for _ in range(draws):
-            if self.by_class:
-                for own in classes:
-                    groups[own] = rng.permutation(groups[own])
-            else:
+            if not self.by_class:
                 groups = rng.permutation(audit.groups)
+            for label in range(len(audit.class_names)) if self.by_class else ():
+                own = audit.labels == label
+                groups[own] = rng.permutation(groups[own])
             yield groups
 
     def _table(self, audit, value, resampled):
         low, high = percentile_interval(resampled)
         counts = {"count": int((audit.group_counts > 0).sum()), **self.facts(audit)}
-        columns = {"precision": audit.precisions, "value": value, "low": low, "high": high, **counts}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(
+            {"precision": audit.precisions, "value": value, "low": low, "high": high, **counts}
+        )
 
 
 def per_sample(title, label, **described):
     """Make a `Measure` of a function Audit -> ndarray of float64, shape (P, N)."""
-    return lambda function: _registered(
-        Measure(function=function, of_samples=function, title=title, label=label, **described)
-    )
+    return lambda of: _registered(Measure(of, title, label, of_samples=of, **described))
 
 
 def per_group(title, label, **described):
-    """Make a `Measure` of a function Audit -> table by group, see `long_table`."""
-    return lambda function: _registered(Measure(function=function, title=title, label=label, **described))
+    """Make a `Measure` of a function Audit -> dict of columns of its table, each (P, G)."""
+    return lambda of: _registered(Measure(of, title, label, **described))
 
 
 def of_model(samples, title, label, **described):
     """Make a `ModelMeasure` of a function of the means of `samples`."""
-    return lambda function: _registered(
-        ModelMeasure(function=function, samples=samples, title=title, label=label, **described)
-    )
+    return lambda of: _registered(ModelMeasure(of, title, label, samples=samples, **described))
 
 
 def _registered(measure):
@@ -212,23 +160,22 @@ def _registered(measure):
     return measure
 
 
-def cells(audit, groups=None):
-    """Id of each sample's cell (one group's samples of one class), shape (N,), and the number of cells."""
-    groups, classes = audit.groups if groups is None else groups, len(audit.class_names)
-    return groups * classes + audit.labels, len(audit.group_names) * classes
+def strata(audit, groups, by_class=True):
+    """Stratum of each sample, shape (N,), and how many there are: groups, or the classes of each group."""
+    classes, labels = (len(audit.class_names), audit.labels) if by_class else (1, 0)
+    return groups * classes + labels, len(audit.group_names) * classes
 
 
 def pooled(audit):
     """The same Audit with all samples in one group."""
-    total = audit.train_counts.sum(keepdims=True)
-    one = {"groups": np.zeros_like(audit.groups), "group_names": (OVERALL,), "train_counts": total}
-    return replace(audit, **one, curvature=None)
+    one = {"groups": np.zeros_like(audit.groups), "train_counts": audit.train_counts.sum(keepdims=True)}
+    return replace(audit, **one, group_names=(OVERALL,), curvature=None)
 
 
 def group_table(audit, samples, share=False):
     """Group means of samples (P, N), NaN left out, with their intervals; see `Measure`."""
-    num_groups = len(audit.group_names)
-    defined, membership = ~np.isnan(samples), np.eye(num_groups, dtype=np.int64)[audit.groups]
+    num_groups, defined = len(audit.group_names), ~np.isnan(samples)
+    membership = np.eye(num_groups, dtype=np.int64)[audit.groups]
     value, count = group_means(samples, audit.groups, num_groups), defined @ membership
     if share:
         low, high = wilson(np.rint(value * count), count)
@@ -241,15 +188,12 @@ def group_table(audit, samples, share=False):
 
 def long_table(audit, **columns):
     """A row for each group and precision out of arrays of shape (P, G)."""
-    precisions, groups = len(audit.precisions), len(audit.group_names)
-    names = {
-        "group": list(audit.group_names) * precisions,
-        "precision": np.repeat(audit.precisions, groups),
-    }
-    return pd.DataFrame(names | {name: np.asarray(values).ravel() for name, values in columns.items()})
+    names, precisions = audit.group_names, audit.precisions
+    keys = {"group": names * len(precisions), "precision": np.repeat(precisions, len(names))}
+    return pd.DataFrame(keys | {name: np.asarray(values).ravel() for name, values in columns.items()})
 
 
-def _changes(audit, table):
+def without_reference(audit, table):
     """A table without the rows of the reference."""
     return table[table["precision"] != audit.precisions[0]].reset_index(drop=True)
 

@@ -4,20 +4,19 @@ A cell is one group's samples of one class, such as ethnicity by gender.  Cells 
 the id of group g and class c is g * C + c.
 """
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from quantskew.groups import group_counts, group_means, largest_gap
+from quantskew.groups import group_counts, largest_gap
 from quantskew.measures.forward import group_accuracy
-from quantskew.measures.intervals import wilson
-from quantskew.measures.measure import cells, of_model
+from quantskew.measures.measure import of_model, strata
 
 
 def cell_counts(audit):
     """Number of test samples in each cell, ndarray of int64, shape (G, C)."""
-    return group_counts(*cells(audit)).reshape(len(audit.group_names), len(audit.class_names))
+    return group_counts(*strata(audit, audit.groups)).reshape(len(audit.group_names), len(audit.class_names))
 
 
 def groups_are_classes(audit):
@@ -27,11 +26,6 @@ def groups_are_classes(audit):
     """
     present = cell_counts(audit) > 0
     return bool((present.sum(axis=0) < 2).all() and (present.sum(axis=1) < 2).all())
-
-
-def differ(audit):
-    """Whether group and class differ, so that there is something to compare within a class."""
-    return not groups_are_classes(audit)
 
 
 def intersections(audit, train_counts=None):
@@ -70,33 +64,24 @@ def intersections(audit, train_counts=None):
             "empty, and nothing is left to cross; make an Audit with another --group, such as "
             "--label gender --group ethnicity"
         )
-    note = {
-        "groups": list(audit.group_names),
-        "classes": list(audit.class_names),
-        "train_counts": "test samples" if train_counts is None else "given",
-    }
-    return replace(
-        audit,
-        groups=cells(audit)[0],
-        group_names=tuple(f"{group}, {name}" for group in audit.group_names for name in audit.class_names),
-        train_counts=None if train_counts is None else np.asarray(train_counts, dtype=np.int64),
-        curvature=None,
-        provenance={**audit.provenance, "intersections": note},
-    )
+    note = {"groups": list(audit.group_names), "classes": list(audit.class_names)}
+    note["train_counts"] = "test samples" if train_counts is None else "given"
+    counts = None if train_counts is None else np.asarray(train_counts, dtype=np.int64)
+    return _crossed(audit, train_counts=counts, provenance={**audit.provenance, "intersections": note})
+
+
+def _crossed(audit, train_counts=None, **changes):
+    names = tuple(f"{group}, {name}" for group in audit.group_names for name in audit.class_names)
+    groups, _ = strata(audit, audit.groups)
+    changes |= {"groups": groups, "group_names": names, "train_counts": train_counts, "curvature": None}
+    return replace(audit, **changes)
 
 
 def class_accuracy(audit):
     """Accuracy of each class in each group: P(prediction = c | label = c, group = g), the recall of c in g.
 
-    Parameters
-    ----------
-    audit : Audit
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``class``, ``precision``, ``value``, ``low``, ``high`` (95 % Wilson interval) and
-        ``count`` (samples).  A group without samples of a class has a count of 0 and NaN for a value.
+    The table has ``group``, ``class``, ``precision``, ``value``, ``low``, ``high`` (95 % Wilson interval) and
+    ``count`` (samples).  A group without samples of a class has a count of 0 and NaN for a value.
 
     Examples
     --------
@@ -105,17 +90,10 @@ def class_accuracy(audit):
     >>> class_accuracy(audit)[["group", "class", "value", "count"]].values.tolist()[1:3]
     [['group 0', 'class 1', 0.0, 1], ['group 1', 'class 0', 1.0, 1]]
     """
-    groups, classes, precisions = audit.group_names, audit.class_names, audit.precisions
-    means = group_means(group_accuracy.of_samples(audit), *cells(audit))
-    counts = np.broadcast_to(cell_counts(audit).ravel(), means.shape)
-    low, high = wilson(np.rint(means * counts), counts)
-    columns = {
-        "group": [group for group in groups for _ in classes] * len(precisions),
-        "class": list(classes) * (len(groups) * len(precisions)),
-        "precision": np.repeat(precisions, means.shape[1]),
-    }
-    numbers = {"value": means, "low": low, "high": high, "count": counts}
-    return pd.DataFrame(columns | {name: array.ravel() for name, array in numbers.items()})
+    table, times = group_accuracy(_crossed(audit)), len(audit.precisions)
+    groups, classes = zip(*itertools.product(audit.group_names, audit.class_names), strict=True)
+    table.insert(1, "class", classes * times)
+    return table.assign(group=groups * times)
 
 
 def _predicted(audit):
@@ -133,14 +111,12 @@ def _largest_gaps(audit, rates):
     return np.fmax.reduce(gaps, axis=(-2, -1))
 
 
-_OF_CLASSES = {
-    "limits": (0, 1),
-    "applies": differ,
-    "facts": lambda audit: {"empty": int((cell_counts(audit) == 0).sum())},
-}
+# Where group and class are one, each class has one group and there is nothing to compare within it.
+_CROSSED = {"limits": (0, 1), "applies": lambda audit: not groups_are_classes(audit)}
+_CROSSED["facts"] = lambda audit: {"empty": int((cell_counts(audit) == 0).sum())}
 
 
-@of_model(_predicted, "equalized odds", "equalized odds difference", by_class=True, **_OF_CLASSES)
+@of_model(_predicted, "equalized odds", "equalized odds difference", by_class=True, **_CROSSED)
 def equalized_odds(audit, rates):
     """Equalized odds difference: the largest gap between groups of P(prediction = c | label = c').
 
@@ -164,7 +140,7 @@ def equalized_odds(audit, rates):
     return _largest_gaps(audit, rates)
 
 
-@of_model(_predicted, "demographic parity", "demographic parity difference", **_OF_CLASSES)
+@of_model(_predicted, "demographic parity", "demographic parity difference", **_CROSSED)
 def demographic_parity(audit, rates):
     """Demographic parity difference: the largest gap between groups of P(prediction = c), over every c.
 

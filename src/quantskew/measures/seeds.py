@@ -17,19 +17,13 @@ from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import DRAWS, bootstrap_group_means, percentile_interval
 
+MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
+
 
 def paired(audits):
-    """Audits of several methods, of the seeds that all of those have that have any.
+    """Audits by the key of a method, of the seeds that all of those have that have any, in their order.
 
-    Parameters
-    ----------
-    audits : dict of str to sequence of Audit
-        By the key of a method.
-
-    Returns
-    -------
-    dict of str to list of Audit
-        In the order of the seeds.  An Audit whose provenance does not say its seed goes by its position.
+    An Audit whose provenance does not say its seed goes by its position.
     """
     by_seed = {key: {_seed(*own): own[1] for own in enumerate(given)} for key, given in audits.items()}
     seeds = [set(own) for own in by_seed.values() if own]
@@ -42,43 +36,17 @@ def _seed(position, audit):
 
 
 def group_accuracies(audits, precision, draws=DRAWS):
-    """Accuracy of each group of each seed, as measured and as resampled.
-
-    Parameters
-    ----------
-    audits : sequence of Audit
-        One a seed, of the same groups.
-    precision : str
-    draws : int
-        Number of resamples B.
-
-    Returns
-    -------
-    value : ndarray of float, shape (S, G)
-    draws : ndarray of float, shape (B, S, G)
-    """
+    """Accuracy of each group of each seed, as measured (S, G) and on resampled images (B, S, G)."""
     values, resampled = [], []
     for audit in audits:
-        correct = group_accuracy.of_samples(audit)[[audit.index(precision)]]
-        values.append(group_means(correct, audit.groups, len(audit.group_names))[0])
-        own = bootstrap_group_means(correct, audit.groups, len(audit.group_names), draws)
-        resampled.append(own[:, 0])
+        of = group_accuracy.of_samples(audit)[[audit.index(precision)]], audit.groups, len(audit.group_names)
+        values.append(group_means(*of)[0])
+        resampled.append(bootstrap_group_means(*of, draws)[:, 0])
     return np.stack(values), np.stack(resampled, axis=1)
 
 
 def mean_over_seeds(value, draws):
-    """Mean of a statistic over the seeds, as measured and as resampled.
-
-    Parameters
-    ----------
-    value : ndarray of float, shape (S, ...)
-    draws : ndarray of float, shape (B, S, ...)
-        Each seed's statistic on resampled images.
-
-    Returns
-    -------
-    value : ndarray of float, shape (...)
-    draws : ndarray of float, shape (B, ...)
+    """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled.
 
     Examples
     --------
@@ -93,18 +61,9 @@ def mean_over_seeds(value, draws):
 
 
 def over_seeds_alone(values, draws=DRAWS):
-    """Mean of a statistic that was not resampled within the seeds, and its resampled values.
+    """Mean of a statistic (S,) that was not resampled within the seeds, and its resampled values (B,).
 
-    Parameters
-    ----------
-    values : array_like of float, shape (S,)
-    draws : int
-
-    Returns
-    -------
-    value : float
-    draws : ndarray of float, shape (B,)
-        NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
+    These are NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
     """
     values = np.asarray(values, dtype=np.float64)
     value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
@@ -130,38 +89,18 @@ def overall(accuracies, counts):
 
 
 def fairness_over_seeds(audits, precision, draws=DRAWS):
-    """FVO and overall accuracy of one method at one precision, over its seeds.
-
-    Parameters
-    ----------
-    audits : sequence of Audit
-    precision : str
-    draws : int
-        Number of resamples B.
-
-    Returns
-    -------
-    dict of str to (float, ndarray of shape (B,))
-        ``accuracy``, ``fvo`` and ``least`` (accuracy of the worst-served group): the mean over seeds, and
-        its resampled values.
-    """
-    value, resampled = group_accuracies(audits, precision, draws)
+    """Each of `MEASURES` of a method at one precision: the mean over its seeds, and (B,) resampled ones."""
+    accuracies = group_accuracies(audits, precision, draws)
     counts = np.stack([audit.group_counts for audit in audits])
-    statistics = {
-        "accuracy": lambda a: overall(a, counts),
-        "fvo": largest_gap,
-        "least": lambda a: np.nanmin(a, axis=-1),
-    }
-    return {name: mean_over_seeds(of(value), of(resampled)) for name, of in statistics.items()}
+    statistics = (lambda a: overall(a, counts), largest_gap, lambda a: np.nanmin(a, axis=-1))
+    pairs = ([of(a) for a in accuracies] for of in statistics)
+    return {name: mean_over_seeds(*pair) for name, pair in zip(MEASURES, pairs, strict=True)}
 
 
 def interval(value, draws):
     """A value with the bounds of its middle 95 %, as a dict of floats."""
     low, high = percentile_interval(draws)
     return {"value": float(value), "low": float(low), "high": float(high)}
-
-
-MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
 
 def comparison(audits, precisions=None):
@@ -177,81 +116,40 @@ def comparison(audits, precisions=None):
     Returns
     -------
     pandas.DataFrame
-        Columns ``method``, ``precision``, ``measure`` (see `MEASURES`), ``value``, ``low``, ``high``
-        (95 %) and ``seeds``.
+        Columns ``method``, ``precision``, ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %)
+        and ``seeds``.
     """
-    first = next(iter(audits.values()))[0]
     rows = []
     for method, seeds in audits.items():
-        for precision in precisions or first.precisions:
-            if precision not in seeds[0].precisions:
-                continue
-            for measure, drawn in fairness_over_seeds(seeds, precision).items():
-                rows.append(
-                    {
-                        "method": method,
-                        "precision": precision,
-                        "measure": measure,
-                        **interval(*drawn),
-                        "seeds": len(seeds),
-                    }
-                )
+        for precision in precisions or next(iter(audits.values()))[0].precisions:
+            if precision in seeds[0].precisions:
+                rows += _rows(method, precision, len(seeds), fairness_over_seeds(seeds, precision))
     return pd.DataFrame(rows)
 
 
 def difference(audits, method, reference, precisions=None):
-    """What a method changes against another one, paired by seed and test image.
+    """As `comparison`, of a method less a reference (titles in `audits`), paired by seed and test image.
 
-    Seeds that only one of them has are left out.
-
-    Parameters
-    ----------
-    audits : dict of str to sequence of Audit
-    method, reference : str
-        Titles.
-    precisions : sequence of str, optional
-        By default those that both have.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `comparison`; ``value`` is that of `method` less that of `reference`.
-
-    Raises
-    ------
-    ValueError
-        If they have no seed in common.
+    Seeds and precisions that only one of them has are left out; with no seed in common it is a ValueError.
     """
     new, old = paired({name: audits[name] for name in (method, reference)}).values()
     if not new:
         raise ValueError(f"{method} and {reference} have no seed in common; a pair needs one")
-    rows = []
+    rows, title = [], f"{method} less {reference}"
     for precision in precisions or [p for p in new[0].precisions if p in old[0].precisions]:
         after, before = fairness_over_seeds(new, precision), fairness_over_seeds(old, precision)
-        for measure in MEASURES:
-            pair = [after[measure][k] - before[measure][k] for k in (0, 1)]
-            rows.append(
-                {
-                    "method": f"{method} less {reference}",
-                    "precision": precision,
-                    "measure": measure,
-                    **interval(*pair),
-                    "seeds": len(new),
-                }
-            )
+        changes = {name: [after[name][k] - before[name][k] for k in (0, 1)] for name in MEASURES}
+        rows += _rows(title, precision, len(new), changes)
     return pd.DataFrame(rows)
 
 
+def _rows(method, precision, seeds, statistics):
+    of = {"method": method, "precision": precision}
+    return [{**of, "measure": name, **interval(*own), "seeds": seeds} for name, own in statistics.items()]
+
+
 def pareto_front(accuracy, fvo):
-    """Which methods no other one beats in both: at least as accurate and as fair, and better in one.
-
-    Parameters
-    ----------
-    accuracy, fvo : array_like of float, shape (M,)
-
-    Returns
-    -------
-    ndarray of bool, shape (M,)
+    """Which methods (M,) no other one beats in both: at least as accurate and as fair, and better in one.
 
     Examples
     --------

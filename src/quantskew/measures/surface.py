@@ -5,7 +5,7 @@ import pandas as pd
 
 from quantskew.groups import group_means
 from quantskew.measures.forward import group_loss
-from quantskew.measures.measure import long_table, per_group
+from quantskew.measures.measure import long_table, per_group, without_reference
 
 
 def measured(audit):
@@ -22,9 +22,9 @@ def _curvature(audit):
     return audit.curvature
 
 
-def _table(audit, values, error, images, **columns):
+def _between(values, error, images, **columns):
     counts = np.broadcast_to(images, values.shape)
-    return long_table(audit, value=values, low=values - error, high=values + error, count=counts, **columns)
+    return {"value": values, "low": values - error, "high": values + error, "count": counts, **columns}
 
 
 @per_group("gradient norm", "gradient norm", equation="Eq. 10", figure="Fig. 8", log=True, applies=measured)
@@ -33,7 +33,7 @@ def gradient_norm(audit):
 
     ``low`` and ``high`` are NaN: the norm is exact for these images, and how it varies was not measured.
     """
-    return _table(audit, _curvature(audit).gradient_norms, np.nan, audit.group_counts)
+    return _between(_curvature(audit).gradient_norms, np.nan, audit.group_counts)
 
 
 @per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, applies=measured)
@@ -45,7 +45,7 @@ def lambda_max(audit):
     """
     own = _curvature(audit)
     error = own.residuals * np.abs(own.lambda_max)
-    return _table(audit, own.lambda_max, error, own.images, matvecs=own.matvecs)
+    return _between(own.lambda_max, error, own.images, matvecs=own.matvecs)
 
 
 @per_group("trace", "trace of the Hessian", digits=1, applies=measured)
@@ -55,26 +55,20 @@ def trace(audit):
     ``low`` and ``high`` are 1.96 standard errors of the estimate on either side.
     """
     own = _curvature(audit)
-    return _table(audit, own.traces, 1.96 * own.trace_errors, own.images)
+    return _between(own.traces, 1.96 * own.trace_errors, own.images)
 
 
 def excess_loss(audit):
-    """What quantization adds to each group's loss, beside the bound of Tran et al. (2022).
+    """What quantization adds to each group's loss in nats, beside the bound of Tran et al. (2022).
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``precision``, ``value`` (added loss in nats), ``bound``
-        (see `excess_loss_bound`) and ``share`` (the one over the other).
+    The table has ``value``, ``bound`` (see `excess_loss_bound`) and ``share`` (the one over the other).
     """
     own = _curvature(audit)
     loss = group_means(group_loss.of_samples(audit), audit.groups, len(audit.group_names))
-    norms, curvatures = own.gradient_norms[0], own.lambda_max[0]
-    bound = np.stack([excess_loss_bound(norms, curvatures, change) for change in own.change_norms])
+    bound = excess_loss_bound(own.gradient_norms[0], own.lambda_max[0], own.change_norms[:, None])
     added = loss - loss[0]
     share = np.divide(added, bound, out=np.full(added.shape, np.nan), where=bound > 0)
-    table = long_table(audit, value=added, bound=bound, share=share)
-    return table[table["precision"] != audit.precisions[0]].reset_index(drop=True)
+    return without_reference(audit, long_table(audit, value=added, bound=bound, share=share))
 
 
 def excess_loss_bound(gradient_norm, lambda_max, change_norm):
@@ -119,12 +113,9 @@ def excess_loss_bound(gradient_norm, lambda_max, change_norm):
 def loss_profile(audit):
     """Loss of the best- and the worst-served group as the original weights move in a straight line.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``direction`` ("top eigenvector" or "quantization"), ``step`` (1 along
-        "quantization" is the quantized weights), ``distance`` (l2 norm from the original weights, with the
-        step's sign) and ``value`` (mean cross-entropy in nats).
+    The table has ``group``, ``direction`` ("top eigenvector" or "quantization"), ``step`` (1 along
+    "quantization" is the quantized weights), ``distance`` (l2 norm from the original weights, with the step's
+    sign) and ``value`` (mean cross-entropy in nats).
     """
     own, rows = _curvature(audit), []
     for position, group in enumerate(own.profile_groups):

@@ -1,4 +1,9 @@
-"""Changes in the weights (section 4.1 of the paper): absolute difference, sparsity, distribution."""
+"""Changes in the weights (section 4.1 of the paper): absolute difference, sparsity, distribution.
+
+Every function takes an Audit of a model.  Tables of numbers have the columns ``layer`` (`OVERALL` for all
+weights, or `per_layer` a row each), ``precision``, ``value`` and ``count`` (weights); they need no intervals,
+since they count every weight of one model.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,96 +20,40 @@ def _statistics(audit):
     return audit.weights
 
 
-def _table(audit, values, per_layer, total):
-    """Rows of a (P, L) array by layer, or of its (P,) total."""
-    weights = _statistics(audit)
-    if per_layer:
-        columns = {"layer": weights.layers * len(audit.precisions)}
-        columns["precision"] = np.repeat(audit.precisions, len(weights.layers))
-        columns["value"], columns["count"] = values.ravel(), np.tile(weights.sizes, len(audit.precisions))
-        return pd.DataFrame(columns)
-    return pd.DataFrame(
-        {"layer": OVERALL, "precision": audit.precisions, "value": total, "count": weights.sizes.sum()}
-    )
+def _table(audit, sums, per_layer, mean=True):
+    """Sums (P, L) of the layers, or their total, as means over the weights."""
+    weights, precisions = _statistics(audit), audit.precisions
+    sizes, layers = (weights.sizes, weights.layers) if per_layer else (weights.sizes.sum(), (OVERALL,))
+    values = (sums if per_layer else sums.sum(axis=1)) / (sizes if mean else 1)
+    columns = {"layer": layers * len(precisions), "precision": np.repeat(precisions, len(layers))}
+    return pd.DataFrame({**columns, "value": values.ravel(), "count": np.tile(sizes, len(precisions))})
 
 
 def absolute_difference(audit, per_layer=False, mean=False):
-    """Absolute difference of the weights, Eq. 5: sum over k of |W~_k - W_k|.
+    """Absolute difference of the weights, Eq. 5: sum over k of |W~_k - W_k|, in units of the weights.
 
-    It needs no interval: it counts every weight of one model.
-
-    Parameters
-    ----------
-    audit : Audit
-    per_layer : bool
-        One row a layer instead of one for all.
-    mean : bool
-        Divide by the number of weights, so that layers and models of different sizes compare.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``layer``, ``precision``, ``value`` (in units of the weights) and ``count`` (weights).
+    The `mean` divides it by the number of weights, so that layers and models of different sizes compare.
     """
-    weights = _statistics(audit)
-    values, total = weights.absolute_difference, weights.absolute_difference.sum(axis=1)
-    if mean:
-        values, total = values / weights.sizes, total / weights.sizes.sum()
-    return _table(audit, values, per_layer, total)
+    return _table(audit, _statistics(audit).absolute_difference, per_layer, mean)
 
 
 def sparsity(audit, per_layer=False):
-    """Share of the weights that are exactly zero, Eq. 6, counted on the integer codes.
-
-    Parameters
-    ----------
-    audit : Audit
-    per_layer : bool
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``layer``, ``precision``, ``value`` (0 to 1) and ``count`` (weights).
-    """
-    weights = _statistics(audit)
-    return _table(
-        audit, weights.zeros / weights.sizes, per_layer, weights.zeros.sum(axis=1) / weights.sizes.sum()
-    )
+    """Share of the weights that are exactly zero, Eq. 6, counted on the integer codes."""
+    return _table(audit, _statistics(audit).zeros, per_layer)
 
 
 def mean_magnitude(audit, per_layer=False):
-    """Mean absolute dequantized weight: falls where weights move to the centre.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``layer``, ``precision``, ``value`` (in units of the weights) and ``count`` (weights).
-    """
-    weights = _statistics(audit)
-    return _table(
-        audit,
-        weights.magnitude / weights.sizes,
-        per_layer,
-        weights.magnitude.sum(axis=1) / weights.sizes.sum(),
-    )
+    """Mean absolute dequantized weight: falls where weights move to the centre."""
+    return _table(audit, _statistics(audit).magnitude, per_layer)
 
 
 def weight_histogram(audit):
     """Distribution of the dequantized weights (Fig. 4), each layer in units of its own deviation.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``precision``, ``left``, ``right`` (bin edges, in standard deviations of the layer's original
-        weights) and ``value`` (share of all weights).
+    The table has ``precision``, ``left``, ``right`` (bin edges, in standard deviations of the layer's
+    original weights) and ``value`` (share of all weights).
     """
-    weights = _statistics(audit)
-    bins = len(weights.edges) - 1
-    return pd.DataFrame(
-        {
-            "precision": np.repeat(audit.precisions, bins),
-            "left": np.tile(weights.edges[:-1], len(audit.precisions)),
-            "right": np.tile(weights.edges[1:], len(audit.precisions)),
-            "value": (weights.histogram / weights.sizes.sum()).ravel(),
-        }
-    )
+    weights, precisions = _statistics(audit), audit.precisions
+    left, right = (np.tile(edges, len(precisions)) for edges in (weights.edges[:-1], weights.edges[1:]))
+    columns = {"precision": np.repeat(precisions, len(weights.edges) - 1), "left": left, "right": right}
+    return pd.DataFrame({**columns, "value": (weights.histogram / weights.sizes.sum()).ravel()})

@@ -27,7 +27,7 @@ class QParams:
     zero_point : Tensor, same shape
         The code of the real value `offset`, integer-valued.
     offset : Tensor of the same shape, or None for 0
-        Only weights that are all of one sign have one: their grid starts at the smallest weight.
+        Of weights that are all of one sign: their grid starts at the smallest.
     low, high : int
         Smallest and largest code.
     half_away : bool
@@ -220,7 +220,7 @@ def quantize(weight, grid):
 
     Returns
     -------
-    Tensor of the smallest integer dtype that holds the grid's codes, same shape as `weight`
+    Tensor of the smallest integer dtype that holds the codes, same shape as `weight`
 
     Examples
     --------

@@ -20,15 +20,7 @@ _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_pro
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """One layer's weight on its grid.
-
-    Attributes
-    ----------
-    codes : Tensor of int
-        theta_q, in the shape of the weight.
-    grid : QParams
-    precision : str
-    """
+    """One layer's weight on its grid: its codes (theta_q, in the shape of the weight) and their precision."""
 
     codes: torch.Tensor
     grid: QParams
@@ -44,18 +36,8 @@ class QuantizedWeight:
 
 
 def weight_parameters(model):
-    """The weights that quantization acts on: of every convolution and linear layer, in order.
-
-    The projections of an attention layer are linear layers too.  A weight that two layers share is listed
-    once.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-
-    Returns
-    -------
-    dict of str to torch.nn.Parameter
+    """The weights that quantization acts on by name: of every convolution, linear layer and projection of
+    attention, in order; one that two layers share is listed once.
 
     Examples
     --------
@@ -163,21 +145,11 @@ def _fold(model):
 
 
 class HalfPrecision(nn.Module):
-    """A model that computes in half precision, with fp32 images in and fp32 logits out.
+    """A model, changed in place, that computes in half precision, with fp32 images in and fp32 logits out.
 
     Parameters, buffers and the output of every layer are rounded to fp16, while sums are accumulated in
     fp32: what a GPU's fp16 units do, in the same steps on every device.  (A processor without fp16 units
     gives the same values six times slower when torch's ``model.half()`` runs on it.)
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Changed in place.
-
-    Raises
-    ------
-    ValueError
-        If a parameter or buffer is too large for fp16.
     """
 
     def __init__(self, model):

@@ -124,18 +124,14 @@ def layer_precisions(model, options):
 
 
 def prepare(model, options):
-    """A copy of a model that computes with quantized weights; the model itself is not changed.
+    """A copy of a float model that computes with quantized weights; the model itself is not changed.
+
+    Each quantized weight has a `LearnedStep` as its parametrization, with `Oscillations` for freezing.
 
     Parameters
     ----------
     model : torch.nn.Module
-        In floating point.
     options : QATOptions
-
-    Returns
-    -------
-    torch.nn.Module
-        Each quantized weight has a `LearnedStep` as its parametrization, with `Oscillations` for freezing.
 
     Raises
     ------
@@ -181,12 +177,12 @@ def _layers(model):
 
 @torch.no_grad()
 def convert(prepared):
-    """The quantized model that a prepared one stands for, like those of `quantskew.quantization.ptq`.
+    """The quantized model that one of `prepare` stands for, like those of `quantskew.quantization.ptq`.
 
     Parameters
     ----------
     prepared : torch.nn.Module
-        Made by `prepare`; it is not changed.
+        It is not changed.
 
     Returns
     -------
@@ -194,11 +190,6 @@ def convert(prepared):
         In evaluation mode, with the float model's modules and the dequantized weights; its logits equal those
         of the prepared model.  Its ``quantized`` maps the name of each quantized weight to its
         `quantskew.quantization.ptq.QuantizedWeight`.
-
-    Raises
-    ------
-    ValueError
-        If the model is not prepared.
     """
     result = copy.deepcopy(prepared).eval()
     quantized = {}

@@ -20,7 +20,7 @@ _HEAD = re.compile(r"(?P<weights>fp32|fp16|int\d+)|(?:W(?P<w>\d+))?A(?P<a>\d+)")
 
 
 def integer_bits(precision):
-    """Number of bits of an integer precision, or None for fp32 and fp16.
+    """Number of bits b of an integer precision, or None for fp32 and fp16.
 
     Raises
     ------
@@ -135,7 +135,7 @@ class Quantizer:
         ----------
         text : str
             A head (``fp32``, ``fp16``, ``int1`` to ``int16``, ``A8``, ``W8A8``) and, behind a colon, options:
-            a scheme, ``per-channel``, ``folded``, ``ends-int8``, ``bias-corrected``; in any order.
+            a scheme, ``per-channel``, ``folded``, ``bias-corrected``, ``ends-int8``; in any order.
 
         Raises
         ------
@@ -160,23 +160,9 @@ class Quantizer:
 
     @classmethod
     def each(cls, values, **options):
-        """Several quantizers, with options for those that can take them and do not name their own.
+        """Several quantizers, with attributes for those that can take them and do not name their own.
 
-        Parameters
-        ----------
-        values : sequence of Quantizer or str
-            At least one, each once; the first is the reference.
-        **options
-            Attributes of a `Quantizer`; floating-point weights take folding alone.
-
-        Returns
-        -------
-        tuple of Quantizer
-
-        Raises
-        ------
-        ValueError
-            If there is none, one is given twice, or no weights are integers where activations are to be.
+        The first is the reference, each is there once, and floating-point weights take folding alone.
 
         Examples
         --------
@@ -205,13 +191,7 @@ class Quantizer:
         return dataclasses.replace(self, **{name: getattr(template, name) for name in left})
 
     def at(self, precision):
-        """The same quantizer with weights of another precision, without what has no meaning there.
-
-        Examples
-        --------
-        >>> Quantizer.parse("int4:mse,folded").at("fp32")
-        Quantizer('fp32:folded')
-        """
+        """The same quantizer with weights of another precision, without what has no meaning there."""
         return Quantizer(precision)._with(self)
 
     @classmethod

@@ -1,23 +1,18 @@
-"""Figures that compare the runs of a sweep: its table in, a figure or axes out."""
+"""Figures that compare the runs of a sweep, drawn as those of the book.
+
+The table is that of `quantskew.sweeps.table.named_runs`, or its rows of one run.
+"""
 
 import math
 import textwrap
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 
-from quantskew.figures.lines import by_precision
-from quantskew.figures.style import (
-    book_style,
-    group_colors,
-    group_markers,
-    group_order,
-    legend_below,
-    precision_axis,
-)
+from quantskew.figures import lines
+from quantskew.figures.style import book_style, legend_of, looks, shaded, style_legend
+from quantskew.figures.tradeoffs import front_line
+from quantskew.measures import forward
 from quantskew.measures.measure import OVERALL
 from quantskew.measures.seeds import pareto_front
 
@@ -26,87 +21,34 @@ _COLUMNS = 3
 MOST = 24
 # Letters of a title that fit above a panel.
 _LETTERS = 36
-_MARKERS = "osD^vPX*hp<>d8"
 
 
 def group_accuracy(runs, axes):
     """Accuracy of each group of a run by precision."""
-    shown = _groups(runs)
     own = runs[(runs["measure"] == "accuracy") & (runs["group"] != OVERALL)]
-    axes.set_ylim(-0.03, 1.03)
-    return by_precision(shown, axes, own, "accuracy")
+    return lines.by_precision(axes, _groups(runs), own, forward.group_accuracy)
 
 
 def fvo(runs, axes):
-    """FVO of a run by precision with its 95 % interval, and the overall accuracy beside it."""
+    """FVO of a run by precision, and the overall accuracy beside it, with 95 % intervals."""
     overall = runs[runs["group"] == OVERALL]
-    for measure, color, line in (("fvo", "black", "-"), ("accuracy", "#777777", "--")):
-        own = overall[overall["measure"] == measure]
-        bars = np.clip([own["value"] - own["low"], own["high"] - own["value"]], 0, None)
-        axes.errorbar(
-            np.arange(len(own)),
-            own["value"],
-            yerr=bars,
-            color=color,
-            linestyle=line,
-            marker="o",
-            markersize=3,
-            linewidth=1.2,
-            elinewidth=1,
-        )
-    axes.set_ylim(-0.03, 1.03)
-    return precision_axis(axes, list(own["precision"]), "FVO, accuracy")
+    tables = (overall[overall["measure"] == measure] for measure in ("fvo", "accuracy"))
+    return lines.of_fvo_and_accuracy(axes, *tables)
 
 
 def _groups(runs):
-    """Groups and precisions of a run, by the names that the figures of an Audit go by."""
+    """How the groups of a run look."""
     counts = runs[runs["group"] != OVERALL].drop_duplicates("group")
-    return SimpleNamespace(
-        group_names=tuple(counts["group"]),
-        train_counts=counts["trained_on"].to_numpy(),
-        precisions=tuple(dict.fromkeys(runs["precision"])),
-    )
-
-
-def _group_handles(runs, axes):
-    shown = _groups(runs)
-    colors, markers, order = group_colors(shown), group_markers(shown), group_order(shown)
-    handles = [axes.plot([], [], color=colors[g], marker=markers[g], markersize=4)[0] for g in order]
-    return handles, [f"{shown.group_names[g]} ({shown.train_counts[g]:,})" for g in order]
-
-
-def _fvo_handles(_, axes):
-    lines = (("black", "-"), ("#777777", "--"))
-    handles = [axes.plot([], [], color=color, linestyle=line, marker="o")[0] for color, line in lines]
-    return handles, ["FVO of the groups", "overall accuracy"]
-
-
-_LEGENDS = {
-    group_accuracy: (_group_handles, "group (images in training)"),
-    fvo: (_fvo_handles, None),
-}
+    return looks(tuple(counts["group"]), counts["trained_on"].to_numpy())
 
 
 def small_multiples(draw, table, most=MOST):
-    """One panel a run; runs with the same groups stand together above their legend.
-
-    Parameters
-    ----------
-    draw : {group_accuracy, fvo}
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-    most : int
-        Panels at most; see `shown`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """One panel a run (see `shown`) by `group_accuracy` or `fvo`; runs of the same groups share a legend."""
     chosen = table[table["run"].isin(shown(table, most))]
     sets = {}
     for run, rows in chosen.groupby("run", sort=False):
-        groups = _groups(rows)
-        sets.setdefault((groups.group_names, groups.precisions), {})[run] = rows
+        groups = tuple(rows["group"].unique()), tuple(rows["precision"].unique())
+        sets.setdefault(groups, {})[run] = rows
     heights = [1.9 * math.ceil(len(runs) / _COLUMNS) + 1 for runs in sets.values()]
     with book_style():
         figure = plt.figure(figsize=(7.4, sum(heights)), layout="constrained")
@@ -118,8 +60,8 @@ def small_multiples(draw, table, most=MOST):
 
 
 def _panels(draw, part, runs):
-    lines = math.ceil(len(runs) / _COLUMNS)
-    grid = part.subplots(lines, _COLUMNS, squeeze=False, sharex=True, sharey=True)
+    rows_of_panels = math.ceil(len(runs) / _COLUMNS)
+    grid = part.subplots(rows_of_panels, _COLUMNS, squeeze=False, sharex=True, sharey=True)
     for axes, (run, rows) in zip(grid.flat, runs.items(), strict=False):
         draw(rows, axes)
         axes.set_title(textwrap.fill(run, _LETTERS), fontsize=8, loc="left")
@@ -127,10 +69,13 @@ def _panels(draw, part, runs):
         axes.label_outer()
     for empty in range(len(runs), grid.size):
         grid.flat[empty].set_axis_off()
-        if lines > 1:
+        if rows_of_panels > 1:
             grid.flat[empty - _COLUMNS].tick_params(labelbottom=True)
-    handles, title = _LEGENDS[draw]
-    part.legend(*handles(rows, axes), loc="outside lower center", ncols=5, title=title, title_fontsize=9)
+    place = {"loc": "outside lower center", "ncols": 5, "title_fontsize": 9}
+    if draw is fvo:
+        part.legend(*axes.get_legend_handles_labels(), **place)
+    else:
+        part.legend(*legend_of(_groups(rows)), title="group (images in training)", **place)
 
 
 def tradeoff(table, axes):
@@ -139,22 +84,15 @@ def tradeoff(table, axes):
     The runs that no other one beats in both at that precision are ringed, and a dashed line joins them.
     """
     points = _points(table)
-    precisions = list(dict.fromkeys(points["precision"]))
-    shades = np.linspace(0.0, 0.88, len(precisions))
-    handles = []
-    for precision, shade, marker in zip(precisions, shades, _MARKERS, strict=False):
+    styles = shaded(points["precision"].unique(), first=0.0, last=0.88)
+    for precision, style in styles.items():
         own = points[points["precision"] == precision]
-        color = colormaps["viridis"](shade)
-        handles += axes.plot(
-            own["fvo"], own["accuracy"], color=color, marker=marker, markersize=5, linestyle="", alpha=0.8
-        )
-        front = own[pareto_front(own["accuracy"], own["fvo"])].sort_values(["fvo", "accuracy"])
-        axes.step(front["fvo"], front["accuracy"], where="post", color=color, linestyle="--", linewidth=1)
-        ringed = {"markeredgecolor": "black", "markersize": 7, "linestyle": ""}
-        axes.plot(front["fvo"], front["accuracy"], color=color, marker=marker, **ringed)
+        axes.plot(own["fvo"], own["accuracy"], **style, markersize=5, linestyle="", alpha=0.8)
+        front = front_line(axes, own["fvo"], own["accuracy"], color=style["color"])
+        axes.plot(*front, **style, markeredgecolor="black", markersize=7, linestyle="")
     axes.set_xlabel("FVO (left is fairer)")
     axes.set_ylabel("overall accuracy")
-    return legend_below(axes, handles, precisions, "precision of the weights")
+    return style_legend(axes, styles, "precision of the weights")
 
 
 def _points(table):
@@ -166,18 +104,10 @@ def _points(table):
 
 
 def on_the_front(table):
-    """The runs on the trade-off front of each precision.
+    """The runs on the trade-off front of each precision, fairest first.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``precision``, ``run``, ``accuracy`` (overall), ``fvo`` and ``alike``, the number of further
-        runs with the same two values; fairest first at each precision.
+    Beside ``precision``, ``run``, ``accuracy`` (overall) and ``fvo`` there is ``alike``: the number of
+    further runs with the same two values.
     """
     points, same = _points(table), ["precision", "accuracy", "fvo"]
     points["alike"] = points.groupby(same)["run"].transform("size") - 1
@@ -191,19 +121,7 @@ def on_the_front(table):
 
 
 def shown(table, most=MOST):
-    """The runs that get a panel: all, or those on a front and then the first of the grid.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        See `quantskew.sweeps.table.named_runs`.
-    most : int
-
-    Returns
-    -------
-    list of str
-        In the order of the table.
-    """
+    """The runs that get a panel, in the order of the table: all, or those on a front, then the first ones."""
     runs = list(dict.fromkeys(table["run"]))
     first = dict.fromkeys([*on_the_front(table)["run"], *runs])
     chosen = set(list(first)[:most])

@@ -10,12 +10,7 @@ from pathlib import Path
 import yaml
 
 from quantskew.audits.model import check_audit
-from quantskew.book.execution import (
-    check_declared,
-    check_parameters,
-    declared_parameters,
-    read_text_notebook,
-)
+from quantskew.book.execution import check_declared, check_parameters, declared_parameters, read_text_notebook
 from quantskew.cache import digest
 from quantskew.experiments import catalogue
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
@@ -79,22 +74,7 @@ class Cell:
 
 
 def chapter_cells(task, root, path):
-    """What makes the cells of a chapter out of parameters and the root.
-
-    Parameters
-    ----------
-    task : str
-        The chapter's name.
-    root : path
-        The repository.
-    path : path
-        Of the grid, for the message.
-
-    Raises
-    ------
-    ValueError
-        If there is no such chapter; the message lists those that there are.
-    """
+    """What makes a cell of a chapter out of its parameters; `path` is that of the grid, for messages."""
     source = Path(root) / "notebooks" / f"{task}.md"
     if not source.exists():
         known = ", ".join(sorted(known.stem for known in source.parent.glob("*.md")))
@@ -120,13 +100,7 @@ def chapter_cells(task, root, path):
 
 
 def audit_cell(given, root):
-    """A plain audit; what it leaves out is as its experiment has it.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not one of an audit's, or its type or value does not fit.
-    """
+    """A plain audit out of its parameters; what they leave out is as the experiment has it."""
     if not isinstance(given.get("experiment"), str):
         raise ValueError(f"an audit names its experiment, one of {', '.join(catalogue.EXPERIMENTS)}")
     experiment = catalogue.get(given["experiment"])

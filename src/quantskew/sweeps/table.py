@@ -11,12 +11,7 @@ from quantskew.sweeps.cells import PLAN, result_of
 
 
 def gather(folder):
-    """The table of the cells of a sweep that are done.
-
-    Parameters
-    ----------
-    folder : path
-        Of the sweep.
+    """The table of the cells of a sweep, by its folder, that are done, in the order of the grid.
 
     Returns
     -------
@@ -24,16 +19,15 @@ def gather(folder):
         Columns ``cell`` (its id), ``task`` (``audit`` or a chapter), one for each parameter that the grid
         names (empty where the task has none of that name; a list is joined by commas), ``audit`` (its name in
         the cache), ``audited`` (experiment, seed and method), and those of
-        `quantskew.measures.measure.audit_rows`. In the order of the grid.
+        `quantskew.measures.measure.audit_rows`.
     """
     plan, parts = _plan(folder), []
     named = _named(plan)
     for name, cell in plan["cells"].items():
         result = result_of(folder, name, cell["key"])
         for audit in result["audits"] if result else ():
-            values = {parameter: _flat(cell["settings"].get(parameter)) for parameter in named}
             part = pd.DataFrame(audit["rows"])
-            facts = {"cell": name, "task": cell["task"], **values}
+            facts = {"cell": name, "task": cell["task"], **_values(cell, named)}
             facts |= {"audit": audit["audit"], "audited": audit["audited"]}
             parts.append(pd.concat([pd.DataFrame([facts] * len(part)), part], axis=1))
     if not parts:
@@ -45,11 +39,7 @@ def gather(folder):
 
 
 def overview(folder):
-    """The cells of a sweep: a row for each.
-
-    Parameters
-    ----------
-    folder : path
+    """The cells of a sweep, by its folder: a row for each.
 
     Returns
     -------
@@ -59,13 +49,13 @@ def overview(folder):
         not done).
     """
     plan, rows = _plan(folder), []
+    named = _named(plan)
     for name, cell in plan["cells"].items():
         result = result_of(folder, name, cell["key"]) or {"audits": [], "seconds": None}
-        values = {parameter: _flat(cell["settings"].get(parameter)) for parameter in _named(plan)}
         made = {"audits": len(result["audits"]), "seconds": result["seconds"]}
-        rows.append({"task": cell["task"], **values, **made})
+        rows.append({"task": cell["task"], **_values(cell, named), **made})
     table = pd.DataFrame(rows)
-    return table[["task", *_varied(table, _named(plan)), "audits", "seconds"]].convert_dtypes()
+    return table[["task", *_varied(table, named), "audits", "seconds"]].convert_dtypes()
 
 
 def _plan(folder):
@@ -75,6 +65,11 @@ def _plan(folder):
 def _named(plan):
     """Every parameter that the grid gives to any cell."""
     return list(dict.fromkeys(name for cell in plan["cells"].values() for name in cell["given"]))
+
+
+def _values(cell, parameters):
+    values = {name: cell["settings"].get(name) for name in parameters}
+    return {name: ",".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def _varied(table, parameters):
@@ -87,18 +82,8 @@ def _in_words(name, value):
     return value if isinstance(value, str) else f"{name} {value}"
 
 
-def _flat(value):
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
 def write_table(folder):
-    """Write the table of a sweep into its folder, as ``table.parquet`` and ``table.csv``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `gather`.
-    """
+    """Write what `gather` gives into the sweep's folder as ``table.parquet`` and ``table.csv``; give it."""
     folder, table = Path(folder), gather(folder)
     with replacing(folder / "table.parquet") as partial:
         table.to_parquet(partial, index=False)
@@ -108,19 +93,10 @@ def write_table(folder):
 
 
 def named_runs(table):
-    """The table with a column ``run``: in a few words, which Audit of which cell a row is of.
+    """The table of `gather` with a column ``run``: in a few words, which Audit of which cell a row is of.
 
     A run is named by the parameters that vary over the sweep, and by what was audited where a cell made
     several Audits.  Precisions are not among them, since every figure shows them.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        See `gather`.
-
-    Returns
-    -------
-    pandas.DataFrame
 
     Examples
     --------
@@ -135,15 +111,12 @@ def named_runs(table):
     several = table.groupby("cell")["audit"].nunique().max() > 1
     runs = table.drop_duplicates(["cell", "audit"])
     varied = [name for name in _varied(runs, parameters) if name != "precisions"]
-    names = {}
+    names, seen = {}, {}
     for row in runs.to_dict("records"):
         words = [_in_words(name, row[name]) for name in varied if not pd.isna(row[name])]
-        words += [row["audited"]] if several or not words else []
-        names[row["cell"], row["audit"]] = ", ".join(words)
-    # Audits that differ in what these words leave out are told apart by number.
-    seen = {}
-    for key, words in names.items():
+        words = ", ".join(words + ([row["audited"]] if several or not words else []))
+        # Audits that differ in what these words leave out are told apart by number.
         seen[words] = seen.get(words, 0) + 1
-        names[key] = words if seen[words] == 1 else f"{words} ({seen[words]})"
+        names[row["cell"], row["audit"]] = words if seen[words] == 1 else f"{words} ({seen[words]})"
     keys = zip(table["cell"], table["audit"], strict=True)
     return table.assign(run=pd.Series([names[key] for key in keys], index=table.index, dtype=object))

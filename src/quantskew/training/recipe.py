@@ -3,9 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch.nn import functional
-
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one-cycle", "cosine", "constant")
 _COMPUTE = ("fp32", "bf16")
@@ -93,10 +90,14 @@ def weighted_cross_entropy(logits, labels, class_weights):
 
     Examples
     --------
+    >>> import torch
     >>> even = torch.zeros(2, 2)
     >>> round(weighted_cross_entropy(even, torch.tensor([0, 1]), torch.tensor([0.4, 0.6])).item(), 4)
     0.3466
     """
+    # Here, so that recipes can be listed without torch.
+    from torch.nn import functional
+
     return functional.cross_entropy(logits, labels, weight=class_weights, reduction="sum") / len(labels)
 
 
@@ -127,6 +128,8 @@ def difficulty_weights(losses):
     learned without an error would otherwise have no weight, and be forgotten.  A class whose loss is NaN, for
     want of validation images, gets the mean weight.
     """
+    import torch
+
     known = [loss for loss in losses if not math.isnan(loss)]
     if not known or not all(math.isfinite(loss) and loss >= 0 for loss in known) or not any(known):
         raise ValueError(
