@@ -13,9 +13,8 @@ from quantskew.audits.statistics import Curvature
 from quantskew.cache import digest, write_bytes
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
-from quantskew.derivatives.hessian import starting_vector, top_eigenvalues
+from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
-from quantskew.derivatives.operator import group_operators
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
