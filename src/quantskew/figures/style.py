@@ -1,6 +1,7 @@
 """How figures and tables look: one colour and marker a group, the size of a page, numbers as text."""
 
 import contextlib
+import itertools
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -72,9 +73,9 @@ def group_order(audit):
 
 def shaded(names, first=0.88, last=0.0):
     """A colour and a marker for each of some names in their order, from light to dark, as in grey print."""
-    shades = colormaps["viridis"](np.linspace(first, last, len(names)))
-    styles = zip(shades, (_MARKERS[number % len(_MARKERS)] for number in range(len(names))), strict=True)
-    return {n: {"color": tuple(c), "marker": m} for n, (c, m) in zip(names, styles, strict=True)}
+    colors = map(tuple, colormaps["viridis"](np.linspace(first, last, len(names))))
+    looks = zip(names, colors, itertools.cycle(_MARKERS), strict=False)
+    return {name: {"color": color, "marker": marker} for name, color, marker in looks}
 
 
 @contextlib.contextmanager
@@ -170,13 +171,7 @@ def side_by_side(axes, lines, label, width=0.2):
 
 
 def precision_label(precisions):
-    """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is.
-
-    Examples
-    --------
-    >>> precision_label(["fp32", "int8"]), precision_label(["fp32", "W8A8"])
-    ('precision of the weights', 'precision')
-    """
+    """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is."""
     return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
 
 
@@ -241,15 +236,7 @@ def number(value, digits, scientific=False):
 
 
 def wide(table, value="value", digits=3):
-    """A table for reading: groups down, precisions across, each cell a value with its interval.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> row = {"group": "a", "precision": "int8", "value": 0.5, "low": 0.4, "high": 0.61, "count": 9}
-    >>> wide(pd.DataFrame([row]), digits=2).loc["a", "int8"]
-    '0.50 [0.40, 0.61]'
-    """
+    """A table for reading: groups down, precisions across, each cell a value with its interval."""
     named = table if "group" in table else table.assign(group=OVERALL)
     return crossed(named, "group", "precision", value, digits)
 

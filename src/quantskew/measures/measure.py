@@ -201,14 +201,6 @@ def audit_rows(audit):
 
     Further columns are ``precision``, ``trained_on`` (training images of the group), ``measure`` (its key),
     ``value``, ``low`` and ``high`` (95 % interval) and ``count`` (test samples; of FVO groups).
-
-    Examples
-    --------
-    >>> from quantskew.audits.audit import Audit
-    >>> audit = Audit.from_logits({"fp32": [[1.0, 0.0], [1.0, 0.0]]}, labels=[0, 1], groups=["a", "b"])
-    >>> rows = audit_rows(audit)
-    >>> rows[rows["measure"] == "accuracy"][["group", "value"]].to_dict("list")
-    {'group': ['a', 'b', 'all'], 'value': [1.0, 0.0, 0.5]}
     """
     counts = dict(zip(audit.group_names, audit.train_counts.tolist(), strict=True))
     counts[OVERALL] = sum(counts.values())

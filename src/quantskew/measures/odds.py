@@ -112,12 +112,10 @@ _CROSSED["facts"] = lambda audit: {"empty": int((cell_counts(audit) == 0).sum())
 def equalized_odds(audit, rates):
     """Equalized odds difference: the largest gap between groups of P(prediction = c | label = c').
 
-    The maximum is over the pairs of groups, over every class c and every class c'.  With two classes this is
-    fairlearn's definition, the larger of the gaps in true and in false positive rate, since the rate of the
-    other prediction is the complement and has the same gap.  With several it asks the same of every entry of
-    the groups' confusion matrices; the gaps of `class_accuracy` are those with c = c'.  A group without
-    samples of c' has no rate there and is left out (fairlearn takes its rate for 0); such cells are counted
-    in the column ``empty``.  The value is NaN where no class has samples of two groups.
+    The maximum is over the pairs of groups and every class c and c'.  With two classes this is fairlearn's
+    definition, the larger of the gaps in true and in false positive rate; with several it asks the same of
+    every entry of the groups' confusion matrices.  A group without samples of c' has no rate there and is
+    left out (fairlearn takes its rate for 0); such cells are counted in the column ``empty``.
 
     Draws and shuffles keep the size of each cell, as the split of the data set did: labels and predictions
     stay together, and no draw leaves a cell empty.

@@ -46,14 +46,7 @@ def group_accuracies(audits, precision, draws=DRAWS):
 
 
 def mean_over_seeds(value, draws):
-    """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled.
-
-    Examples
-    --------
-    >>> value, draws = mean_over_seeds(np.array([1.0, 3.0]), np.tile([1.0, 3.0], (4, 1)))
-    >>> float(value), draws.shape
-    (2.0, (4,))
-    """
+    """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled."""
     mean, images = value.mean(axis=0), draws.mean(axis=1)
     if len(value) == 1:
         return mean, images

@@ -7,14 +7,11 @@ from quantskew.groups import group_means
 from quantskew.measures.forward import group_loss
 from quantskew.measures.measure import long_table, per_group, without_reference
 
-
-def measured(audit):
-    """Whether the loss of this Audit was differentiated."""
-    return audit.curvature is not None
+_MEASURED = {"applies": lambda audit: audit.curvature is not None}
 
 
 def _curvature(audit):
-    if not measured(audit):
+    if audit.curvature is None:
         raise ValueError(
             "this Audit has no gradients or Hessians: audit the model with curvature=True "
             "(quantskew audit --curvature)"
@@ -27,7 +24,7 @@ def _between(values, error, images, **columns):
     return {"value": values, "low": values - error, "high": values + error, "count": counts, **columns}
 
 
-@per_group("gradient norm", "gradient norm", equation="Eq. 10", figure="Fig. 8", log=True, applies=measured)
+@per_group("gradient norm", "gradient norm", "Eq. 10", "Fig. 8", log=True, **_MEASURED)
 def gradient_norm(audit):
     """Norm of the gradient of each group's loss, Eq. 10, over all of its test images (``count``).
 
@@ -36,7 +33,7 @@ def gradient_norm(audit):
     return _between(_curvature(audit).gradient_norms, np.nan, audit.group_counts)
 
 
-@per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, applies=measured)
+@per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, **_MEASURED)
 def lambda_max(audit):
     """Largest eigenvalue of the Hessian of each group's loss.
 
@@ -48,7 +45,7 @@ def lambda_max(audit):
     return _between(own.lambda_max, error, own.images, matvecs=own.matvecs)
 
 
-@per_group("trace", "trace of the Hessian", digits=1, applies=measured)
+@per_group("trace", "trace of the Hessian", digits=1, **_MEASURED)
 def trace(audit):
     """Trace of the Hessian of each group's loss, Hutchinson's estimate from ``count`` images.
 
