@@ -121,14 +121,11 @@ class Audit:
 
         Examples
         --------
-        >>> columns = {name: [[0.0, 1.0]] for name in ("int4:mse", "int2", "int2:mse", "W8A8", "onnx")}
+        >>> columns = {name: [[0.0, 1.0]] for name in ("fp32", "int4:mse", "int2", "int2:mse", "onnx")}
         >>> Audit.from_logits(columns, labels=[0], groups=["a"]).plain().precisions
-        ('int4', 'int2', 'int2:mse', 'W8A8', 'onnx')
+        ('fp32', 'int4', 'int2', 'int2:mse', 'onnx')
         """
-        known = zip(self.precisions, map(_quantizer, self.precisions), strict=True)
-        short = [
-            name if not own.precision or own.activation_precision else own.precision for name, own in known
-        ]
+        short = [_quantizer(name).precision or name for name in self.precisions]
         pairs = zip(short, self.precisions, strict=True)
         names = [own if short.count(own) == 1 else name for own, name in pairs]
         curvature = self.curvature

@@ -93,13 +93,11 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
         Each takes an Audit and axes; several make several rows.
     audits : dict of str to Audit
         One column each, by its title.
-    height : float
-        Of a row, in inches.
+    height, width : float
+        Of a row and of the figure, in inches; by default that of a page, or of a column where there is one.
     legend : bool or callable
         Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
         the axes.
-    width : float, optional
-        Of the figure, in inches; by default that of a page, or of one column where there is only one.
 
     Returns
     -------
@@ -192,6 +190,17 @@ def precision_axis(axes, precisions, label):
     return axes
 
 
+def number_map(axes, values, texts, dark, **look):
+    """A cell for each value of a table, with its text in white where the cell is dark."""
+    axes.imshow(values.to_numpy(), aspect="auto", **look)
+    for (row, column), text in np.ndenumerate(texts[values.columns].to_numpy()):
+        color = "white" if dark.iloc[row, column] else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(np.arange(values.shape[1]), values.columns)
+    axes.set_yticks(np.arange(len(values)), values.index)
+    axes.grid(visible=False)
+
+
 def legend_of(groups):
     """Handles and labels of a legend of `looks`: every group with its number of images."""
     handles = [Line2D([], [], **look.style, markersize=4, linewidth=1.5) for look in groups]
@@ -246,21 +255,9 @@ def wide(table, value="value", digits=3):
 
 
 def crossed(table, rows, columns, value="value", digits=3, scientific=False):
-    """A long table laid out by two of its columns, each cell a value with its interval.
+    """A long table laid out by two of its columns, each cell a value with its interval, if any, as text.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        With columns ``low`` and ``high`` beside `value` where it has intervals.
-    rows, columns : str
-        The columns that go down and across, in the order of their first appearance.
-    value : str
-    digits, scientific
-        See `number`.
-
-    Returns
-    -------
-    pandas.DataFrame of str
+    `rows` go down and `columns` across, in the order of their first appearance; numbers are as `number`.
     """
     shown = [value, *(name for name in ("low", "high") if name in table)]
     texts = table[shown].map(number, digits=digits, scientific=scientific)

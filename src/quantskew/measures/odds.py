@@ -31,24 +31,17 @@ def groups_are_classes(audit):
 def intersections(audit, train_counts=None):
     """The same Audit with the intersections of group and class for its groups.
 
+    They are named "group, class", all classes of the first group first; a cell without samples keeps its
+    place, with a count of 0.  The provenance gets a note; the curvature is left out, since it was measured by
+    the former groups.
+
     Parameters
     ----------
     audit : Audit
+        A ValueError says so where its groups are its classes: nothing is left to cross.
     train_counts : array_like of int, shape (G * C,), optional
         Training samples of each cell, in the order of the new groups.  An Audit counts training samples by
         group alone, so that by default the test samples of each cell stand for its share.
-
-    Returns
-    -------
-    Audit
-        Its groups are named "group, class", all classes of the first group first; a cell without samples
-        keeps its place, with a count of 0.  Logits, labels, weights and provenance are the same, with a note;
-        the curvature is left out, since it was measured by the former groups.
-
-    Raises
-    ------
-    ValueError
-        If the groups are the classes: nothing is left to cross.
 
     Examples
     --------
@@ -60,9 +53,8 @@ def intersections(audit, train_counts=None):
     """
     if groups_are_classes(audit):
         raise ValueError(
-            "the groups of this Audit are its classes: every intersection of a group with another class is "
-            "empty, and nothing is left to cross; make an Audit with another --group, such as "
-            "--label gender --group ethnicity"
+            "the groups of this Audit are its classes, and nothing is left to cross; make an Audit with "
+            "another --group, such as --label gender --group ethnicity"
         )
     note = {"groups": list(audit.group_names), "classes": list(audit.class_names)}
     note["train_counts"] = "test samples" if train_counts is None else "given"

@@ -104,20 +104,10 @@ def interval(value, draws):
 
 
 def comparison(audits, precisions=None):
-    """FVO and accuracy of several methods.
+    """FVO and accuracy of several methods: Audits by seed of each, by its title.
 
-    Parameters
-    ----------
-    audits : dict of str to sequence of Audit
-        Seeds of each method, by its title.
-    precisions : sequence of str, optional
-        By default those of the first method; a method that lacks one has no row for it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``method``, ``precision``, ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %)
-        and ``seeds``.
+    The table has ``method``, ``precision`` (by default those of the first method; one that a method lacks has
+    no row), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
     """
     rows = []
     for method, seeds in audits.items():
