@@ -1,8 +1,14 @@
 """Small sweeps: a chapter that makes an Audit in no time and can kill, and a process that runs a sweep."""
 
+import json
 import os
 import subprocess
 import sys
+
+from quantskew.sweeps.cells import PLAN, run_job
+from quantskew.sweeps.grid import read_grid
+from quantskew.sweeps.sweep import described, jobs
+from quantskew.sweeps.table import write_table
 
 CHAPTER = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -61,6 +67,18 @@ def small_root(folder):
     (folder / "notebooks" / "00_made.md").write_text(CHAPTER.replace("\\\\n", "\\n"))
     (folder / "armed").mkdir()
     return folder
+
+
+def run_here(grid, folder, root):
+    """Run the cells of a grid one after the other in this process, and write their table."""
+    cells = read_grid(grid, root)
+    plan = {"root": str(root), "timeout": None, "gpus": [], "cells": described(cells, root)}
+    plan["jobs"] = jobs(cells, 1)
+    folder.mkdir()
+    (folder / PLAN).write_text(json.dumps(plan))
+    for job in plan["jobs"]:
+        run_job(folder, job)
+    write_table(folder)
 
 
 def start(grid, folder, root, workers=2):

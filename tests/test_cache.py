@@ -244,7 +244,8 @@ def digest_of(tmp_path, monkeypatch):
         for known in [name for name in sys.modules if name.partition(".")[0] == "probed"]:
             del sys.modules[known]
         importlib.invalidate_caches()
-        cache._source.cache_clear()
+        for cached in (cache._source, cache._is_module):
+            cached.cache_clear()
         return cache.source_digest.__wrapped__(*(names or ["probed.step.step"]))
 
     return digest_now

@@ -12,7 +12,7 @@ import samples
 from quantskew import report
 from quantskew.audits.audit import Audit
 from quantskew.cli import main
-from quantskew.experiments import runs
+from quantskew.experiments import catalogue, runs
 from quantskew.experiments.experiment import EXPERIMENTS
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import PRECISIONS, SCHEMES
@@ -126,6 +126,25 @@ def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeyp
     assert (activations.logits[0] == plain.logits[0]).all()
     assert abs(activations.logits[1] - plain.logits[1]).mean() > 0.01
     assert activations.precisions == ("fp32", "W8A2")
+
+
+def test_precisions_are_names_of_quantizers(monkeypatch, tmp_path):
+    asked = []
+
+    def audit(experiment, quantizers, **options):
+        asked.append(([own.name for own in quantizers], options["curvature"]))
+        return samples.exact_audit({own.name: [0.5, 0.5] for own in quantizers}, count=20)
+
+    monkeypatch.setattr(catalogue, "audit", audit)
+    monkeypatch.setattr(report, "write_report", lambda *_: [])
+    names = "fp32,int4:mse,per-channel, int2:symmetric,A8"
+    for more in ([], ["--scheme", "mse", "--curvature"], ["--fold-batchnorm", "--curvature-images", "3"]):
+        assert main(["audit", "digits", "--precisions", names, *more]) == 0
+    assert asked == [
+        (["fp32", "int4:mse,per-channel", "int2:symmetric", "A8"], False),
+        (["fp32", "int4:mse,per-channel", "int2:symmetric", "A8"], True),
+        (["fp32:folded", "int4:mse,per-channel,folded", "int2:symmetric,folded", "A8:folded"], False),
+    ]
 
 
 def test_training_prints_where_the_model_is(fresh_cache, capsys):

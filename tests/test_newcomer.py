@@ -65,25 +65,28 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 ```{code-cell} ipython3
 :tags: [parameters]
 
-folder: str = "runs/tiles"  # of the Audit
+experiment: str = "tiles"
+scheme: str = "wide"
 ```
 
 ```{code-cell} ipython3
 import quantskew as qs
-from quantskew.claims.register import scorecard
-from quantskew.figures import lines
-from quantskew.figures.style import compare
+from quantskew.chapter import CHAIN, Chapter
 
-audit = qs.Audit.load(f"{folder}/audit.safetensors")
-qs.margin.change(audit)
+page = Chapter(experiment, experiment, ["fp32", "int4"], scheme)
+qs.margin.change(page.live)
 ```
 
 ```{code-cell} ipython3
-compare(lines.of(qs.margin), {"tiles": audit})
+page.draw(qs.margin)
 ```
 
 ```{code-cell} ipython3
-scorecard({"tiles": audit}, ["margin_falls"], ["int4:wide"])
+CHAIN.table(CHAIN.numbers(page.live), "int4")
+```
+
+```{code-cell} ipython3
+page.scorecard(["margin_falls"], ["int4"])
 ```
 """
 # What is done to each file: text that is appended, text before which more is put, or the whole file.
@@ -112,13 +115,15 @@ AUDIT = ["audit", "tiles", "--precisions", "fp32,int4,int4:wide", "--output", "r
 GRID = "audit: {cells: [{experiment: tiles, precisions: [fp32, 'int4:wide']}]}"
 # Everything in one process, since imports take most of the time.
 SCRIPT = f"""
-import json, sys
+import json
+from quantskew.audits.audit import Audit
 from quantskew.book import chapters
 from quantskew.cli import main
 
 assert main(["experiments"]) == 0
 assert main({AUDIT}) == 0
 assert main(["sweep", "grid.yml", "--output", "runs/sweep"]) == 0
+Audit.load("runs/tiles/audit.safetensors").save("book/records/tiles.safetensors")
 json.dump([str(path) for path in chapters.build(".")], open("pages.json", "w"))
 """
 
@@ -196,7 +201,7 @@ def test_it_is_on_a_page_of_the_book(added):
     assert page.removesuffix(".ipynb") in listed
     cells = nbformat.read(root / page, as_version=4).cells
     outputs = [output["data"] for cell in cells for output in cell.get("outputs", [])]
-    shown = "".join(data.get("text/plain", "") for data in outputs)
-    for word in ("int4:wide", "left", "right", "Quantization narrows the margin."):
+    shown = " ".join(str(data.get("text/html", data.get("text/plain"))) for data in outputs)
+    for word in ("left", "right", ">margin<", "Quantization narrows the margin.", "record: tiles"):
         assert word in shown
     assert any("image/png" in data for data in outputs)

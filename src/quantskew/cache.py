@@ -6,13 +6,11 @@ a killed process leaves either the old file or the new one.
 
 import ast
 import contextlib
-import copy
 import functools
 import glob
 import hashlib
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import os
 import pkgutil
@@ -28,8 +26,7 @@ from filelock import FileLock
 
 def cache_dir():
     """Folder of cached data sets, models and Audits: `$QUANTSKEW_CACHE`, or quantskew in the user's cache."""
-    chosen = os.environ.get("QUANTSKEW_CACHE")
-    if chosen:
+    if chosen := os.environ.get("QUANTSKEW_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "quantskew"
 
@@ -55,10 +52,8 @@ def replacing(path):
 def _is_running(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
@@ -134,8 +129,9 @@ def reached(*names):
         elif module != __name__ and (module, own) not in known:
             if own not in source.definitions:
                 raise ValueError(f"{module} defines no {own}")
-            known[module, own], named = source.code(own)
-            named |= source.registered
+            statements = [source.read(statement) for statement in source.definitions[own]]
+            known[module, own] = "\n".join(text for text, _ in statements)
+            named = source.registered.union(*(names for _, names in statements))
             waiting += [(source.aliases[name], None) for name in named & source.aliases.keys()]
             for other in (module, *source.imported):
                 waiting += [(other, name) for name in named & _source(other).definitions.keys()]
@@ -155,36 +151,32 @@ class _Source(ast.NodeTransformer):
                 del node.body[0]
             elif isinstance(node, ast.ImportFrom) and self.is_own(node):
                 targets = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-                self.aliases |= {own: target for own, target in targets.items() if _is_module(target)}
-                self.imported |= {
-                    target if _is_module(target) else node.module for target in targets.values()
-                }
+                modules = {own: target for own, target in targets.items() if _is_module(target)}
+                self.aliases |= modules
+                self.imported |= {node.module, *modules.values()}
         for statement in tree.body:
-            names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
-            defined = []
             if isinstance(statement, ast.FunctionDef | ast.ClassDef):
                 defined = [statement.name]
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 defined = [alias.asname or alias.name for alias in statement.names]
-            elif isinstance(statement, ast.Assign | ast.AnnAssign):
-                defined = [node.id for node in names if isinstance(node.ctx, ast.Store)]
-            # Any other statement may change whatever it names.
-            for own in defined or [node.id for node in names]:
+            else:
+                names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+                stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+                # What is no assignment to a name may change whatever it names.
+                defined = isinstance(statement, ast.Assign | ast.AnnAssign) and stored
+                defined = defined or [node.id for node in names]
+            for own in defined:
                 self.definitions.setdefault(own, []).append(statement)
-        # A decorator of the module's own may enter what it decorates into a registry.
-        functions = {s.name: s for s in tree.body if isinstance(s, ast.FunctionDef)}
-        self.registered = {
-            name
-            for name, function in functions.items()
-            for node in itertools.chain(*map(ast.walk, function.decorator_list))
-            if isinstance(node, ast.Name) and node.id in functions
-        }
+        # A decorator may enter what it decorates into a registry, where no name leads to it.
+        functions = [statement for statement in tree.body if isinstance(statement, ast.FunctionDef)]
+        self.registered = {function.name for function in functions if function.decorator_list}
 
-    def code(self, own):
-        """The text of a definition without the names of modules, and the names that stand in it."""
+    @functools.cache  # noqa: B019 (sources are few, and live as long as the process)
+    def read(self, statement):
+        """The text of a statement without the names of modules, and the names that stand in it."""
         self.named = set()
-        read = [self.visit(copy.deepcopy(statement)) for statement in self.definitions[own]]
-        return "\n".join(ast.unparse(statement) for statement in read if statement), self.named
+        changed = self.visit(statement)
+        return ast.unparse(changed) if changed else "", self.named
 
     def is_own(self, node):
         """Whether an import is from the module's own package."""
@@ -210,6 +202,7 @@ class _Source(ast.NodeTransformer):
 _source = functools.cache(_Source)
 
 
+@functools.cache
 def _is_module(name):
     try:
         return importlib.util.find_spec(name) is not None

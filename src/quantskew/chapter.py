@@ -1,21 +1,48 @@
-"""What a chapter of the book imports."""
+"""What a chapter of the book imports: its experiments as one `Chapter`, and what shows, draws and glues.
 
-from quantskew.book.prose import show
-from quantskew.claims.register import scorecard
-from quantskew.experiments.runs import BASE, beside
+Nothing imports this module.
+"""
+
+import pandas as pd
+
+from quantskew.book.prose import (
+    beside_control,
+    captioned,
+    counts,
+    glue_roles,
+    glue_table,
+    glue_value,
+    linked,
+    of_role,
+    show,
+)
+from quantskew.claims import register
+from quantskew.experiments import catalogue, difficulty, methods
+from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
+from quantskew.figures import flow, lines, surface, tradeoffs
+from quantskew.figures import seeds as seed_figures
+from quantskew.figures.flow import Map
+from quantskew.figures.style import compare, crossed, number, wide
+from quantskew.interactive.control import bit_width, playground
+from quantskew.interactive.live_model import LiveModel
+from quantskew.interactive.views import CHAIN
+from quantskew.measures import seeds as over_seeds
+from quantskew.measures.measure import Measure
 
 
 class Chapter:
-    """The experiments that a chapter shows side by side: one made here and now, others of record.
+    """The experiments that a chapter shows side by side: one made here and now, and others of record.
 
     Parameters
     ----------
     experiment : str
         Trained and audited by this call, or taken from the cache.
     record : str or sequence of str
-        See `quantskew.experiments.runs.beside`; likewise `keys`, `curvature` and what else is given.
+        See `quantskew.experiments.runs.beside`; likewise `keys` and `curvature`.
     precisions : sequence of str, optional
+        Of the experiments themselves, by default the book's; a record is shown at those that it has.
     scheme : str
+        Of what is made here, see `quantskew.quantization.quantizer.Quantizer`.
     seed, seeds : int
         The first seed of what is made here, and how many.
     data_dir, device
@@ -25,9 +52,9 @@ class Chapter:
     ----------
     runs : list of Runs
     audits : dict of str to Audit
-        By the title of its runs the first Audit of the experiment itself.
+        The first Audit of each experiment itself, by the title of its runs.
     live, kept : Audit
-        The first two of them: what is made here, and the record.
+        What is made here, and the record; None where `keys` have no ``base``.
     """
 
     def __init__(
@@ -44,13 +71,82 @@ class Chapter:
         keys=(BASE,),
         curvature=False,
     ):
+        self._model = {"experiment": experiment, "seed": seed, "device": device}
+        self._scheme = scheme
         records = [record] if isinstance(record, str) else record
         options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
-        options |= {"data_dir": data_dir, "device": device}
-        self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options)
-        self.audits = {own.title: own[BASE][0] for own in self.runs if BASE in own}
+        where = {"data_dir": data_dir, "device": device}
+        self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options, **where)
+        self.audits = self.of(*(own.experiment for own in self.runs))
         self.live, self.kept = (*self.audits.values(), None, None)[:2]
+
+    def of(self, *experiments, key=BASE):
+        """The first Audit of each of these experiments that there is, dict by the title of its runs."""
+        found = [own for own in self.runs if own.experiment in experiments and key in own]
+        return {own.title: own[key][0] for own in found}
+
+    def draw(self, what, audits=None, **options):
+        """The figure of Measures, or of functions that draw, of each Audit side by side.
+
+        Parameters
+        ----------
+        what : Measure or callable, or a sequence of them
+            Several make several rows.
+        audits : dict of str to Audit, optional
+            Or to whatever else is drawn, by title; by default the chapter's Audits, or its runs without any.
+        **options
+            See `quantskew.figures.style.compare`.
+        """
+        audits = self.audits or {own.title: own for own in self.runs} if audits is None else audits
+        if not audits:
+            print("nothing to draw: there is no record")
+            return None
+        rows = what if isinstance(what, list) else [what]
+        draw = [lines.of(row) if isinstance(row, Measure) else row for row in rows]
+        return compare(draw, audits, **options)
+
+    def control(self, view):
+        """The control of a view whose live column is computed, see `quantskew.interactive.control`."""
+        return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
         """Verdicts on claims, see `quantskew.claims.register.scorecard`."""
-        return show(scorecard({own.title: own for own in self.runs}, keys, precisions))
+        return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
+
+    def glue(self, *tables, **values):
+        """Glue what functions of the live Audit and of the record give, as ``live-NAME`` and ``record-NAME``.
+
+        Parameters
+        ----------
+        *tables, **values : callable or tuple of (callable, int)
+            Audit -> table, dict or value, by its name, in which an underscore is a hyphen; the first ones
+            have none.  A number is that of digits, which else are those of the Measure.
+        """
+        for prefix, audit in {"live": self.live, "record": self.kept}.items():
+            _glue(prefix, audit, tables, values)
+
+    def glue_roles(self, **tables):
+        """As `glue`, of the largest and the smallest group alone, as ``live-majority-NAME`` and so on."""
+        for prefix, audit in {"live": self.live, "record": self.kept}.items():
+            glue_roles(prefix, audit)
+            for role in ("majority", "minority"):
+                _glue(f"{prefix}-{role}", audit, (), tables, role)
+
+    def glue_further(self, prefix, experiment, *tables, **values):
+        """As `glue`, tables of one more experiment; where it has no record, words stand in for numbers."""
+        audits = list(self.of(experiment).values())
+        _glue(prefix, *(audits or [self.kept]), tables, values, words=None if audits else "(no record)")
+
+
+def _glue(prefix, audit, tables, values, role=None, words=None):
+    named = [("", table) for table in tables] + list(values.items())
+    for name, function in named:
+        function, digits = function if isinstance(function, tuple) else (function, None)
+        # A change is a method of its Measure.
+        digits = getattr(getattr(function, "__self__", function), "digits", 2) if digits is None else digits
+        key, value = "-".join(filter(None, [prefix, name.strip("_").replace("_", "-")])), function(audit)
+        if isinstance(value, pd.DataFrame):
+            glue_table(key, of_role(audit, value, role) if role else value, digits, words)
+        else:
+            for part, own in value.items() if isinstance(value, dict) else [("", value)]:
+                glue_value(f"{key}-{part}" if part else key, own)

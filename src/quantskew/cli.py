@@ -361,8 +361,7 @@ def book(options):
 )
 def sweep(options):
     """Print what has failed, and where the results are; 1 if anything failed."""
-    from quantskew.sweeps.page import write_page
-    from quantskew.sweeps.sweep import DRY_RUN, run_sweep
+    from quantskew.sweeps.sweep import DRY_RUN, run_sweep, write_page
     from quantskew.sweeps.table import gather
 
     folder, passed = options.output or Path("runs") / options.grid.stem, options.passed

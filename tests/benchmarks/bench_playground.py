@@ -3,23 +3,23 @@
 import statistics
 import time
 
-from quantskew.interactive.playground import Playground
+from quantskew.interactive.control import playground
 
 
 def main():
-    playground = Playground(["digits"])
+    control = playground(["digits"])
     # What a notebook does when it shows the playground.
-    playground._repr_mimebundle_()
+    control._repr_mimebundle_()
     seconds, again = [], []
     for scheme in ("symmetric", "mse"):
-        playground.choose(scheme=scheme)
+        control.choose(scheme=scheme)
         for precision in ("fp16", "int8", "int3", "int2"):
             start = time.perf_counter()
-            playground.choose(precision=precision)
+            control.choose(precision=precision)
             seconds.append(time.perf_counter() - start)
         for precision in ("fp16", "int8", "int3"):
             start = time.perf_counter()
-            playground.choose(precision=precision)
+            control.choose(precision=precision)
             again.append(time.perf_counter() - start)
     median = 1e3 * statistics.median(seconds)
     print(f"a change is drawn in {median:.0f} ms (median of {len(seconds)}; 300 at most)")

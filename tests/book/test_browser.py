@@ -25,10 +25,9 @@ kernelspec:
 
 ```{code-cell} ipython3
 import numpy as np
-from quantskew.interactive import views
 from quantskew.audits.audit import Audit
 from quantskew.figures.flow import Map
-from quantskew.interactive.widgets import bit_width
+from quantskew.interactive.control import bit_width
 
 rng = np.random.default_rng(0)
 logits = {name: rng.normal(size=(90, 3)) for name in ("fp32", "int8", "int4", "int2")}
@@ -41,11 +40,11 @@ Map("loss")
 ```
 
 ```{code-cell} ipython3
-bit_width(views.ACCURACY, audits)
+bit_width("accuracy", audits)
 ```
 
 ```{code-cell} ipython3
-bit_width(views.LOSS, audits)
+bit_width("loss", audits)
 ```
 """
 TOC = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapters/00_controls\n"

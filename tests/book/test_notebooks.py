@@ -1,6 +1,9 @@
 """The book's own notebooks: each explains its parameters, runs with others, and keeps to its anatomy."""
 
+import ast
 import re
+import shutil
+import statistics
 from pathlib import Path
 
 import nbformat
@@ -17,6 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 # The pages of the argument have a number before their name; others are executed like them.
 CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 PARAMETER_FILES = sorted((ROOT / "notebooks" / "parameters").glob("*.yml"))
+SCORECARD = ROOT / "notebooks" / "09_what_held_up.md"
 REPRODUCTION = ROOT / "notebooks" / "reproduction.md"
 
 # papermill warns of a notebook that is text, and reads it.
@@ -73,8 +77,20 @@ def test_plain_papermill_takes_parameter_files(source, file, monkeypatch, tmp_pa
 def test_a_chapter_runs_at_other_precisions_with_another_quantizer(source, tmp_path):
     other = {"precisions": ["fp32", "int6", "int3"], "scheme": "symmetric", "seeds": 1}
     execute(source, tmp_path / "out.ipynb", other, cwd=ROOT, progress=False)
-    if "precisions" in other:
-        assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")
+    assert "the record utkface has no int6" in outputs(tmp_path / "out.ipynb")
+
+
+def test_the_scorecard_is_made_with_images_and_without_a_further_record(tmp_path):
+    records = tmp_path / "book" / "records"
+    records.mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "records" / "utkface_mobilenet.safetensors", records)
+    # The digits need no images; they stand for an experiment whose images are here.
+    images = {"record": "digits", "data_dir": "images", "seeds": 1}
+    execute(SCORECARD, tmp_path / "out.ipynb", images, cwd=tmp_path, progress=False)
+    printed = outputs(tmp_path / "out.ipynb")
+    assert "no record 'utkface_gender'; known: utkface_mobilenet: it is left out" in printed
+    assert "nothing to draw: there is no record" in printed
+    assert "as the record, live: digits" in (tmp_path / "out.ipynb").read_text()
 
 
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
@@ -92,6 +108,24 @@ def test_every_chapter_keeps_to_its_anatomy(source):
             assert figure["name"].startswith("fig-")
             assert figure["caption"].strip()
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+def imports_of(cell):
+    return [
+        node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def test_chapters_import_little_and_a_page_shows_neither_that_nor_parameters():
+    counts = []
+    for source in NOTEBOOKS:
+        code = [cell for cell in read_text_notebook(source).cells if cell.cell_type == "code"]
+        counts.append(sum(len(imports_of(cell)) for cell in code))
+        for cell in code:
+            tags = set(cell.metadata.get("tags", []))
+            if imports_of(cell) or "parameters" in tags:
+                assert tags & {"hide-input", "hide-cell", "remove-cell"}, f"{source.name}: {cell.source}"
+    assert statistics.median(counts) <= 3
 
 
 def test_the_page_on_reproduction_names_every_chapter_and_figure_of_the_paper():

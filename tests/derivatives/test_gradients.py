@@ -2,9 +2,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import curvature_oracles as oracles
-from quantskew.derivatives.gradients import group_gradient_norms, group_gradients, parameter_vector
+from quantskew.derivatives.gradients import (
+    group_gradient_norms,
+    group_gradients,
+    loss_along,
+    parameter_vector,
+)
+from quantskew.derivatives.hessian import top_eigenvalues
 from quantskew.quantization.ptq import quantize_model
 from quantskew.training import models
 
@@ -156,3 +163,30 @@ def test_no_images_and_one_image():
     assert group_gradient_norms(model, images[:0], labels[:0], groups[:0], num_groups=2).isnan().all()
     found = group_gradient_norms(model, images[:1], labels[:1], groups[:1])
     torch.testing.assert_close(found[0], oracles.gradient(model, images[:1], labels[:1]).norm())
+
+
+def test_the_loss_along_the_quantization_direction_ends_at_the_quantized_models():
+    model, (images, labels, _) = oracles.networks()["residual"], oracles.problem()
+    quantized = quantize_model(model, "int3")
+    change = parameter_vector(quantized) - parameter_vector(model)
+    before = parameter_vector(model).clone()
+    losses = loss_along(model, images, labels, change, [0.0, 0.5, 1.0], batch_size=5)
+    for loss, reference in ((losses[0], model), (losses[2], quantized)):
+        assert loss == pytest.approx(functional.cross_entropy(reference(images), labels).item())
+    assert torch.equal(parameter_vector(model), before)
+
+
+def test_the_curvature_along_the_top_eigenvector_is_lambda_max():
+    model, (images, labels, groups) = oracles.networks()["mlp"], oracles.problem()
+    top = top_eigenvalues(model, images, labels, groups * 0, rtol=1e-6)
+    h = 1e-3
+    left, middle, right = loss_along(model, images, labels, top.vectors[0], [-h, 0, h])
+    assert (left - 2 * middle + right) / h**2 == pytest.approx(top.values[0], rel=1e-4)
+
+
+def test_a_direction_that_does_not_fit_is_refused():
+    model, (images, labels, _) = oracles.networks()["mlp"], oracles.problem()
+    with pytest.raises(ValueError, match="the model has 163 parameters"):
+        loss_along(model, images, labels, torch.ones(3), [0])
+    with pytest.raises(ValueError, match="no images"):
+        loss_along(model, images[:0], labels[:0], parameter_vector(model), [0])

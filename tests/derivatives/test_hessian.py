@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,14 @@ import curvature_oracles as oracles
 from quantskew.datasets import normalise
 from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.gradients import group_gradient_norms
-from quantskew.derivatives.hessian import top_eigenvalues, traces
+from quantskew.derivatives.hessian import (
+    HessianOperator,
+    group_operators,
+    starting_vector,
+    top_eigenvalues,
+    traces,
+)
 from quantskew.derivatives.lanczos import top_eigenvalue
-from quantskew.derivatives.operator import HessianOperator, group_operators
 from quantskew.quantization.ptq import quantize_model
 from quantskew.training import models
 
@@ -27,9 +30,8 @@ def test_products_are_those_of_the_dense_hessian(name, options):
     dense = oracles.hessian(model, images, labels)
     operator = HessianOperator(DifferentiableModel(model, images[:2]), images, labels, **options)
     for _ in range(2):
-        vector = torch.randn(operator.size, dtype=torch.float64)
+        vector = torch.randn(len(dense), dtype=torch.float64)
         torch.testing.assert_close(operator(vector), dense @ vector)
-    assert operator.products == 2
     torch.testing.assert_close(operator.gradient, oracles.gradient(model, images, labels))
 
 
@@ -77,8 +79,9 @@ def test_lambda_max_is_that_of_the_dense_hessian_with_its_true_residual(name):
         residual = (dense @ vector - top.values[group] * vector).norm().item() / top.values[group]
         assert residual == pytest.approx(top.residuals[group], rel=1e-3, abs=1e-12)
         assert top.residuals[group] <= 1e-4
-    norms = group_gradient_norms(model, images, labels, groups, num_groups=5)
-    np.testing.assert_allclose(top.gradient_norms, norms, rtol=1e-10)
+    norms = group_gradient_norms(model, images, labels, groups)
+    for group, operator in group_operators(model, images, labels, groups):
+        torch.testing.assert_close(operator.gradient.norm(), norms[group], rtol=1e-10, atol=0)
 
 
 def test_it_is_the_largest_even_where_a_negative_one_is_larger_in_magnitude():
@@ -97,6 +100,7 @@ def test_it_is_the_largest_even_where_a_negative_one_is_larger_in_magnitude():
     assert top.values[0] == pytest.approx(spectrum[-1].item(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # at curvlinops' import
 def test_against_curvlinops_and_scipy_on_the_digits_model(digits, digits_model):
     curvlinops = pytest.importorskip("curvlinops")
     linalg = pytest.importorskip("scipy.sparse.linalg")
@@ -109,28 +113,31 @@ def test_against_curvlinops_and_scipy_on_the_digits_model(digits, digits_model):
         data = [(images[groups == group], labels[groups == group])]
         parameters = list(quantized.parameters())
         hessian = curvlinops.HessianLinearOperator(quantized, nn.CrossEntropyLoss(), parameters, data)
-        value = linalg.eigsh(hessian.to_scipy(), k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0]
+        value = linalg.eigsh(hessian.to_scipy(), k=1, which="LA", tol=1e-4, return_eigenvectors=False)[0]
         assert top.values[group] == pytest.approx(value, rel=1e-3)
 
 
 def test_a_neighbours_eigenvectors_are_a_start(digits, digits_model):
-    images, labels, groups = normalise(digits.test.images), digits.test.labels, digits.test.groups
-    first = top_eigenvalues(digits_model, images, labels, groups)
+    test = digits.test.subset(torch.nonzero(digits.test.groups < 4).flatten())
+    problem = normalise(test.images), test.labels, test.groups
+    first = top_eigenvalues(digits_model, *problem)
     fp16 = quantize_model(digits_model, "fp16")
-    again = top_eigenvalues(fp16, images, labels, groups, start=first)
-    assert (again.residuals <= 1e-2).all()
-    assert again.matvecs.sum() < first.matvecs.sum()
-    np.testing.assert_allclose(again.values, top_eigenvalues(fp16, images, labels, groups).values, rtol=2e-3)
+    expected, again = top_eigenvalues(fp16, *problem), 0
+    for group, operator in group_operators(fp16, *problem):
+        pair = top_eigenvalue(operator, starting_vector(operator, first.vectors[group]))
+        assert pair.residual <= 1e-2
+        assert pair.value == pytest.approx(expected.values[group], rel=2e-3)
+        again += pair.matvecs
+    assert again < first.matvecs.sum()
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv-bn-softplus", "residual"])
 def test_a_neighbours_eigenvector_does_not_hide_one_that_has_overtaken_it(name):
     model, (images, labels, groups) = oracles.networks()[name], oracles.problem(20)
     values, vectors = torch.linalg.eigh(oracles.hessian(model, images, labels))
-    top = top_eigenvalues(model, images, labels, groups * 0)
-    start = dataclasses.replace(top, vectors=(vectors[:, -2],))
-    found = top_eigenvalues(model, images, labels, groups * 0, start=start)
-    assert found.values[0] == pytest.approx(values[-1].item(), rel=1e-2)
+    ((_, operator),) = group_operators(model, images, labels, groups * 0)
+    found = top_eigenvalue(operator, starting_vector(operator, vectors[:, -2]))
+    assert found.value == pytest.approx(values[-1].item(), rel=1e-2)
 
 
 def test_a_run_goes_on_at_the_next_group():
@@ -170,7 +177,7 @@ def test_layers_of_zeros(every_layer):
     top = top_eigenvalues(quantized, images.float(), labels, groups)
     assert (top.residuals[PRESENT] <= 1e-2).all()
     assert np.isfinite(top.values[PRESENT]).all()
-    assert np.isfinite(traces(quantized, images.float(), labels, groups, 2).values[PRESENT]).all()
+    assert np.isfinite(traces(quantized, images.float(), labels, groups, 2)[0][PRESENT]).all()
 
 
 def test_a_loss_without_curvature_is_zero():
@@ -206,17 +213,16 @@ def test_the_model_is_left_as_it_was():
 def test_traces_are_those_of_the_dense_hessian_within_their_error():
     model, (images, labels, groups) = oracles.networks()["conv-bn-softplus"], oracles.problem(20)
     top = top_eigenvalues(model, images, labels, groups, num_groups=5)
-    plain = traces(model, images, labels, groups, 400, num_groups=5)
-    deflated = traces(model, images, labels, groups, 400, num_groups=5, deflate=top)
-    assert plain.samples == 400
+    plain, plain_errors = traces(model, images, labels, groups, 100, num_groups=5)
+    deflated, errors = traces(model, images, labels, groups, 100, num_groups=5, deflate=top)
     for group in PRESENT:
         exact = oracles.hessian(model, images[groups == group], labels[groups == group]).trace().item()
-        for found in (plain, deflated):
-            assert abs(found.values[group] - exact) < 4 * found.standard_errors[group]
-    assert (deflated.standard_errors[PRESENT] < plain.standard_errors[PRESENT]).all()
-    assert np.isnan(plain.values[[2, 4]]).all()
-    again = traces(model, images, labels, groups, 400, num_groups=5)
-    np.testing.assert_array_equal(plain.values, again.values)
+        assert abs(plain[group] - exact) < 4 * plain_errors[group]
+        assert abs(deflated[group] - exact) < 4 * errors[group]
+    assert (errors[PRESENT] < plain_errors[PRESENT]).all()
+    assert np.isnan(plain[[2, 4]]).all()
+    once, again = (traces(model, images, labels, groups, 3)[0] for _ in range(2))
+    np.testing.assert_array_equal(once, again)
 
 
 def test_half_precision_is_measured_at_its_rounded_weights():
@@ -229,16 +235,11 @@ def test_half_precision_is_measured_at_its_rounded_weights():
 
 def test_bad_input_is_refused():
     model, (images, labels, groups) = oracles.networks()["residual"], oracles.problem()
-    top = top_eigenvalues(model, images, labels, groups)
     with pytest.raises(ValueError, match=r"call model.eval\(\)"):
         top_eigenvalues(model.train(), images, labels, groups)
     with pytest.raises(ValueError, match=r"call model.eval\(\)"):
         traces(model.train(), images, labels, groups)
     model.eval()
-    with pytest.raises(ValueError, match="start has 4 groups, the images have 6"):
-        top_eigenvalues(model, images, labels, groups, num_groups=6, start=top)
-    with pytest.raises(ValueError, match="does not fit"):
-        top_eigenvalues(oracles.networks()["mlp"], images, labels, groups, start=top)
     with pytest.raises(ValueError, match="at least 2"):
         traces(model, images, labels, groups, samples=1)
     with pytest.raises(ValueError, match="gradient of the loss is not finite"):

@@ -156,6 +156,13 @@ def test_a_float_model_from_a_file_is_not_trained(digits, tmp_path, monkeypatch)
     assert audit.provenance["start_digest"] == hashlib.sha256(content).hexdigest()
 
 
+def test_freezing_is_an_option_that_a_method_brings():
+    frozen, plain = run("mpqat-freezing"), run("mpqat")
+    assert frozen.provenance["qat"] == plain.provenance["qat"] | {"freezing": [0.1, 0.01]}
+    assert frozen.provenance["qat"]["dampening"] == 0.1
+    np.testing.assert_array_equal(frozen.logits[0], plain.logits[0])
+
+
 def test_options_of_training_make_an_audit_of_their_own():
     frozen = run("mpqat", options=QATOptions(learn_steps=False, dampening=0.0, reestimate_batches=0))
     assert frozen.provenance["qat"]["learn_steps"] is False

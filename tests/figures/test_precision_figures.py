@@ -6,20 +6,15 @@ import pytest
 
 import samples
 from quantskew.figures import rows
-from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures import fairness, forward, weights
+from quantskew.measures.measure import MEASURES
 
-OF_LOGITS = [
-    rows.of(forward.group_accuracy),
-    rows.of(forward.cosine_distance),
-    rows.of(forward.logit_variance),
-    rows.dtdb_distribution,
-    rows.of(forward.group_loss),
-]
-OF_THE_MODEL = [
-    rows.weight_distribution,
-    rows.of(surface.gradient_norm),
-    rows.of(surface.lambda_max),
-]
+OF_LOGITS = [measure for measure in MEASURES.values() if measure.applies(samples.random_audit())]
+OF_THE_SURFACE = [measure for measure in MEASURES.values() if measure not in OF_LOGITS]
+DRAWN_OF_LOGITS = {measure.name: rows.of(measure) for measure in OF_LOGITS}
+DRAWN_OF_LOGITS["dtdb_distribution"] = rows.dtdb_distribution
+DRAWN_OF_THE_MODEL = {measure.name: rows.of(measure) for measure in OF_THE_SURFACE}
+DRAWN_OF_THE_MODEL["weight_distribution"] = rows.weight_distribution
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def spans(axes):
     return [[tuple(ends[:, 0]) for ends in lines.get_segments()] for lines in axes.collections]
 
 
-@pytest.mark.parametrize("draw", OF_LOGITS, ids=lambda draw: draw.__qualname__)
+@pytest.mark.parametrize("draw", DRAWN_OF_LOGITS.values(), ids=DRAWN_OF_LOGITS)
 @pytest.mark.parametrize("precisions", [["fp32"], ["fp32", "int2"]], ids=len)
 def test_every_figure_labels_its_axes_and_gives_them_back(draw, precisions, pair, axes):
     assert draw(pair.select(precisions), axes) is axes
@@ -57,7 +52,7 @@ def test_every_figure_labels_its_axes_and_gives_them_back(draw, precisions, pair
     assert axes.get_ylabel()
 
 
-@pytest.mark.parametrize("draw", OF_THE_MODEL, ids=lambda draw: draw.__qualname__)
+@pytest.mark.parametrize("draw", DRAWN_OF_THE_MODEL.values(), ids=DRAWN_OF_THE_MODEL)
 @pytest.mark.parametrize("precisions", [["fp32"], ["fp32", "int2"]], ids=len)
 def test_every_figure_of_the_model_does_too(draw, precisions, curved_audit, axes):
     assert draw(curved_audit.select(precisions), axes) is axes
@@ -65,16 +60,9 @@ def test_every_figure_of_the_model_does_too(draw, precisions, curved_audit, axes
     assert axes.get_ylabel()
 
 
-@pytest.mark.parametrize(
-    ("draw", "measure"),
-    [
-        (rows.of(forward.group_accuracy), forward.group_accuracy),
-        (rows.of(forward.group_loss), forward.group_loss),
-        (rows.of(forward.logit_variance), forward.logit_variance),
-    ],
-)
-def test_markers_are_the_values_of_both_precisions(draw, measure, pair, axes):
-    draw(pair, axes)
+@pytest.mark.parametrize("measure", [m for m in OF_LOGITS if not m.from_reference], ids=lambda m: m.name)
+def test_markers_are_the_values_of_both_precisions(measure, pair, axes):
+    rows.of(measure)(pair, axes)
     filled, hollow = drawn(axes)
     table = measure(pair).set_index(["precision", "group"])["value"]
     # From the group with fewest training images, in the lowest row, to the one with most.
@@ -84,15 +72,9 @@ def test_markers_are_the_values_of_both_precisions(draw, measure, pair, axes):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["group 2", "group 0", "group 1"]
 
 
-@pytest.mark.parametrize(
-    ("draw", "measure"),
-    [
-        (rows.of(surface.gradient_norm), surface.gradient_norm),
-        (rows.of(surface.lambda_max), surface.lambda_max),
-    ],
-)
-def test_markers_of_the_loss_surface_are_its_values(draw, measure, curved_audit, axes):
-    draw(curved_audit.select(["fp32", "int2"]), axes)
+@pytest.mark.parametrize("measure", OF_THE_SURFACE, ids=lambda measure: measure.name)
+def test_markers_of_the_loss_surface_are_its_values(measure, curved_audit, axes):
+    rows.of(measure)(curved_audit.select(["fp32", "int2"]), axes)
     filled, hollow = drawn(axes)
     table = measure(curved_audit).groupby("precision")["value"].agg(list)
     assert sorted(filled) == pytest.approx(sorted(table["int2"]))

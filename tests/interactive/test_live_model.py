@@ -18,20 +18,6 @@ def model(digits_model):
     return live_model.LiveModel("digits")
 
 
-@pytest.fixture
-def audited(model, monkeypatch):
-    """The precisions that are audited from now on, by a model that has made nothing yet."""
-    seen = []
-
-    def audit(own, data, quantizers, **options):
-        seen.extend(map(str, quantizers))
-        return audit_model(own, data, quantizers, **options)
-
-    monkeypatch.setattr(live_model, "audit_model", audit)
-    monkeypatch.setattr(model, "_made", {})
-    return seen
-
-
 @pytest.mark.parametrize("scheme", ["banner", "mse"])
 def test_it_is_the_audit_of_both_precisions(scheme, model, digits_model, digits):
     audit = model.audit(f"int3:{scheme}")
@@ -40,6 +26,7 @@ def test_it_is_the_audit_of_both_precisions(scheme, model, digits_model, digits)
     assert np.array_equal(audit.logits, whole.logits)
     assert np.array_equal(audit.train_counts, whole.train_counts)
     assert np.array_equal(audit.weights.zeros, whole.weights.zeros)
+    assert audit.provenance["quantizers"] == whole.provenance["quantizers"]
     assert fairness.fvo(audit).equals(fairness.fvo(whole))
 
 
@@ -49,12 +36,17 @@ def test_options_of_the_quantizer_reach_it(model, digits_model, digits):
     assert np.array_equal(audit.logits, whole.logits)
 
 
-def test_what_was_made_is_not_made_again(audited, model):
-    model.audit("int3")
-    model.audit("int2")
-    model.audit("int3:mse")
-    model.audit("int3")
-    model.audit("fp32")
+def test_what_was_made_is_not_made_again(digits_model, monkeypatch):
+    audited = []
+
+    def audit(own, data, quantizers, **options):
+        audited.extend(map(str, quantizers))
+        return audit_model(own, data, quantizers, **options)
+
+    monkeypatch.setattr(live_model, "audit_model", audit)
+    model = live_model.LiveModel("digits")
+    for quantizer in ("int3", "int2", "int3:mse", "int3", "fp32"):
+        model.audit(quantizer)
     # The reference has no grid: it is one for every scheme.
     assert sorted(audited) == ["fp32", "int2", "int3", "int3:mse"]
 

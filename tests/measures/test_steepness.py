@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
+import curvature_oracles as oracles
 import samples
-from quantskew.derivatives.gradients import excess_loss_bound
+from quantskew.derivatives.gradients import group_gradient_norms, loss_along
+from quantskew.derivatives.hessian import top_eigenvalues
 from quantskew.measures import surface
 from quantskew.measures.forward import group_loss
+from quantskew.measures.surface import excess_loss_bound
 
 TABLES = [
     surface.gradient_norm,
@@ -55,3 +60,20 @@ def test_selected_precisions_keep_their_rows(curved_audit):
     row = curved_audit.index("int2")
     assert np.array_equal(few.curvature.lambda_max[1], curved_audit.curvature.lambda_max[row])
     assert few.curvature.profile_precision == curved_audit.curvature.profile_precision
+
+
+def test_the_bound_holds_for_small_changes_of_any_direction():
+    model, (images, labels, groups) = oracles.networks()["conv-bn-softplus"], oracles.problem(20)
+    top = top_eigenvalues(model, images, labels, groups, rtol=1e-6)
+    norms = group_gradient_norms(model, images, labels, groups)
+    gradient = oracles.gradient(model, images[groups == 1], labels[groups == 1])
+    for direction in (torch.randn_like(gradient), gradient, top.vectors[1]):
+        change = 1e-3 * functional.normalize(direction, dim=0)
+        before, after = loss_along(model, images[groups == 1], labels[groups == 1], change, [0, 1])
+        assert after - before <= excess_loss_bound(norms, top.values, 1e-3)[1] * (1 + 1e-3)
+    assert np.isnan(excess_loss_bound(norms, top.values, 1e-3)[2])
+
+
+def test_a_negative_norm_is_refused():
+    with pytest.raises(ValueError, match="change_norm is a norm"):
+        excess_loss_bound([1.0], [1.0], -1.0)

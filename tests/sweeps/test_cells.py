@@ -25,7 +25,7 @@ def plan(folder, **parts):
     for name, options in parts.items():
         experiment = QUICK | ({"label": "nobody"} if options is None else {})
         described = {"task": "audit", "parameters": options, "key": "k", "experiment": experiment}
-        made[name] = {**described, "options": options or {"precisions": ["fp32", "int8"]}}
+        made[name] = {**described, "options": options or {"quantizers": ["fp32", "int8"]}}
     content = {"root": str(folder.parent), "timeout": None, "gpus": [], "cells": made}
     content["jobs"] = {"job": {"cells": list(made), "gpu": 0}}
     folder.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def plan(folder, **parts):
 
 
 def test_a_batch_goes_on_after_a_cell_that_fails(folder):
-    plan(folder, bad=None, good={"precisions": ["fp32", "int3"]})
+    plan(folder, bad=None, good={"quantizers": ["fp32", "int3"]})
     run_job(folder, "job")
     assert (cell_folder(folder, "bad") / "error.txt").read_text() == (
         "ValueError: unknown label 'nobody' of digits; known: digit"
@@ -47,14 +47,14 @@ def test_a_batch_goes_on_after_a_cell_that_fails(folder):
 
 
 def test_a_cell_that_is_done_or_has_failed_is_left_alone(folder, monkeypatch):
-    plan(folder, bad=None, good={"precisions": ["fp32"]})
+    plan(folder, bad=None, good={"quantizers": ["fp32"]})
     run_job(folder, "job")
     monkeypatch.setattr(cells, "_execute", lambda *_: pytest.fail("run again"))
     run_job(folder, "job")
 
 
 def test_a_result_of_other_code_counts_as_none(folder):
-    plan(folder, good={"precisions": ["fp32"]})
+    plan(folder, good={"quantizers": ["fp32"]})
     run_job(folder, "job")
     assert result_of(folder, "good", "k") is not None
     assert result_of(folder, "good", "another") is None
@@ -62,10 +62,10 @@ def test_a_result_of_other_code_counts_as_none(folder):
 
 
 def test_a_cell_in_which_the_process_was_killed_is_not_tried_again_by_the_same_job(folder, killed):
-    plan(folder, deadly={"precisions": ["fp32"]}, good={"precisions": ["fp32"]})
+    plan(folder, deadly={"quantizers": ["fp32"]}, good={"quantizers": ["fp32"]})
     script = (
-        "import os, signal, sys; from quantskew.experiments import experiments;"
-        "experiments.audit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
+        "import os, signal, sys; from quantskew.experiments import catalogue;"
+        "catalogue.audit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL);"
         "from quantskew.sweeps.cells import run_job; run_job(sys.argv[1], 'job')"
     )
     killed(script, folder)
@@ -75,7 +75,7 @@ def test_a_cell_in_which_the_process_was_killed_is_not_tried_again_by_the_same_j
 
 
 def test_output_of_child_processes_is_in_the_log(folder, monkeypatch, capfd):
-    plan(folder, noisy={"precisions": ["fp32"]})
+    plan(folder, noisy={"quantizers": ["fp32"]})
     monkeypatch.setattr(cells, "_execute", lambda *_: os.system("echo from a child") and [])
     run_job(folder, "job")
     assert "from a child" in (cell_folder(folder, "noisy") / "log.txt").read_text()

@@ -18,6 +18,7 @@ audit:
 """
 DEADLY = "00_made: {product: {target: [kernel, worker, scheduler], seed: [7]}}"
 SHARED = "00_made: {product: {target: [a, b], seed: [7]}}"
+ONE = "00_made: {product: {target: [a], seed: [7]}}"
 
 
 @pytest.fixture
@@ -51,10 +52,13 @@ def test_audits_are_run_gathered_and_not_run_again(root, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_after_kill_9_of_anything_the_same_command_gives_the_same_table(root, tmp_path):
+def test_after_kill_9_of_anything_the_same_command_gives_the_same_table(root, tmp_path, monkeypatch):
     path = grid(root, DEADLY)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    assert run_sweep(path, undisturbed, 2, root) == {}
+    with monkeypatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("TQDM_DISABLE", "1")
+        sweep_runs.run_here(path, undisturbed, root)
     for victim in ("kernel", "worker", "scheduler"):
         (root / "armed" / victim).touch()
     errors, failed = [], True
@@ -86,10 +90,11 @@ def test_after_kill_9_of_the_command_itself_it_waits_for_its_orphans(root, tmp_p
     assert second.returncode == 0
     assert pd.read_csv(folder / "table.csv")["target"].unique().tolist() == ["a", "b"]
     assert [path.name for path in folder.rglob("started")] == []
+    assert (root / "made.txt").read_text() == "7\n"
 
 
 def test_two_sweeps_at_once_make_what_they_share_once(root, tmp_path):
-    path = grid(root, SHARED)
+    path = grid(root, ONE)
     processes = [sweep_runs.start(path, tmp_path / name, root) for name in ("one", "two")]
     for process in processes:
         assert "Traceback" not in process.communicate(timeout=120)[1]

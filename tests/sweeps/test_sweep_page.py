@@ -5,7 +5,7 @@ import re
 import pytest
 
 from quantskew.cli import main
-from quantskew.sweeps import page
+from quantskew.sweeps.sweep import small_sweep, write_page
 
 GRID = """
 audit:
@@ -33,7 +33,7 @@ def test_a_sweep_leaves_a_page_and_names_what_failed(fresh_cache, tmp_path, repo
     assert not list((tmp_path / "out").glob(".page*"))
 
 
-@pytest.mark.parametrize("call", [page.small_sweep, lambda: page.write_page("out")])
+@pytest.mark.parametrize("call", [small_sweep, lambda: write_page("out")])
 def test_outside_the_repository_the_page_says_what_it_needs(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="the repository"):

@@ -24,7 +24,7 @@ _IDS = ("labels", "groups")
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Logits of every test sample at every precision, with labels, groups and provenance.
+    """Logits of every test sample under every quantizer, with labels, groups and provenance.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Audit:
     labels : ndarray of int64, shape (N,)
     groups : ndarray of int64, shape (N,)
     precisions : tuple of str, length P
-        The first one is the reference that the others are compared with.
+        The columns: names of quantizers, or of other runtimes; the first is the reference of the others.
     class_names : tuple of str, length C
     group_names : tuple of str, length G
     train_counts : ndarray of int64, shape (G,)

@@ -13,9 +13,8 @@ from quantskew.audits.statistics import Curvature
 from quantskew.cache import digest, write_bytes
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
-from quantskew.derivatives.hessian import starting_vector, top_eigenvalues
+from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
-from quantskew.derivatives.operator import group_operators
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
@@ -82,38 +81,9 @@ def measure_curvature(
 ):
     """Gradient norm, lambda_max and trace of each group under each quantizer, and profiles of the loss.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On the device where it is to be computed; it is not changed.
-    split : Split
-        Test images.  The gradient norms are over all of them (Eq. 10).
-    quantizers : sequence of Quantizer or str
-        The first one is the reference.  All of them fold batch norm or none does.
-    images : int, optional
-        Images of each group for lambda_max, trace and profiles, the first of the split; all by default.
-    rtol : float
-        Relative residual of lambda_max.
-    samples : int
-        Random vectors of each trace, at least 2.
-    checkpoint : path, optional
-        A file that is replaced after each group and precision; a run that finds it goes on from there.
-    seed : int
-        Of the random vectors.
-
-    Returns
-    -------
-    Curvature
-
-    Examples
-    --------
-    >>> from quantskew import datasets
-    >>> from quantskew.training import models
-    >>> data = datasets.load("digits")
-    >>> model = models.build("small_resnet", num_classes=10, in_channels=1)
-    >>> curvature = measure_curvature(model, data.test, ["fp32", "int2"], images=2, samples=2)
-    >>> curvature.lambda_max.shape, bool((curvature.residuals <= 0.01).all())
-    ((2, 10), True)
+    Gradient norms are over all test images (Eq. 10), the rest over the first `images` of each group, or all.
+    `rtol` is the relative residual of lambda_max, `samples` the number of random vectors of each trace.  The
+    file `checkpoint` is replaced after each step; a run that finds it goes on from there.
     """
     problem = _Problem(model, split, images)
     chosen = check_curvature(quantizers)

@@ -125,16 +125,9 @@ def calibration_images(data):
 
 
 def audit_models(original, quantized, data, *, device=None, batch_size=64, facts=None):
-    """Audit models that are quantized already, however they came about.
+    """Audit models that are quantized already, however they came about, by the columns that they make.
 
-    Parameters
-    ----------
-    original : torch.nn.Module or list of torch.nn.Module
-        The float model whose weights the others' are compared with, layer by layer; or one for each.
-    quantized : dict of str to torch.nn.Module
-        By column, the reference first, as `quantize_model` or `qat.convert` gives them.
-    data, device, batch_size, facts
-        See `audit_model`.
+    Weights are compared layer by layer with those of the float model `original`, or of one for each column.
     """
     originals = original if isinstance(original, list) else [original] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data

@@ -1,4 +1,4 @@
-"""What of an executed chapter goes into its page: its text with the outputs, and links between pages."""
+"""From the chapters' texts to executed chapters: outputs kept by content, links between pages."""
 
 import hashlib
 import json
@@ -11,15 +11,13 @@ from pathlib import Path
 import nbformat
 from jupyter_core.utils import ensure_event_loop
 
-from quantskew.book.execution import (
-    check_parameters,
-    declared_parameters,
-    execute,
-    read_text_notebook,
-)
+from quantskew.book.execution import check_parameters, declared_parameters, execute, read_text_notebook
 from quantskew.cache import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+# Each kernel holds about a gigabyte.
+_MOST_AT_ONCE = 4
+_THREADS = "OMP_NUM_THREADS"
 
 
 def with_outputs(text, executed):
@@ -31,19 +29,17 @@ def with_outputs(text, executed):
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     merged = []
     for cell in text.cells:
+        merged.append(cell)
         if cell.cell_type != "code":
-            merged.append(cell)
             continue
         done = ran.pop(0)
         cell.outputs = [output for output in done.outputs if not _is_dead(output)]
         cell.execution_count = done.execution_count
         for output in cell.outputs:
             output.get("data", {}).pop(_WIDGET, None)
-        merged.append(cell)
         if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
-            injected = ran.pop(0)
-            injected.metadata["tags"] = ["injected-parameters", "remove-cell"]
-            merged.append(injected)
+            merged.append(ran.pop(0))
+            merged[-1].metadata["tags"] = ["injected-parameters", "remove-cell"]
     for position, cell in enumerate(merged):
         # Ids are random; numbers keep a page the same from run to run.
         cell["id"] = f"cell-{position}"
@@ -58,20 +54,12 @@ def _is_dead(output):
 
 
 def lead_to_pages(notebook, stems):
-    """The notebook with its links to other chapters' texts turned into links to their pages.
+    """The notebook, changed in place: its links to other chapters' texts lead to their pages.
 
     Texts link to texts, since that is what JupyterLab and a repository's web page can open.
 
-    Parameters
-    ----------
-    notebook : NotebookNode
-        Changed in place.
-    stems : sequence of str
-        Names of the chapters' files, without their endings.
-
     Examples
     --------
-    >>> import nbformat
     >>> text = nbformat.v4.new_markdown_cell("[Next](02_logits.md#norms), [more](notes.md)")
     >>> lead_to_pages(nbformat.v4.new_notebook(cells=[text]), ["02_logits"]).cells[0].source
     '[Next](02_logits.ipynb#norms), [more](notes.md)'
@@ -89,25 +77,13 @@ def lead_to_pages(notebook, stems):
     return notebook
 
 
-# Each kernel holds about a gigabyte.
-_MOST_AT_ONCE = 4
-_THREADS = "OMP_NUM_THREADS"
-
-
 def surroundings(root, *patterns):
-    """Digest of what every chapter depends on beside its own text: the package, the records, and more files.
-
-    Parameters
-    ----------
-    root : path
-        The repository.
-    *patterns : str
-        Of further files below it.
-    """
+    """Digest of what every chapter depends on beside its text: the package, the records, and more files."""
     content, root = hashlib.sha256(), Path(root)
-    package = sorted(Path(__file__).parents[1].rglob("*.py"))
-    others = [path for pattern in patterns for path in sorted(root.glob(pattern))]
-    for path in package + sorted((root / "book" / "records").glob("*.safetensors")) + others:
+    paths = sorted(Path(__file__).parents[1].rglob("*.py"))
+    for pattern in ("book/records/*.safetensors", *patterns):
+        paths += sorted(root.glob(pattern))
+    for path in paths:
         content.update(path.name.encode() + path.read_bytes())
     return content.hexdigest()
 
@@ -122,42 +98,30 @@ def chapter_key(text, parameters, surrounding):
 def build(root, parameters=None, at_once=None):
     """Execute every chapter of a book whose outputs are not at hand, and lay them out for rendering.
 
-    The processors are shared out between the chapters that are executed at once, since small models gain
-    little from a second one.
-
     Parameters
     ----------
     root : path
         The repository: text in ``notebooks/``, executed chapters to ``book/chapters/``, the store of
         outputs in ``.cache/chapters/``.
     parameters : dict, optional
-        The same for every chapter that declares them.
+        The same for every chapter that declares them; refused before anything runs where none does.
     at_once : int, optional
         How many chapters are executed at the same time; by default one for each processor, four at most.
+        They share the processors, since small models gain little from a second one.
 
     Returns
     -------
     list of Path
-        The chapters, in order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are no chapters.
-    ValueError
-        If a parameter is not declared, or has another type.
-    RuntimeError
-        If a chapter fails; those that have not begun are not executed then.
+        The chapters, in order.  Where one fails, those that have not begun are not executed.
     """
     root = Path(root)
     texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
     if not texts:
         raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
-    own_parameters = _share_out(parameters or {}, texts)
+    shares = _share_out(parameters or {}, texts)
     surrounding = surroundings(root, "notebooks/grids/*.yml")
-    folder = root / ".cache" / "chapters"
-    keys = {source: chapter_key(text, own_parameters[source], surrounding) for source, text in texts.items()}
-    stores = {source: folder / f"{source.stem}-{key}.ipynb" for source, key in keys.items()}
+    keys = {source: chapter_key(text, shares[source], surrounding) for source, text in texts.items()}
+    stores = {path: root / ".cache" / "chapters" / f"{path.stem}-{key}.ipynb" for path, key in keys.items()}
 
     def prepare(number, source):
         name = f"[{number}/{len(texts)}] {source.stem}:"
@@ -167,7 +131,7 @@ def build(root, parameters=None, at_once=None):
         print(name, "executing", flush=True)
         start = time.perf_counter()
         try:
-            execute(source, stores[source], own_parameters[source], cwd=root, progress=False)
+            execute(source, stores[source], shares[source], cwd=root, progress=False)
         finally:
             # The kernel's client makes a loop for each thread, and leaves it open.
             ensure_event_loop().close()
@@ -184,7 +148,7 @@ def _processors():
 def _for_all(prepare, arguments, at_once):
     """Call a function with each of the arguments, some at once; the first error ends it."""
     given = os.environ.get(_THREADS)
-    os.environ[_THREADS] = given or str(max(1, _processors() // at_once))
+    os.environ.setdefault(_THREADS, str(max(1, _processors() // at_once)))
     try:
         with ThreadPoolExecutor(at_once) as pool:
             running = [pool.submit(prepare, *own) for own in arguments]
@@ -194,9 +158,8 @@ def _for_all(prepare, arguments, at_once):
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
     finally:
-        del os.environ[_THREADS]
-        if given:
-            os.environ[_THREADS] = given
+        if given is None:
+            del os.environ[_THREADS]
 
 
 def _lay_out(root, source, texts, store):
@@ -213,13 +176,13 @@ def _lay_out(root, source, texts, store):
 
 def _share_out(parameters, texts):
     """The parameters that each chapter declares, all checked before the first chapter runs."""
-    shares = {}
+    declared = {source: declared_parameters(text) for source, text in texts.items()}
+    known = set().union(*declared.values())
+    for name in sorted(parameters.keys() - known):
+        raise ValueError(f"no chapter has a parameter {name!r}; known: {', '.join(sorted(known))}")
+    shares = {
+        source: {key: parameters[key] for key in parameters if key in declared[source]} for source in texts
+    }
     for source, text in texts.items():
-        declared = declared_parameters(text)
-        shares[source] = {key: value for key, value in parameters.items() if key in declared}
         check_parameters(text, shares[source], source.name)
-    unknown = sorted(parameters.keys() - set().union(*shares.values()))
-    if unknown:
-        known = sorted(set().union(*map(declared_parameters, texts.values())))
-        raise ValueError(f"no chapter has a parameter {unknown[0]!r}; known: {', '.join(known)}")
     return shares

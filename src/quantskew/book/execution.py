@@ -1,6 +1,6 @@
-"""Text notebooks (jupytext MyST), and the reader that lets papermill run them.
+"""Text notebooks (jupytext MyST): their parameters, and how papermill reads and runs them.
 
-papermill loads this module while it is being imported, so nothing here may import papermill.
+papermill loads this module while it is being imported, so nothing here may import papermill at its head.
 """
 
 import ast
@@ -15,15 +15,11 @@ from traitlets.config import Config
 
 from quantskew.cache import replacing, write_bytes
 
+CELL_TIMEOUT, START_TIMEOUT = 900, 120
+
 
 def read_text_notebook(path):
-    """A text notebook as notebook node.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none at `path`.
-    """
+    """A text notebook as notebook node."""
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no chapter at {path}")
     return jupytext.read(path)
@@ -62,29 +58,20 @@ def declared_parameters(notebook):
 
     Examples
     --------
-    >>> import nbformat
     >>> source = 'seed: int = 0  # of the run'
     >>> cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
     >>> declared_parameters(nbformat.v4.new_notebook(cells=[cell]))
     {'seed': 0}
     """
-    declared = {}
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            for node in ast.parse(cell.source).body:
-                if isinstance(node, ast.AnnAssign) and node.value is not None:
-                    declared[node.target.id] = ast.literal_eval(node.value)
-    return declared
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [
+        node for cell in cells for node in ast.parse(cell.source).body if isinstance(node, ast.AnnAssign)
+    ]
+    return {node.target.id: ast.literal_eval(node.value) for node in lines if node.value is not None}
 
 
 def check_parameters(notebook, parameters, name):
-    """Refuse parameters that a chapter does not declare, or that have another type.
-
-    Raises
-    ------
-    ValueError
-        The message lists the declared parameters with their defaults.
-    """
+    """Refuse parameters that a chapter does not declare, or that have another type, with a ValueError."""
     declared = declared_parameters(notebook)
     # A parameter that is empty by default is a name or a path.
     kinds = {key: str if default is None else type(default) for key, default in declared.items()}
@@ -92,38 +79,17 @@ def check_parameters(notebook, parameters, name):
 
 
 def check_declared(declared, kinds, parameters, name):
-    """Refuse parameters that are not declared, or that have another type.
-
-    Parameters
-    ----------
-    declared : dict of str to object
-        Defaults, which always fit.
-    kinds : dict of str to type
-        A whole number serves for a float.
-    parameters : dict
-    name : str
-        Of what declares them.
-
-    Raises
-    ------
-    ValueError
-        The message lists the declared parameters with their defaults.
-    """
+    """Refuse parameters that `name` does not declare, or that have another type; its defaults always fit."""
     listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
     for key, value in parameters.items():
         if key not in declared:
             raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
-        default, expected = declared[key], kinds[key]
-        fits = type(value) is expected or (expected is float and type(value) is int) or value is default
-        if not fits:
+        expected, given = kinds[key], type(value)
+        if given is not expected and (expected, given) != (float, int) and value is not declared[key]:
             raise ValueError(
-                f"{name}: {key} must be of type {expected.__name__}, not {type(value).__name__} ({value!r}); "
+                f"{name}: {key} must be of type {expected.__name__}, not {given.__name__} ({value!r}); "
                 f"it declares {listing}"
             )
-
-
-CELL_TIMEOUT = 900
-START_TIMEOUT = 120
 
 
 def execute(source, output, parameters=None, cwd=".", progress=True, timeout=None):
@@ -131,24 +97,16 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
 
     Parameters
     ----------
-    source : path
-        Text notebook.
-    output : path
-        Executed notebook.
+    source, output : path
+        Text notebook, and executed one.
     parameters : dict, optional
+        What the chapter does not declare is refused with a ValueError; a cell that fails is a RuntimeError.
     cwd : path
         Where the kernel runs.
     progress : bool
         Whether papermill shows its progress bar.
     timeout : int, optional
         Seconds that a cell may take; by default `CELL_TIMEOUT`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is refused (before anything runs).
-    RuntimeError
-        If a cell fails, with the cell's error.
     """
     # papermill loads this module for its reader, so it cannot be imported first.
     import papermill
@@ -158,9 +116,8 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
     notebook = read_text_notebook(source)
     check_parameters(notebook, parameters, Path(source).name)
     with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
-        plain = Path(folder) / f"{Path(source).stem}.ipynb"
+        plain, executed = Path(folder) / f"{Path(source).stem}.ipynb", Path(folder) / "executed.ipynb"
         nbformat.write(notebook, plain)
-        executed = Path(folder) / "executed.ipynb"
         try:
             papermill.execute_notebook(
                 str(plain),
@@ -178,9 +135,8 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
                 shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
-            raise RuntimeError(
-                f"{source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
-            ) from error
+            where = f"{source} failed in cell {error.exec_count}"
+            raise RuntimeError(f"{where}: {error.ename}: {error.evalue}") from error
         except CellTimeoutError as error:
             raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
         except DeadKernelError as error:

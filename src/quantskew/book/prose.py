@@ -12,40 +12,34 @@ from quantskew.claims.register import CLAIMS
 from quantskew.claims.verdicts import cell
 from quantskew.figures.style import group_order, number
 
-_KEYS = ("method", "cut", "trained", "group", "precision", "measure")
+_KEYS = ("method", "cut", "trained", "group", "layer", "precision", "measure")
 
 
-def glue_table(prefix, table, digits=2):
+def glue_value(name, value):
+    """Glue one value."""
+    glue(name, value, display=False)
+
+
+def glue_table(prefix, table, digits=2, words=None):
     """Glue every value of a table by what its row is of, as ``prefix-group-precision``.
 
-    A key is lower case, with a hyphen for every run of other signs than letters and digits.
-
-    The text is the value with its interval, as ``0.70 [0.66, 0.73]``; below the same key followed by
-    ``-value`` it is the value alone.
-
-    Parameters
-    ----------
-    prefix : str
-    table : pandas.DataFrame
-        With a column ``value``, those of `_KEYS` that have a meaning, and ``low`` and ``high`` where it has
-        intervals.
-    digits : int
-        After the decimal point.
+    A key is lower case, with a hyphen for every run of other signs than letters and digits.  The text is the
+    value with its interval where the table has one, as ``0.70 [0.66, 0.73]``, or the `words` instead; below
+    the same key followed by ``-value`` it is the value alone.
     """
     for row in table.to_dict("records"):
         parts = [prefix, *(row[name] for name in _KEYS if name in row)]
         key = re.sub(r"[^a-z0-9]+", "-", "-".join(str(part) for part in parts).lower())
-        value = number(row["value"], digits)
-        interval = f" [{number(row['low'], digits)}, {number(row['high'], digits)}]" if "low" in row else ""
-        glue(key, value + interval, display=False)
-        glue(f"{key}-value", value, display=False)
+        value, *interval = (number(row[name], digits) for name in ("value", "low", "high") if name in row)
+        glue_value(key, words or (f"{value} [{', '.join(interval)}]" if interval else value))
+        glue_value(f"{key}-value", words or value)
 
 
 def glue_roles(prefix, audit):
     """Glue the names of the largest and the smallest group in training, and how large they are."""
     for role, group in (("majority", group_order(audit)[0]), ("minority", group_order(audit)[-1])):
-        glue(f"{prefix}-{role}", audit.group_names[group], display=False)
-        glue(f"{prefix}-{role}-count", f"{audit.train_counts[group]:,}", display=False)
+        glue_value(f"{prefix}-{role}", audit.group_names[group])
+        glue_value(f"{prefix}-{role}-count", f"{audit.train_counts[group]:,}")
 
 
 def of_role(audit, table, role):
@@ -87,34 +81,14 @@ def show(table, digits=4):
     return Shown(table, precision=digits, table_attributes='class="dataframe"').hide(axis="index")
 
 
-VERDICTS = ("holds", "fails", "undecided")
-
-
 def linked(tables):
-    """Claims by row, experiments by column; verdict, effect and interval in each cell.
-
-    Parameters
-    ----------
-    tables : dict of str to pandas.DataFrame
-        By the title of the column, see `quantskew.claims.register.judged`; all of the same claims.
-
-    Returns
-    -------
-    pandas.io.formats.style.Styler
-    """
-    first = next(iter(tables.values()))
+    """Claims by row, experiments by column: tables of `quantskew.claims.register.judged` by their titles."""
     rows = []
-    for position, key in enumerate(first["key"]):
+    for position, key in enumerate(next(iter(tables.values()))["key"]):
         claim = CLAIMS[key]
-        page, _, figure = claim.shown.partition("#")
-        rows.append(
-            {
-                "claim": f'<a href="{page}.md#{figure}">{html.escape(claim.statement)}</a>',
-                "paper": claim.source.replace("section ", ""),
-                "at": claim.at,
-                **{title: _marked(table.iloc[position]) for title, table in tables.items()},
-            }
-        )
+        link = f'<a href="{claim.shown.replace("#", ".md#")}">{html.escape(claim.statement)}</a>'
+        row = {"claim": link, "paper": claim.source.replace("section ", ""), "at": claim.at}
+        rows.append(row | {title: _marked(table.iloc[position]) for title, table in tables.items()})
     return show(pd.DataFrame(rows))
 
 
@@ -130,38 +104,19 @@ def _marked(row):
 
 
 def counts(tables):
-    """How many claims hold, fail, are undecided, and are not judged, by experiment.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row an experiment, columns `VERDICTS` and ``not judged``.
-    """
-    rows = {}
+    """How many claims hold, fail, are undecided, and are not judged, a row an experiment."""
+    rows = []
     for title, table in tables.items():
-        tested = table[table["effect"].notna()]
-        own = {verdict: int((tested["verdict"] == verdict).sum()) for verdict in VERDICTS}
-        rows[title] = {**own, "not judged": len(table) - len(tested)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment").reset_index()
+        judged = table[table["effect"].notna()]
+        own = {name: (judged["verdict"] == name).sum() for name in ("holds", "fails", "undecided")}
+        rows.append({"experiment": title, **own, "not judged": len(table) - len(judged)})
+    return pd.DataFrame(rows)
 
 
 def beside_control(table):
-    """Effects about groups beside the same effects with shuffled groups.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``claim``, ``at``, ``effect`` and ``groups shuffled`` (middle 95 %).
-    """
+    """Effects about groups beside the middle 95 % of the same effects with shuffled groups."""
     own = table[table["control"].notna()]
-    shuffled = [
-        f"{low:.2g} to {high:.2g}" for low, high in zip(own["control_low"], own["control_high"], strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "claim": own["claim"],
-            "at": own["at"],
-            "effect": [f"{effect:.2g}" for effect in own["effect"]],
-            "groups shuffled": shuffled,
-        }
-    )
+    ends = zip(own["control_low"], own["control_high"], strict=True)
+    shuffled = [f"{low:.2g} to {high:.2g}" for low, high in ends]
+    effects = [f"{effect:.2g}" for effect in own["effect"]]
+    return own[["claim", "at"]].assign(effect=effects, **{"groups shuffled": shuffled})

@@ -15,6 +15,15 @@ from sphinx.errors import ConfigError
 _PAGES, _TEXTS = "book/chapters/", "notebooks/"
 # Colab opens notebooks on GitHub only: the workflow that publishes the book puts them on this branch.
 _EXECUTED = "executed"
+_INSTALLATION = """\
+# Where the package is missing, as in Colab: fetch it, with the book's records.
+import importlib.util
+
+if importlib.util.find_spec("quantskew") is None:
+    !git clone --quiet --depth 1 {}
+    %cd {}
+    %pip install --quiet ".[book]"
+"""
 
 
 def source(page):
@@ -29,20 +38,7 @@ def source(page):
 
 
 def links(page, repository, branch="main"):
-    """Addresses of a page's source and, for a chapter, of where it runs, by name.
-
-    Parameters
-    ----------
-    page : str
-        Its path in the book, without an ending.
-    repository : str
-        ``https://github.com/OWNER/NAME``; empty for no links.
-    branch : str
-
-    Raises
-    ------
-    ValueError
-        If `repository` is something else.
+    """Addresses of a page's source and, for a chapter, of where it runs, by name; none without a repository.
 
     Examples
     --------
@@ -54,40 +50,14 @@ def links(page, repository, branch="main"):
     address = urlparse(repository)
     name = address.path.strip("/").removesuffix(".git")
     if address.scheme != "https" or address.netloc != "github.com" or name.count("/") != 1:
-        raise ValueError(
-            "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME; "
-            f"got {repository!r}"
-        )
+        allowed = "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME"
+        raise ValueError(f"{allowed}; got {repository!r}")
     found = {"Source": f"https://github.com/{name}/blob/{branch}/{source(page)}"}
     if page.startswith(_PAGES):
         found["Binder"] = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{source(page)}"
         notebook = f"{name}/blob/{_EXECUTED}/{page.removeprefix(_PAGES)}.ipynb"
         found["Colab"] = f"https://colab.research.google.com/github/{notebook}"
     return found
-
-
-def with_installation(notebook, repository):
-    """A notebook that fetches the book's repository first, where its package is not installed.
-
-    Parameters
-    ----------
-    notebook : NotebookNode
-        Changed in place.
-    repository : str
-    """
-    folder = urlparse(repository).path.strip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    lines = [
-        "# Where the package is missing, as in Colab: fetch it, with the book's records.",
-        "import importlib.util",
-        "",
-        'if importlib.util.find_spec("quantskew") is None:',
-        f"    !git clone --quiet --depth 1 {repository}",
-        f"    %cd {folder}",
-        '    %pip install --quiet ".[book]"',
-    ]
-    cell = nbformat.v4.new_code_cell("\n".join(lines), id="installation")
-    notebook.cells.insert(0, cell)
-    return notebook
 
 
 _LOOKS = {
@@ -117,17 +87,11 @@ def check_repository(app):
 def add_buttons(app, page, template, context, doctree):
     """Links to a page's source and to where it runs, in a group of buttons at its head."""
     found = links(page, *_repository(app)) if doctree else {}
-    buttons = [
-        {
-            "type": "link",
-            "text": name,
-            "url": address,
-            "icon": _LOOKS[name][0],
-            "tooltip": _LOOKS[name][1],
-            "label": f"{name.lower()}-button",
-        }
-        for name, address in found.items()
-    ]
+    buttons = []
+    for name, address in found.items():
+        icon, tooltip = _LOOKS[name]
+        button = {"type": "link", "text": name, "url": address, "icon": icon, "tooltip": tooltip}
+        buttons.append({**button, "label": f"{name.lower()}-button"})
     if buttons:
         group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons", "buttons": buttons}
         context["header_buttons"].append({**group, "tooltip": "Source, and where to run it"})
@@ -135,12 +99,10 @@ def add_buttons(app, page, template, context, doctree):
 
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
-    scripts = context.get("script_files", [])
-    context["script_files"] = [
-        script
-        for script in scripts
-        if "thebe" not in str(script.filename).lower() + script.attributes.get("body", "").lower()
+    texts = [
+        (own, f"{own.filename} {own.attributes.get('body', '')}") for own in context.get("script_files", [])
     ]
+    context["script_files"] = [own for own, text in texts if "thebe" not in text.lower()]
 
 
 def prepare_downloads(app, error):
@@ -148,11 +110,14 @@ def prepare_downloads(app, error):
     repository, _ = _repository(app)
     if error or not repository or app.builder.format != "html":
         return
+    folder = urlparse(repository).path.strip("/").rpartition("/")[2].removesuffix(".git")
+    text = _INSTALLATION.format(repository, folder).strip()
     for path in (Path(app.outdir) / "_sources" / "book" / "chapters").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         # A page that was not rendered anew has its notebook from the build before.
         if notebook.cells[0].get("id") != "installation":
-            nbformat.write(with_installation(notebook, repository), path)
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(text, id="installation"))
+            nbformat.write(notebook, path)
 
 
 def fit_tables(app, doctree, page):

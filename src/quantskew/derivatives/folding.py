@@ -1,6 +1,6 @@
-"""A convolution whose second derivative keeps and computes only what is needed.
+"""A model rewritten so that second derivatives cost less: lean convolutions, with batch norms folded in.
 
-torch's own second derivative of a convolution keeps more tensors and is slower.  This one keeps the input
+torch's own second derivative of a convolution keeps more tensors and is slower.  The lean one keeps the input
 and the gradient of the output, and computes from them the convolutions of the R-operator (Pearlmutter, 1994):
 two for the change of the output, two for that of the input's gradient and two for the weight's.
 """
@@ -13,22 +13,7 @@ from quantskew.derivatives.problem import full_precision, trainable_parameters, 
 
 
 class LeanConvolution(nn.Module):
-    """A convolution that can be differentiated twice, at the cost of six convolutions for the second time.
-
-    Parameters
-    ----------
-    conv : torch.nn.Conv2d
-        Its stride, padding by zeros, dilation and groups are taken over.
-    weight : Tensor
-    bias : Tensor or None
-
-    Examples
-    --------
-    >>> conv = nn.Conv2d(1, 2, 3)
-    >>> images = torch.ones(1, 1, 4, 4)
-    >>> torch.equal(LeanConvolution(conv, conv.weight, conv.bias)(images), conv(images))
-    True
-    """
+    """A convolution (padded by zeros) that can be differentiated twice, at the cost of six for the second."""
 
     def __init__(self, conv, weight, bias):
         super().__init__()
@@ -94,32 +79,17 @@ _CHECK_TOLERANCE = 1e-3
 
 
 class DifferentiableModel:
-    """A model, the parameters of its Hessian, and the leaves that its graphs are built on.
+    """A model in evaluation mode, its trainable `parameters`, and the `leaves` that its graphs are built on.
 
-    Attributes
-    ----------
-    parameters : list of Parameter
-        The trainable parameters of the model given (those that require a gradient), in their order.
-    leaves : list of Tensor
-        What the graphs are built on: folded weights and biases, and the parameters that were not folded.
-    folded : bool
-        Whether any batch norm was folded; otherwise the leaves are the parameters.
-    graph_bytes : dict
-        What `quantskew.derivatives.operator` has found a graph to keep, by shape of the image.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        In evaluation mode; it is not changed.  One that torch.fx cannot trace is taken as it is, and then
-        products cost more.
-    example : Tensor, shape (B, ...)
-        A few images: a rewritten model is used only if it gives the same logits.
+    The leaves are folded weights and biases and the parameters that were not folded; where nothing is
+    `folded` they are the parameters.  A rewritten model is used only if it gives the same logits for the
+    images `example`; one that torch.fx cannot trace is taken as it is, and then products cost more.
     """
 
     def __init__(self, model, example):
         model = without_rounding(model)
         self.parameters = trainable_parameters(model)
-        self.graph_bytes = {}
+        self.graph_bytes = {}  # what the operator has found a graph to keep, by shape of the image
         self._call, pairs = _rewrite(model, example)
         self.folded = bool(pairs)
         if not self.folded:
@@ -148,13 +118,9 @@ class DifferentiableModel:
     def differential(self, gradient):
         """The fold's share of gradient and Hessian-vector products, at the gradient g in the leaves.
 
-        Returns
-        -------
-        pulled : sequence of Tensor
-            J^T g, the gradient in the parameters.
-        along : callable
-            Maps a change v of the parameters to J v, the change of the leaves, and to
-            sum_i g_i (Hessian of leaf i) v, the curvature of the fold itself (None where nothing is folded).
+        Returns J^T g, the gradient in the parameters, and a function that maps a change v of the parameters
+        to J v, the change of the leaves, and to sum_i g_i (Hessian of leaf i) v, the curvature of the fold
+        itself (None where nothing is folded).
         """
         if not self.folded:
             return gradient, lambda tangents: (tangents, None)

@@ -1,4 +1,4 @@
-"""Gradients of each group's loss at fixed weights (section 4.4 and Eq. 10 of the paper).
+"""Gradients of each group's loss, and the loss along a line (section 4.4 of the paper).
 
 The loss of a group is the mean cross-entropy of its images.  Its gradient is taken with respect to all
 trainable parameters at their values in the model given: of a quantized copy, the dequantized weights.  It
@@ -15,6 +15,7 @@ from quantskew.derivatives.problem import (
     flatten,
     full_precision,
     trainable_parameters,
+    unflatten,
 )
 
 _PIXELS_PER_BATCH = 128 * 64 * 64
@@ -28,14 +29,12 @@ def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_s
     Parameters
     ----------
     model : torch.nn.Module
-        A classifier in evaluation mode, on the device where it is to be computed.  A copy in half precision
-        (`quantskew.quantization.ptq.HalfPrecision`) is differentiated at its fp16-rounded weights in fp32
-        arithmetic, since the rounding between its layers has no derivative.
+        A classifier in evaluation mode, on the device where it is to be computed.  One in half precision is
+        differentiated at its rounded weights in fp32, since rounding between layers has no derivative.
     images : Tensor of float, shape (N, ...)
         Normalised inputs (see `quantskew.datasets.normalise`).
-    labels : array_like of int, shape (N,)
-    groups : array_like of int, shape (N,)
-        Group id of each image.
+    labels, groups : array_like of int, shape (N,)
+        Class and group id of each image.
     num_groups : int, optional
         Number of groups G; by default the largest id plus one.
     batch_size : int, optional
@@ -75,51 +74,12 @@ def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_s
 
 
 def group_gradients(model, images, labels, groups, num_groups=None, batch_size=None):
-    """Gradient of each group's loss, for one group after another.
+    """Gradient of each group's loss: pairs of a group that has images and a vector (K,), one after another.
 
-    Parameters
-    ----------
-    model, images, labels, groups, num_groups, batch_size
-        See `group_gradient_norms`.
-
-    Returns
-    -------
-    iterator of (int, Tensor of shape (K,))
-        Each group that has images, and its gradient as a vector in the order of `parameter_vector`.
-
-    Raises
-    ------
-    ValueError
-        See `group_gradient_norms`.
-
-    Examples
-    --------
-    >>> layer = torch.nn.Linear(1, 2, bias=False).eval()
-    >>> _ = torch.nn.init.zeros_(layer.weight)
-    >>> list(group_gradients(layer, torch.tensor([[2.0]]), [0], [1]))
-    [(1, tensor([-1.,  1.]))]
+    Parameters are those of `group_gradient_norms`; vectors are in the order of `parameter_vector`.
     """
     problem = check_problem(model, images, labels, groups, num_groups)
     return ((group, flatten(gradients)) for group, gradients in _gradients(problem, batch_size))
-
-
-def parameter_vector(model):
-    """All trainable parameters of a model in one vector, in the order of ``model.parameters()``.
-
-    The difference of two of them, of a quantized copy and of its original, is the weight change d of Tran
-    et al.'s bound.
-
-    Returns
-    -------
-    Tensor of shape (K,), detached
-
-    Examples
-    --------
-    >>> layer = torch.nn.Linear(2, 1)
-    >>> len(parameter_vector(layer))
-    3
-    """
-    return flatten([p.detach() for p in trainable_parameters(model)])
 
 
 def _gradients(problem, batch_size):
@@ -132,90 +92,48 @@ def _gradients(problem, batch_size):
             continue
         # Equal batches near batch_size: a small rest would cost a whole batch's overhead.
         batches = members.tensor_split(max(1, round(len(members) / batch_size)))
-        total = None
-        for batch in batches:
-            with full_precision(problem.images.device):
-                logits = problem.model(problem.images[batch])
-                loss = functional.cross_entropy(logits, problem.labels[batch], reduction="sum")
-                gradients = torch.autograd.grad(
-                    loss / len(members), parameters, allow_unused=True, materialize_grads=True
-                )
-            if total is None:
-                # Sums over batches are kept in float64; a single batch needs none.
-                total = (
-                    gradients if len(batches) == 1 else [g.to(torch.float64, copy=True) for g in gradients]
-                )
-            else:
-                total = [t.add_(g) for t, g in zip(total, gradients, strict=True)]
+        parts = (_part(problem, batch, len(members), parameters) for batch in batches)
+        total = next(parts)
+        if len(batches) > 1:
+            # Sums over batches are kept in float64.
+            total = [t.to(torch.float64, copy=True) for t in total]
+        for part in parts:
+            total = [t.add_(g) for t, g in zip(total, part, strict=True)]
         yield group, [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]
 
 
-def excess_loss_bound(gradient_norm, lambda_max, change_norm):
-    """Bound on what a change d of the weights adds to a group's loss, to second order.
+def _part(problem, batch, count, parameters):
+    """What a batch adds to the gradient of the mean over `count` images."""
+    with full_precision(problem.images.device):
+        logits = problem.model(problem.images[batch])
+        loss = functional.cross_entropy(logits, problem.labels[batch], reduction="sum") / count
+        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
-    R(a) <= ||g_a|| ||d|| + 1/2 lambda_max(H_a) ||d||^2 + O(||d||^3) (Tran et al., 2022, for pruning; the
-    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized less the original
-    weights; the gradient and lambda_max are those of the original model.
 
-    The last term is left out, so that the excess loss of a large change can exceed the bound.
+def parameter_vector(model):
+    """All trainable parameters of a model in one vector (K,), in the order of ``model.parameters()``.
 
-    Parameters
-    ----------
-    gradient_norm : array_like of float, shape (G,)
-        ||g_a||, see `quantskew.derivatives.gradients.group_gradient_norms`.
-    lambda_max : array_like of float, shape (G,)
-        See `quantskew.derivatives.hessian.top_eigenvalues`.  With a negative one the quadratic term is
-        negative too.
-    change_norm : float or array_like of shape (G,)
-        ||d||, the l2 norm over the parameters that gradient and Hessian are taken with respect to.
-
-    Returns
-    -------
-    ndarray of float64, shape (G,)
-        In nats; NaN where a group has no images.
-
-    Raises
-    ------
-    ValueError
-        If a norm is negative.
-
-    Examples
-    --------
-    >>> excess_loss_bound([0.5, 1.0], [8.0, 2.0], change_norm=0.5)
-    array([1.25, 0.75])
+    The difference of two of them, of a quantized copy and of its original, is the weight change d of
+    `quantskew.measures.surface.excess_loss_bound`.
     """
-    gradient_norm, lambda_max, change_norm = (
-        np.asarray(value, dtype=np.float64) for value in (gradient_norm, lambda_max, change_norm)
-    )
-    for norm, what in ((gradient_norm, "gradient_norm"), (change_norm, "change_norm")):
-        if (norm < 0).any():
-            raise ValueError(f"{what} is a norm and cannot be negative; got {norm.min()}")
-    return gradient_norm * change_norm + 0.5 * lambda_max * change_norm**2
+    return flatten([p.detach() for p in trainable_parameters(model)])
 
 
 def loss_along(model, images, labels, direction, steps, batch_size=256):
-    """Mean cross-entropy of some images with the weights theta + t d, for each t.
+    """Mean cross-entropy in nats of at least one image with the weights theta + t d, for each t of `steps`.
 
     Parameters
     ----------
     model, images, labels
-        See `quantskew.derivatives.gradients.group_gradient_norms`; the model is not changed.
+        See `group_gradient_norms`; the model is not changed.
     direction : Tensor of float, shape (K,)
-        d, in the order of `quantskew.derivatives.gradients.parameter_vector`: an eigenvector, or the change
-        that quantization makes.
+        d, in the order of `parameter_vector`: an eigenvector, or the change that quantization makes.
     steps : array_like of float, shape (T,)
-        The values of t.
     batch_size : int
 
     Returns
     -------
     ndarray of float64, shape (T,)
-
-    Raises
-    ------
-    ValueError
-        See `quantskew.derivatives.gradients.group_gradient_norms`; and if there are no images, or `direction`
-        has another number of parameters than the model.
 
     Examples
     --------
@@ -227,30 +145,23 @@ def loss_along(model, images, labels, direction, steps, batch_size=256):
     problem = check_problem(model, images, labels, np.zeros(len(images), dtype=np.int64), 1)
     if not len(images):
         raise ValueError("there are no images whose loss could be computed")
-    names = {id(p): name for name, p in problem.model.named_parameters()}
-    parameters = trainable_parameters(problem.model)
-    sizes = [p.numel() for p in parameters]
-    if direction.shape != (sum(sizes),):
-        raise ValueError(
-            f"direction has shape {tuple(direction.shape)}; the model has {sum(sizes)} parameters"
-        )
-    pieces = direction.to(parameters[0]).split(sizes)
+    start = {name: p.detach() for name, p in problem.model.named_parameters() if p.requires_grad}
+    size = sum(p.numel() for p in start.values())
+    if direction.shape != (size,):
+        raise ValueError(f"direction has shape {tuple(direction.shape)}; the model has {size} parameters")
+    pieces = unflatten(direction.to(next(iter(start.values()))), start.values())
     losses = np.zeros(len(steps))
     for index, step in enumerate(steps):
-        moved = {
-            names[id(p)]: p.detach() + float(step) * piece.view_as(p)
-            for p, piece in zip(parameters, pieces, strict=True)
-        }
-        losses[index] = _mean_loss(problem, moved, batch_size)
+        moved = [p + float(step) * piece for p, piece in zip(start.values(), pieces, strict=True)]
+        losses[index] = _mean_loss(problem, dict(zip(start, moved, strict=True)), batch_size)
     return losses
 
 
 def _mean_loss(problem, parameters, batch_size):
     total = 0.0
+    batches = zip(problem.images.split(batch_size), problem.labels.split(batch_size), strict=True)
     with full_precision(problem.images.device), torch.no_grad():
-        for images, labels in zip(
-            problem.images.split(batch_size), problem.labels.split(batch_size), strict=True
-        ):
+        for images, labels in batches:
             logits = torch.func.functional_call(problem.model, parameters, (images,))
             total += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
     return total / len(problem.images)

@@ -1,77 +1,183 @@
-"""The curvature of each group's loss at fixed weights (section 4.5 of the paper).
+"""The Hessian of each group's loss at fixed weights (section 4.5 of the paper): products, lambda_max, trace.
 
-The Hessian is that of the mean cross-entropy of a group's images with respect to all trainable parameters
-(see `quantskew.derivatives.gradients`), in evaluation mode and full fp32, with torch's convention that a ReLU
-has slope 0 at 0.  Products with it are exact; it is never formed.
+It is that of the mean cross-entropy of a group's images with respect to all trainable parameters, in
+evaluation mode and full fp32, with torch's convention that a ReLU has slope 0 at 0.  Products with it are
+exact; it is never formed.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
-from quantskew.derivatives.operator import group_operators
-from quantskew.derivatives.problem import check_problem
+from quantskew.derivatives.problem import batch_of_pixels, check_problem, flatten, full_precision, unflatten
+
+_PIXELS_PER_CHUNK = 64 * 64 * 64
+
+
+class HessianOperator:
+    """Hessian-vector products with the mean cross-entropy of some images under a `DifferentiableModel`.
+
+    The graph of the gradient is built in chunks of `chunk_size` images (by default 64 of 64x64 pixels, and as
+    many pixels of other sizes), once, and differentiated again for every product, as long as the graphs fit
+    into `memory_budget` bytes; the chunks beyond it build theirs anew for each product, which then costs half
+    as much again.  A by-product is `gradient`, that of the loss (Eq. 10), of shape (K,).
+    """
+
+    def __init__(self, model, images, labels, chunk_size=None, memory_budget=2**30):
+        self.model = model
+        if chunk_size is None:
+            chunk_size = batch_of_pixels(images, _PIXELS_PER_CHUNK)
+        count = -(-len(images) // chunk_size)
+        self._chunks = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
+        self._share = 1 / len(images)
+        most = memory_budget // self._largest_graph()
+        self._kept, total = [], None
+        for chunk in self._chunks:
+            gradient, graph = self._differentiate(*chunk)
+            if len(self._kept) < most:
+                self._kept.append(graph)
+            total = _sum(total, gradient)
+        with full_precision(images.device):
+            pulled, self._differential = model.differential(total)
+        self.gradient = flatten(pulled)
+        if not bool(torch.isfinite(self.gradient).all()):
+            raise ValueError("the gradient of the loss is not finite; check the weights and images")
+
+    def __call__(self, vector):
+        """H v, for v of shape (K,) in the order of `quantskew.derivatives.gradients.parameter_vector`."""
+        with full_precision(vector.device):
+            # In the memory format of the parameters, so that no chunk has to convert them.
+            pairs = zip(self.model.parameters, unflatten(vector, self.model.parameters), strict=True)
+            moved, own = self._differential([torch.empty_like(p).copy_(piece) for p, piece in pairs])
+            total = None
+            for index, chunk in enumerate(self._chunks):
+                kept = index < len(self._kept)
+                graph = self._kept[index] if kept else self._differentiate(*chunk)[1]
+                total = _sum(total, self._product(graph, moved, kept))
+            result = flatten(self.model.pull_back(total))
+            return result if own is None else result.add_(flatten(own))
+
+    def _product(self, graph, moved, kept):
+        edges = [edge for edge in graph if edge is not None]
+        directions = [m for m, edge in zip(moved, graph, strict=True) if edge is not None]
+        if not edges:  # the loss does not depend on the parameters, or only linearly
+            return [torch.zeros_like(leaf) for leaf in self.model.leaves]
+        options = {"retain_graph": kept, "allow_unused": True, "materialize_grads": True}
+        return torch.autograd.grad(edges, self.model.leaves, directions, **options)
+
+    def _differentiate(self, images, labels):
+        """A chunk's part of the gradient in the leaves, and where its graph begins for each leaf."""
+        with full_precision(images.device):
+            loss = functional.cross_entropy(self.model(images), labels, reduction="sum") * self._share
+            gradient = torch.autograd.grad(
+                loss, self.model.leaves, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        # The edges keep the graph alive without the gradient's own values.
+        edges = [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
+        return [g.detach() for g in gradient], edges
+
+    def _largest_graph(self):
+        """Bytes that the graph of a chunk keeps, other than the parameters, from the graph of one image."""
+        images, labels = self._chunks[0]
+        known = self.model.graph_bytes
+        if images.shape[1:] not in known:
+            storages = {}
+
+            def count(tensor):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor.detach()
+
+            with saved_tensors_hooks(count, lambda tensor: tensor):
+                self._differentiate(images[:1].clone(), labels[:1])
+            for leaf in self.model.leaves:
+                storages.pop(leaf.untyped_storage().data_ptr(), None)
+            known[images.shape[1:]] = max(1, sum(storages.values()))
+        return known[images.shape[1:]] * len(images)
+
+
+def _sum(total, terms):
+    # Not in place: autograd may hand out one tensor as the gradient of two leaves.
+    return terms if total is None else [t + term for t, term in zip(total, terms, strict=True)]
+
+
+def group_operators(model, images, labels, groups, num_groups=None, skip=(), **options):
+    """The Hessian operator of each group's loss: pairs of a group that has images and a `HessianOperator`.
+
+    An operator is built when its turn comes, and its memory is free again when the caller lets go of it.
+
+    Parameters
+    ----------
+    model, images, labels, groups, num_groups
+        See `quantskew.derivatives.gradients.group_gradient_norms`.
+    skip : collection of int
+        Groups to leave out, such as those that an interrupted run has done.
+    **options
+        ``chunk_size`` and ``memory_budget``, see `HessianOperator`.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 2, bias=False).eval()
+    >>> _ = torch.nn.init.zeros_(layer.weight)
+    >>> ((group, operator),) = group_operators(layer, torch.tensor([[2.0]]), [0], [1])
+    >>> operator(torch.tensor([1.0, -1.0]))  # (diag(p) - p p^T) x^2 v with p = (1/2, 1/2)
+    tensor([ 2., -2.])
+    """
+    return _operators(check_problem(model, images, labels, groups, num_groups), skip, **options)
+
+
+def _operators(problem, skip=(), **options):
+    """The same of a checked problem; the model is rewritten once for all groups."""
+    rewritten = None
+    for group, members in enumerate(problem.members):
+        if not len(members) or group in skip:
+            continue
+        images = problem.images[members]
+        if rewritten is None:
+            rewritten = DifferentiableModel(problem.model, images[:2])
+        yield group, HessianOperator(rewritten, images, problem.labels[members], **options)
 
 
 @dataclass(frozen=True, eq=False)
 class TopEigenvalues:
-    """lambda_max of each group.
+    """lambda_max of each of G groups: NaN, and no vector, for a group without images.
 
-    Attributes
-    ----------
-    values : ndarray of float64, shape (G,)
-        lambda_max; NaN for a group without images.
-    residuals : ndarray of float64, shape (G,)
-        ||H u - lambda u|| / |lambda|: an eigenvalue of H lies within this share of the value.
-    matvecs : ndarray of int64, shape (G,)
-        Hessian-vector products that were needed.
-    vectors : tuple of (Tensor of shape (K,) or None)
-        Eigenvectors, in the order of `quantskew.derivatives.gradients.parameter_vector`.
-    gradient_norms : ndarray of float64, shape (G,)
-        The norm of Eq. 10, which comes with the Hessian.
+    An eigenvalue of H lies within the share `residuals`, ||H u - lambda u|| / |lambda|, of each of `values`;
+    `matvecs` counts the Hessian-vector products, and `vectors` are the u of shape (K,), in the order of
+    `quantskew.derivatives.gradients.parameter_vector`.
     """
 
     values: np.ndarray
     residuals: np.ndarray
     matvecs: np.ndarray
     vectors: tuple
-    gradient_norms: np.ndarray
 
 
-def top_eigenvalues(
-    model, images, labels, groups, rtol=1e-2, *, num_groups=None, start=None, max_matvecs=100, **options
-):
+def top_eigenvalues(model, images, labels, groups, rtol=1e-2, *, num_groups=None, max_matvecs=100, **options):
     """Largest algebraic eigenvalue lambda_max(H_g) of the Hessian of each group's loss.
 
     Lanczos with full re-orthogonalization (`quantskew.derivatives.lanczos.top_eigenvalue`), started from the
-    group's gradient, which lies near the top eigenvector of a classifier, or from `start`.
+    group's gradient, which lies near the top eigenvector of a classifier.
 
     Parameters
     ----------
     model, images, labels, groups, num_groups
-        See `quantskew.derivatives.gradients.group_gradient_norms`.
+        See `quantskew.derivatives.gradients.group_gradient_norms`, likewise for what is refused.
     rtol : float
         Relative residual to reach.
-    start : TopEigenvalues, optional
-        Of a similar model, such as the same at the next precision: its eigenvectors are the start.
     max_matvecs : int
         Most products a group; one that stops there has a residual above `rtol`.
     **options
-        ``chunk_size`` and ``memory_budget``, see `quantskew.derivatives.operator.HessianOperator`.
+        ``chunk_size`` and ``memory_budget``, see `HessianOperator`.
 
     Returns
     -------
     TopEigenvalues
-
-    Raises
-    ------
-    ValueError
-        See `quantskew.derivatives.gradients.group_gradient_norms`; and if `start` has not G vectors of K
-        parameters.
 
     Examples
     --------
@@ -83,118 +189,72 @@ def top_eigenvalues(
     >>> top_eigenvalues(layer, torch.tensor([[2.0]]), [0], [1]).values
     array([nan,  2.])
     """
-    num_groups = len(check_problem(model, images, labels, groups, num_groups).members)
-    if start is not None and len(start.vectors) != num_groups:
-        raise ValueError(f"start has {len(start.vectors)} groups, the images have {num_groups}")
-    values, residuals, norms = np.full((3, num_groups), np.nan)
+    problem = check_problem(model, images, labels, groups, num_groups)
+    num_groups = len(problem.members)
+    values, residuals = np.full((2, num_groups), np.nan)
     matvecs, vectors = np.zeros(num_groups, dtype=np.int64), [None] * num_groups
-    operators = group_operators(model, images, labels, groups, num_groups, **options)
-    with tqdm(total=num_groups, desc="lambda_max", unit=" groups", leave=False) as bar:
-        for group, operator in operators:
-            norms[group] = torch.linalg.vector_norm(operator.gradient, dtype=torch.float64)
-            before = None if start is None else start.vectors[group]
-            pair = top_eigenvalue(operator, starting_vector(operator, before), rtol, max_matvecs)
-            values[group], residuals[group], matvecs[group] = pair.value, pair.residual, pair.matvecs
-            vectors[group] = pair.vector
-            del operator  # before the next one is built
-            bar.update()
-    return TopEigenvalues(values, residuals, matvecs, tuple(vectors), norms)
+    for group, operator in _shown("lambda_max", problem, options):
+        pair = top_eigenvalue(operator, starting_vector(operator), rtol, max_matvecs)
+        values[group], residuals[group], matvecs[group] = pair.value, pair.residual, pair.matvecs
+        vectors[group] = pair.vector
+        del operator  # before the next one is built
+    return TopEigenvalues(values, residuals, matvecs, tuple(vectors))
 
 
 def starting_vector(operator, neighbour=None):
     """Where Lanczos begins: the gradient, or a similar model's eigenvector with a tenth of the gradient.
 
     The tenth keeps the neighbour's eigenvector from hiding another one that has overtaken it.
-
-    Parameters
-    ----------
-    operator : HessianOperator
-    neighbour : Tensor of shape (K,), optional
-
-    Returns
-    -------
-    Tensor of shape (K,)
-
-    Raises
-    ------
-    ValueError
-        If the neighbour has another number of parameters.
     """
     gradient = functional.normalize(operator.gradient, dim=0)
-    if neighbour is None:
-        return gradient
-    if neighbour.shape != gradient.shape:
-        raise ValueError(f"a start of {neighbour.numel()} parameters does not fit {gradient.numel()}")
-    return neighbour.to(gradient) + 0.1 * gradient
-
-
-@dataclass(frozen=True, eq=False)
-class Traces:
-    """Estimated trace of each group's Hessian.
-
-    Attributes
-    ----------
-    values : ndarray of float64, shape (G,)
-        NaN for a group without images.
-    standard_errors : ndarray of float64, shape (G,)
-        Standard deviation of the samples over the root of their number.
-    samples : int
-        Random vectors a group.
-    """
-
-    values: np.ndarray
-    standard_errors: np.ndarray
-    samples: int
+    return gradient if neighbour is None else neighbour.to(gradient) + 0.1 * gradient
 
 
 def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflate=None, seed=0, **options):
-    """Trace of the Hessian of each group's loss by Hutchinson's estimator, with its standard error.
+    """Trace of the Hessian of each group's loss by Hutchinson's estimator, and its standard error.
 
-    tr H = E[z^T H z] for z of independent signs.  With a unit vector u, tr H = u^T H u + E[z^T P H P z],
-    P = 1 - u u^T: where u is the top eigenvector, which holds much of the trace, less of it is left to
-    chance.
+    tr H = E[z^T H z] for z of independent signs.  Every group and every model with the same `seed` gets the
+    same z, so that differences are less uncertain than the values.
 
     Parameters
     ----------
-    model, images, labels, groups, num_groups
-        See `quantskew.derivatives.gradients.group_gradient_norms`.
-    samples : int
-        Random vectors a group, at least 2; each costs one product.  Every group and every model with the
-        same `seed` gets the same ones, so that differences are less uncertain than the values.
-    deflate : TopEigenvalues, optional
-        Its vectors are taken out as above, for one more product a group.
-    seed : int
-    **options
+    model, images, labels, groups, num_groups, **options
         See `top_eigenvalues`.
+    samples : int
+        Random vectors a group, at least 2; each costs one product.
+    deflate : TopEigenvalues, optional
+        Its vectors, which hold much of the trace, are not left to chance, for one more product a group.
+    seed : int
 
     Returns
     -------
-    Traces
-
-    Raises
-    ------
-    ValueError
-        See `top_eigenvalues`; and if `samples` is below 2.
+    values, standard_errors : ndarray of float64, shape (G,)
+        NaN for a group without images.
 
     Examples
     --------
     >>> layer = torch.nn.Linear(1, 2, bias=False).eval()
     >>> _ = torch.nn.init.zeros_(layer.weight)
     >>> top = top_eigenvalues(layer, torch.tensor([[2.0]]), [0], [0])
-    >>> traces(layer, torch.tensor([[2.0]]), [0], [0], deflate=top).values.round(4)
+    >>> traces(layer, torch.tensor([[2.0]]), [0], [0], deflate=top)[0].round(4)
     array([2.])
     """
     if samples < 2:
         raise ValueError(f"samples must be at least 2 for a standard error; got {samples}")
-    num_groups = len(check_problem(model, images, labels, groups, num_groups).members)
-    values, errors = np.full((2, num_groups), np.nan)
-    operators = group_operators(model, images, labels, groups, num_groups, **options)
-    with tqdm(total=num_groups, desc="trace", unit=" groups", leave=False) as bar:
-        for group, operator in operators:
-            vector = None if deflate is None else deflate.vectors[group].to(operator.gradient)
-            drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
-            values[group] = drawn.mean()
-            errors[group] = drawn.std(ddof=1) / np.sqrt(samples)
+    problem = check_problem(model, images, labels, groups, num_groups)
+    values, errors = np.full((2, len(problem.members)), np.nan)
+    for group, operator in _shown("trace", problem, options):
+        vector = None if deflate is None else deflate.vectors[group].to(operator.gradient)
+        drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
+        values[group], errors[group] = drawn.mean(), drawn.std(ddof=1) / np.sqrt(samples)
+        del operator
+    return values, errors
+
+
+def _shown(title, problem, options):
+    """The Hessian operator of each group that has images, with a bar that counts groups."""
+    with tqdm(total=len(problem.members), desc=title, unit=" groups", leave=False) as bar:
+        for group, operator in _operators(problem, **options):
+            yield group, operator
             del operator
             bar.update()
-    return Traces(values, errors, samples)

@@ -1,7 +1,7 @@
-"""The largest algebraic eigenvalue of a symmetric operator by Lanczos, with a residual that is certified.
+"""What a symmetric operator is known by: its largest eigenvalue, certified by a residual, and its trace.
 
 Power iteration finds the eigenvalue of largest magnitude, which may be a negative one; Lanczos finds both
-ends of the spectrum, and the upper one is taken.
+ends of the spectrum, and the upper one is taken.  Operators map tensors of shape (K,) to such tensors.
 """
 
 import math
@@ -13,18 +13,10 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class Eigenpair:
-    """An approximate eigenvalue with its eigenvector.
+    """An approximate eigenvalue theta with its eigenvector u (K,) of length 1.
 
-    Attributes
-    ----------
-    value : float
-        theta, the Rayleigh quotient of the vector.
-    vector : Tensor of shape (K,)
-        Of length 1.
-    residual : float
-        ||H u - theta u|| / |theta|.  An eigenvalue of H lies within this share of theta.
-    matvecs : int
-        Products with the operator.
+    An eigenvalue of H lies within the share `residual` = ||H u - theta u|| / |theta| of it; `matvecs` is the
+    number of products with H.
     """
 
     value: float
@@ -40,17 +32,16 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     coefficients h, so that H Q = Q h + beta q e^T holds to rounding.  The residual of the Ritz pair
     (theta, Q s) follows from them without another product: ||h s - theta s||^2 + (beta s_k)^2, squared.
 
-    The residual certifies that there is an eigenvalue near theta.  That it is the largest rests, as in every
-    Krylov method, on a start that has a part along its eigenvector; where the start turns out to lie in an
-    invariant subspace, the search goes on from a random vector.
+    It certifies that there is an eigenvalue near theta.  That it is the largest rests, as in every Krylov
+    method, on a start that has a part along its eigenvector; where the start turns out to lie in an invariant
+    subspace, the search goes on from a random vector.
 
     Parameters
     ----------
     operator : callable
-        v -> H v for tensors of shape (K,); symmetric.
+        v -> H v.
     start : Tensor of float, shape (K,)
-        Where to begin: the gradient, or the eigenvector of a similar operator.  A vector of zeros stands for
-        a random one.
+        The gradient, or the eigenvector of a similar operator; zeros stand for a random vector.
     rtol : float
         Relative residual at which to stop.
     max_matvecs : int
@@ -61,11 +52,6 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     Returns
     -------
     Eigenpair
-
-    Raises
-    ------
-    ValueError
-        If `start` or a product is not finite.
 
     Examples
     --------
@@ -144,31 +130,10 @@ def _norm(vector):
 
 
 def trace_samples(operator, like, samples, known=None, seed=0):
-    """Unbiased samples of the trace: z^T H z for vectors z of independent signs.
+    """Unbiased samples of the trace of a symmetric operator: z^T H z for vectors z of independent signs.
 
-    A unit vector u that holds much of the trace can be taken out of the sampling:
-    tr H = u^T H u + E[z^T P H P z] with P = 1 - u u^T, exactly and for any u.
-
-    Parameters
-    ----------
-    operator : callable
-        v -> H v for tensors of shape (K,); symmetric.
-    like : Tensor of shape (K,)
-        Of the type and on the device that the operator takes.
-    samples : int
-    known : Tensor of shape (K,), optional
-        The unit vector u; it costs one more product.
-    seed : int
-
-    Returns
-    -------
-    ndarray of float64, shape (samples,)
-
-    Examples
-    --------
-    >>> spectrum = torch.tensor([1.0, 2.0, 4.0])
-    >>> trace_samples(lambda v: spectrum * v, torch.ones(3), samples=2)
-    array([7., 7.])
+    A unit vector u, given as `known`, that holds much of the trace is taken out of the sampling for one more
+    product: tr H = u^T H u + E[z^T P H P z] with P = 1 - u u^T, exactly and for any u.
     """
     generator = torch.Generator().manual_seed(seed)
     exact = 0.0 if known is None else _quadratic_form(operator, known)

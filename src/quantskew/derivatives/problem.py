@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,13 +13,7 @@ from quantskew.quantization.ptq import HalfPrecision
 
 
 def trainable_parameters(model):
-    """The parameters of a model that require a gradient: the K parameters of Eq. 10.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
+    """The parameters of a model that require a gradient, the K of Eq. 10; ValueError where there are none."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("no parameter of the model requires a gradient; call model.requires_grad_(True)")
@@ -28,6 +23,12 @@ def trainable_parameters(model):
 def flatten(tensors):
     """Tensors one behind the other in one vector of a single floating-point type."""
     return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def unflatten(vector, like):
+    """The pieces of a vector, as views in the shapes of the tensors that it was made of."""
+    pieces = vector.split([t.numel() for t in like])
+    return [piece.view_as(t) for piece, t in zip(pieces, like, strict=True)]
 
 
 @contextlib.contextmanager
@@ -47,25 +48,18 @@ def batch_of_pixels(images, pixels, largest=512):
     return min(max(1, pixels // max(1, each)), largest)
 
 
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """Checked inputs: a model that can be differentiated, images, labels, and the members of each group.
+    """A model that can be differentiated, images, labels, and the indices of the images of each group."""
 
-    Attributes
-    ----------
-    model : torch.nn.Module
-        Shares its parameters with the model given.
-    images : Tensor
-    labels : Tensor of int64
-    members : list of Tensor of int64
-        Indices of the images of each group.
-    """
-
-    def __init__(self, model, images, labels, members):
-        self.model, self.images, self.labels, self.members = model, images, labels, members
+    model: torch.nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+    members: list
 
 
 def check_problem(model, images, labels, groups, num_groups=None):
-    """Check what gradients and `quantskew.derivatives.hessian` are given, as a `Problem`."""
+    """Check what `gradients.group_gradient_norms` and the like are given, as a `Problem`."""
     training = [name or "the model" for name, module in model.named_modules() if module.training]
     if training:
         raise ValueError(f"{training[0]} is in training mode; call model.eval() before measuring")
@@ -82,10 +76,8 @@ def check_problem(model, images, labels, groups, num_groups=None):
     for array, what in ((labels, "labels"), (ids, "groups")):
         if array.shape != (len(images),):
             raise ValueError(f"{len(images)} images but {what} of shape {tuple(array.shape)}")
-    order = np.argsort(ids, kind="stable")
-    cuts = np.cumsum(np.bincount(ids, minlength=num_groups))[:-1] if num_groups else []
-    members = [torch.as_tensor(part, device=images.device) for part in np.split(order, cuts)]
-    return Problem(without_rounding(model), images, labels, members[:num_groups])
+    members = [torch.as_tensor(np.flatnonzero(ids == g), device=images.device) for g in range(num_groups)]
+    return Problem(without_rounding(model), images, labels, members)
 
 
 def without_rounding(model):

@@ -4,8 +4,9 @@ On a balanced set every group has as many training images.  In a rotation one gr
 the minority's share while the rest of the balanced set stays as it is: what a group loses when it is the one
 that is cut is the effect of size, and what is left between the groups is the effect of which group it is.
 
-Tables are of runs over seeds: a mapping of `BALANCED` and of `CUT` with each group's name to Audits, one a
-seed.  A seed that one of them lacks is left out.  Intervals are over seeds and test images.
+Tables are of runs over seeds: a mapping of `BALANCED`, and of `CUT` with each group's name, to Audits, one a
+seed.  A seed that one of them lacks is left out.  A row is a group, with ``value``, ``low`` and ``high``
+(95 % over seeds and test images, differences paired by image) and ``seeds``.
 """
 
 import dataclasses
@@ -53,35 +54,21 @@ def rotation_table(runs, precision="fp32"):
 
 
 def size_effect(runs, precision="fp32"):
-    """What each group loses when it is the one that is cut, paired with the balanced set.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``value``, ``low``, ``high`` (balanced accuracy less accuracy when cut) and
-        ``seeds``.
-    """
+    """What each group loses when it is the one that is cut: its accuracy on the balanced set less that."""
     runs = paired(runs)
     balanced, cut = _accuracies(runs[BALANCED], precision), _when_cut(runs, precision)
     return pd.DataFrame(_rows(runs[BALANCED], *_difference(balanced, cut)))
 
 
 def group_effect(runs, precision="fp32"):
-    """How far each group is above or below the mean group on the balanced set; columns as `size_effect`."""
+    """How far the accuracy of each group is above or below that of the mean group, on the balanced set."""
     value, draws = _accuracies(runs[BALANCED], precision)
     centred = draws - np.nanmean(draws, axis=-1, keepdims=True)
     return pd.DataFrame(_rows(runs[BALANCED], value - np.nanmean(value), centred))
 
 
 def harm(runs, precision):
-    """What quantization takes from each group where all are equal, and where the group is the one cut.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``group``, ``trained`` (``balanced`` or ``cut``), ``value``, ``low``, ``high`` (accuracy at
-        the reference less that at `precision`, paired by image) and ``seeds``.
-    """
+    """What quantization takes from each group, ``trained`` where all are equal or where it is the one cut."""
     runs = paired(runs)
     balanced, reference = runs[BALANCED], runs[BALANCED][0].precisions[0]
     whole = _difference(_accuracies(balanced, reference), _accuracies(balanced, precision))
@@ -90,20 +77,10 @@ def harm(runs, precision):
 
 
 def learning_curves(audits):
-    """Training accuracy of each group over the epochs, and its test accuracy at the end.
+    """Training accuracy of each group over the epochs, and its test accuracy at the end, two tables.
 
-    Parameters
-    ----------
-    audits : sequence of Audit
-        One a seed, with ``history`` in the provenance.
-
-    Returns
-    -------
-    epochs : pandas.DataFrame
-        Columns ``group``, ``epoch`` (from 1), ``value`` (mean over seeds), ``low`` and ``high`` (least and
-        largest of the seeds).
-    end : pandas.DataFrame
-        Columns ``group``, ``value``, ``low``, ``high`` (test accuracy, 95 %) and ``seeds``.
+    Of Audits, one a seed, whose provenance has the ``history``.  The first has a row a group and ``epoch``
+    (from 1) with mean, least and largest of the seeds.
     """
     curves = [[entry["train"]["accuracy"] for entry in own.provenance["history"]] for own in audits]
     epochs = _curves(audits, range(1, len(curves[0]) + 1), curves, np.mean)

@@ -1,7 +1,7 @@
 """Ways to mitigate the disparate harm of quantization, as data (section 5 of the paper, and beyond it)."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quantskew.quantization.quantizer import Quantizer
 from quantskew.training.recipe import Recipe
@@ -30,6 +30,8 @@ class Method:
         What it is at each precision, see `quantskew.quantization.quantizer.Quantizer.at`.
     reestimate : bool
         Whether the batch norms of the quantized model are re-estimated on training images.
+    qat : dict
+        What it changes in the `quantskew.quantization.qat.QATOptions` of its training.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Method:
     retraining: str | None = None
     quantizer: Quantizer = _PLAIN
     reestimate: bool = False
+    qat: dict = field(default_factory=dict)
 
     @property
     def trains_quantized(self):
@@ -55,6 +58,7 @@ _METHODS = (
     Method("wcr-difficulty", "WCR by difficulty", weights="difficulty"),
     Method("u-o+wcr", "U-O + WCR", **_FAIR),
     Method("mpqat", "MPQAT", retraining="qat"),
+    Method("mpqat-freezing", "MPQAT with freezing", retraining="qat", qat={"freezing": (0.1, 0.01)}),
     Method("fair-qat", "Fair QAT", **_FAIR, retraining="qat"),
     Method("fine-tuned", "fp32 fine-tuning, then PTQ", retraining="fp32"),
     Method("qat-scratch", "MPQAT from scratch", retraining="qat from scratch"),

@@ -43,7 +43,8 @@ def mitigate(
     data_dir, device
         See `quantskew.experiments.catalogue.audit`.
     options : QATOptions, optional
-        Of training with quantized weights; its precision is replaced by each of `precisions`.
+        Of training with quantized weights; its precision is replaced by each of `precisions`, and what the
+        method changes by the method's own.
     start_from : path, optional
         Weights of a float model of the experiment's architecture (safetensors), which is then not trained
         here; for methods without sampling or class weights.
@@ -62,7 +63,7 @@ def mitigate(
     method, precisions = methods.get(method), tuple(precisions)
     if isinstance(experiment, str):
         experiment = catalogue.get(experiment)
-    options = options or QATOptions()
+    options = dataclasses.replace(options or QATOptions(), **method.qat)
     if experiment.targets is not None or experiment.recipe.class_weights is not None:
         raise ValueError("the experiment has sampling or class weights of its own; methods bring theirs")
     if precisions[:1] != ("fp32",) or None in [integer_bits(p) for p in precisions[1:]]:

@@ -53,17 +53,7 @@ class Runs(Mapping):
         return len(self.audits)
 
 
-def make(
-    experiment,
-    keys,
-    seeds,
-    *,
-    quantizers=None,
-    curvature=False,
-    data_dir=None,
-    device="auto",
-    start_from=None,
-):
+def make(experiment, keys, seeds, *, quantizers=None, curvature=False, start_from=None, **where):
     """The runs of an experiment, from the cache or made now.
 
     Parameters
@@ -75,24 +65,23 @@ def make(
         Of the base, by default those of the book; other keys have precisions of their own.
     curvature : bool
         Whether the base has gradient norms and Hessians, these of a few hundred test images a group.
-    data_dir, device
-        See `quantskew.experiments.catalogue.audit`.
     start_from : path, optional
         Of methods, see `quantskew.experiments.mitigation.mitigate`.
+    **where
+        ``data_dir`` and ``device``, see `quantskew.experiments.catalogue.audit`.
     """
     chosen = [catalogue.with_seed(experiment, seed) for seed in seeds]
-    options = {"quantizers": quantizers, "curvature": curvature, "start_from": start_from}
-    options |= {"data_dir": data_dir, "device": device}
-    keys = _spelled_out(keys, chosen[0], data_dir)
+    options = {"quantizers": quantizers, "curvature": curvature, "start_from": start_from, **where}
+    keys = _spelled_out(keys, chosen[0], where)
     audits = {key: [_made(own, key, **options) for own in chosen] for key in keys}
     return Runs(chosen[0].name, f"live: {chosen[0].name}", audits)
 
 
-def _spelled_out(keys, experiment, data_dir):
+def _spelled_out(keys, experiment, where):
     """The keys, with `EVERY_CUT` as that of each group."""
     if EVERY_CUT not in keys:
         return list(keys)
-    groups = catalogue.load_data(experiment, data_dir).group_names
+    groups = catalogue.load_data(experiment, where.get("data_dir")).group_names
     return [key for key in keys if key != EVERY_CUT] + [f"{CUT}{group}" for group in groups]
 
 
@@ -120,18 +109,8 @@ def read(name, keys=(BASE,), precisions=None):
     precisions : sequence of str, optional
         The base at those of them that it has; a printed sentence names the others.
 
-    Returns
-    -------
-    Runs
-        In the order of the seeds.  A seed that one of the methods lacks below its last one is left out of all
-        of them, and a printed sentence names the file that is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no base where it is asked for, none of the keys, or a group without its cut.
-    ValueError
-        If a file is not a whole Audit, or the seeds of a key have different groups.
+    Seeds are in their order.  One that a method lacks below its last one is left out of all methods, and a
+    printed sentence names the file that is missing.
     """
     folders, stem = record_folders(), name
     if Path(name).suffix == _SUFFIX:
@@ -140,19 +119,18 @@ def read(name, keys=(BASE,), precisions=None):
     files = next((own for own in found if own and (BASE in own or BASE not in keys)), None)
     if files is None:
         raise FileNotFoundError(_nothing(name, keys, folders))
-    gaps = set()
-    for key, own in files.items():
-        for seed in sorted(set(range(max(own, default=0))) - set(own)):
+    gaps = {key: sorted(set(range(max(own, default=0))) - set(own)) for key, own in files.items()}
+    for key, seeds in gaps.items():
+        for seed in seeds:
             print(f"{file_name(stem, key, seed)} is missing: seed {seed} is left out")
-            gaps |= {seed} if key != BASE else set()
-    audits = {}
+    lacking, audits = {seed for key, seeds in gaps.items() if key != BASE for seed in seeds}, {}
     for key, own in files.items():
-        paths = [path for seed, path in own.items() if key == BASE or seed not in gaps]
+        paths = [path for seed, path in own.items() if key == BASE or seed not in lacking]
         if paths:
             audits[key] = _read_seeds(paths)
         elif key.startswith(CUT):
-            lacking = file_name(stem, key)
-            raise FileNotFoundError(f"the record {stem} lacks {lacking}; make it with `quantskew records`")
+            needed = file_name(stem, key)
+            raise FileNotFoundError(f"the record {stem} lacks {needed}; make it with `quantskew records`")
     if precisions:
         there = audits[BASE][0].precisions
         if not set(precisions) <= set(there):
@@ -164,8 +142,7 @@ def read(name, keys=(BASE,), precisions=None):
 
 def _files(folder, name, keys):
     """The files of each key that there is in a folder, by their seeds; none of a cut that is missing."""
-    files = {key: _seed_files(folder, name, key) for key in keys}
-    files = {key: own for key, own in files.items() if own}
+    files = {key: own for key in keys if (own := _seed_files(folder, name, key))}
     if EVERY_CUT in keys and BALANCED in files:
         first, *_ = files[BALANCED].values()
         cuts = [f"{CUT}{group}" for group in Audit.load(first).group_names]
@@ -183,23 +160,20 @@ def _seed_files(folder, name, key):
 
 def _read_seeds(paths):
     audits = [Audit.load(path) for path in paths]
-    expected = audits[0].group_names
-    for path, own in zip(paths, audits, strict=True):
-        if own.group_names != expected:
-            raise ValueError(
-                f"{path} has the groups {', '.join(own.group_names)}, but {paths[0]} has "
-                f"{', '.join(expected)}; the seeds of a record have the same groups"
-            )
+    first, *_ = (", ".join(audit.group_names) for audit in audits)
+    for path, audit in zip(paths, audits, strict=True):
+        own = ", ".join(audit.group_names)
+        if own != first:
+            said = f"{path} has the groups {own}, but {paths[0]} has {first}"
+            raise ValueError(f"{said}; the seeds of a record have the same groups")
     return audits
 
 
 def _nothing(name, keys, folders):
     """What to say where nothing was found."""
     if BASE not in keys:
-        return (
-            f"no record of {name} with {', '.join(keys)}; run from within the repository, or make them with "
-            "`quantskew records`"
-        )
+        remedy = "run from within the repository, or make them with `quantskew records`"
+        return f"no record of {name} with {', '.join(keys)}; {remedy}"
     known = sorted(path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}"))
     return f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
 
@@ -221,40 +195,14 @@ def file_name(name, key=BASE, seed=0):
     return f"{name}{'' if key == BASE else f'-{key}'}{f'-{seed}' if seed else ''}{_SUFFIX}"
 
 
-def beside(
-    experiment,
-    records,
-    keys,
-    seeds,
-    *,
-    precisions=None,
-    scheme="banner",
-    curvature=False,
-    data_dir=None,
-    device="auto",
-):
-    """What a page shows side by side: an experiment made here and now, and others of record.
+def beside(experiment, records, keys, seeds, *, precisions=None, scheme="banner", data_dir=None, **options):
+    """What a page shows side by side, list of Runs: an experiment made here and now, and others of record.
 
-    Parameters
-    ----------
-    experiment : str
-    records : sequence of str
-        Experiments that are read from the records; where `data_dir` is given, the first one is made too.  A
-        further one that has no record is left out, and a printed sentence says so.
-    keys, seeds, curvature, device
-        See `make`; a record has its own number of seeds.
-    precisions : sequence of str, optional
-        Of the base; a record is shown at those of them that it has, by default at all of its own.
-    scheme : str
-        Of what is made here, see `quantskew.quantization.quantizer.Quantizer`.
-    data_dir : path, optional
-
-    Returns
-    -------
-    list of Runs
+    The `records` are read, the base at those of the `precisions` that it has; where `data_dir` is given, the
+    first of them is made too.  A further one that there is not is left out, and a printed sentence says so.
+    The `scheme` is that of what is made.  For the rest see `make`; a record has its own number of seeds.
     """
-    options = {"quantizers": Quantizer.each(precisions or DEFAULT_PRECISIONS, scheme=scheme)}
-    options |= {"curvature": curvature, "device": device}
+    options["quantizers"] = Quantizer.each(precisions or DEFAULT_PRECISIONS, scheme=scheme)
     first, *others = records
     found = [make(experiment, keys, seeds, **options)]
     if data_dir:
@@ -270,29 +218,16 @@ def beside(
     return found
 
 
-def write(experiment, folder, seeds, keys=None, *, data_dir=None, device="auto", start_from=None):
+def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
     """Make runs and write each Audit into a folder; one seed is finished before the next begins.
 
-    Parameters
-    ----------
-    experiment : Experiment
-    folder : path
-    seeds : sequence of int
-    keys : sequence of str, optional
-        By default all of which the book keeps records, the base with its curvature.
-    data_dir, device, start_from
-        See `make`.
-
-    Yields
-    ------
-    tuple of (str, Audit, pathlib.Path)
-        Key, Audit and file, as soon as it is there.
+    Without `keys` it is all of which the book keeps records, the base with its curvature; for the rest see
+    `make`.  Key, Audit and file are given as soon as the file is there.
     """
-    where = {"data_dir": data_dir, "device": device}
     for seed in seeds:
         own = catalogue.with_seed(experiment, seed)
         recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, BALANCED, EVERY_CUT)
-        for key in _spelled_out(recorded if keys is None else keys, own, data_dir):
+        for key in _spelled_out(recorded if keys is None else keys, own, where):
             audit = _made(own, key, curvature=keys is None, start_from=start_from, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
             audit.save(path)

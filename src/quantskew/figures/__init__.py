@@ -1,1 +1,1 @@
-"""TODO."""
+"""Figures: an Audit, runs or a table and axes in, the axes out."""

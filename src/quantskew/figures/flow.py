@@ -54,16 +54,6 @@ class Map:
     Its links lead to the chapters' text, so that they open the next notebook in JupyterLab; in the book they
     lead to the pages (`quantskew.book.chapters.build`).
 
-    Parameters
-    ----------
-    here : str, optional
-        Name of the stage of this chapter.
-
-    Raises
-    ------
-    ValueError
-        If there is no such stage.
-
     Examples
     --------
     >>> Map("logits")

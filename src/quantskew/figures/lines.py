@@ -6,16 +6,7 @@
 import numpy as np
 from matplotlib.lines import Line2D
 
-from quantskew.figures.style import (
-    group_looks,
-    legend_below,
-    legend_of,
-    precision_axis,
-    precision_label,
-    scaled,
-    side_by_side,
-    with_bars,
-)
+from quantskew.figures import style
 from quantskew.measures import fairness, forward, odds, weights
 
 _TOTAL = {"color": "black", "marker": "o", "markersize": 4}
@@ -27,7 +18,7 @@ def of(measure):
     def draw(audit, axes):
         if measure.from_reference:
             return distance_map(audit, axes, measure)
-        return by_precision(axes, group_looks(audit), measure(audit), measure)
+        return by_precision(axes, style.group_looks(audit), measure(audit), measure)
 
     return draw
 
@@ -35,8 +26,8 @@ def of(measure):
 def by_precision(axes, groups, table, measure):
     """One line a group (see `quantskew.figures.style.looks`) over the precisions of a table of a measure."""
     lines = [(table[table["group"] == look.name], look.style | {"markersize": 4}) for look in groups]
-    side_by_side(axes, lines, measure.label)
-    return scaled(axes, "y", measure)
+    style.side_by_side(axes, lines, measure.label)
+    return style.scaled(axes, "y", measure)
 
 
 def against(up, across):
@@ -46,14 +37,14 @@ def against(up, across):
         rows, columns = (
             measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1) for measure in (up, across)
         )
-        for look in group_looks(audit):
+        for look in style.group_looks(audit):
             x, y = columns[:, look.group], rows[:, look.group]
             axes.plot(x, y, **look.style, markersize=4, linewidth=1)
             place = {"textcoords": "offset points", "xytext": (4, 2)}
             axes.annotate(audit.precisions[-1], (x[-1], y[-1]), fontsize=7, **place)
         axes.set_xlabel(across.label)
         axes.set_ylabel(up.label)
-        return scaled(axes, "y", up)
+        return style.scaled(axes, "y", up)
 
     return draw
 
@@ -71,16 +62,16 @@ def fvo(audit, axes):
 def of_fvo_and_accuracy(axes, table, overall):
     """FVO and, dashed, the overall accuracy with their intervals."""
     places = np.arange(len(table))
-    with_bars(axes, places, table, label="FVO of the groups", **_TOTAL)
-    with_bars(axes, places, overall, label="overall accuracy", color="#777777", linestyle="--")
-    precision_axis(axes, list(table["precision"]), "FVO, accuracy")
-    return scaled(axes, "y", fairness.fvo)
+    style.with_bars(axes, places, table, label="FVO of the groups", **_TOTAL)
+    style.with_bars(axes, places, overall, label="overall accuracy", color="#777777", linestyle="--")
+    style.precision_axis(axes, list(table["precision"]), "FVO, accuracy")
+    return style.scaled(axes, "y", fairness.fvo)
 
 
 def absolute_difference(audit, axes):
     """Fig. 3, left: mean absolute difference of the weights (Eq. 5 over the number of weights)."""
     axes.plot(weights.absolute_difference(audit, mean=True)["value"], **_TOTAL)
-    return precision_axis(axes, audit.precisions, "mean |W~ − W|\n(units of the weights)")
+    return style.precision_axis(axes, audit.precisions, "mean |W~ − W|\n(units of the weights)")
 
 
 def sparsity(audit, axes):
@@ -92,7 +83,7 @@ def sparsity(audit, axes):
     axes.plot(weights.sparsity(audit)["value"], label="all weights", **_TOTAL)
     axes.set_ylim(-0.03, 1.03)
     axes.legend(loc="upper left")
-    return precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
+    return style.precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
 
 
 def weight_distribution(audit, axes):
@@ -110,7 +101,7 @@ def weight_distribution(audit, axes):
 
 def dtdb_distribution(audit, axes):
     """Fig. 6b: distance to the decision boundary of the largest and the smallest group in training."""
-    table, groups = forward.dtdb_histogram(audit), group_looks(audit)
+    table, groups = forward.dtdb_histogram(audit), style.group_looks(audit)
     for look in (groups[0], groups[-1]):
         for row, precision in enumerate(reversed(audit.precisions)):
             own = table[(table["precision"] == precision) & (table["group"] == look.name)]
@@ -132,7 +123,7 @@ def _ridge_axis(axes, precisions, label):
     axes.set_yticks(np.arange(len(precisions)), precisions[::-1])
     axes.set_ylim(-0.05, len(precisions))
     axes.set_xlabel(label)
-    axes.set_ylabel(precision_label(precisions))
+    axes.set_ylabel(style.precision_label(precisions))
     axes.grid(axis="y", visible=False)
     return axes
 
@@ -143,21 +134,14 @@ def distance_map(audit, axes, measure):
     The precisions are those that change the logits at all.  Each has its own shade scale: within a column the
     shades compare the groups.
     """
-    names, table = [look.name for look in group_looks(audit)], measure(audit)
-    values = table.pivot(index="group", columns="precision", values="value").loc[names]
+    values = measure(audit).pivot(index="group", columns="precision", values="value")
+    values = values.loc[[look.name for look in style.group_looks(audit)]]
     precisions = [p for p in audit.precisions[1:] if values[p].notna().any()]
-    values = values[precisions].to_numpy()
-    shades = values / np.nanmax(values, axis=0, keepdims=True)
-    axes.imshow(shades, cmap="Greys", vmin=0, vmax=1.3, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.2g}" if np.isfinite(value) else "null"
-        color = "white" if shades[row, column] > 0.85 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(np.arange(len(precisions)), precisions)
-    axes.set_yticks(np.arange(len(names)), names)
-    axes.set_xlabel(f"{precision_label(precisions)}\n({measure.label})")
+    shades = values[precisions] / values[precisions].max()
+    texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
+    style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
+    axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
     axes.set_ylabel("group, largest in training first")
-    axes.grid(visible=False)
     return axes
 
 
@@ -179,21 +163,21 @@ def class_accuracy(audit, axes):
     of_cell = dict(list(table.groupby(["group", "class"])))
     lines = [
         (of_cell[look.name, name], look.style | class_looks(number, look.color) | thin)
-        for look in group_looks(audit)
+        for look in style.group_looks(audit)
         for number, name in enumerate(audit.class_names)
         if of_cell[look.name, name]["count"].any()
     ]
     axes.set_ylim(-0.03, 1.03)
-    return side_by_side(axes, lines, "accuracy of each class\n(share of its images)", width=0.3)
+    return style.side_by_side(axes, lines, "accuracy of each class\n(share of its images)", width=0.3)
 
 
 def group_and_class_legend(audit, axes):
     """A legend below the axes: the groups with their training images, largest first, then the classes."""
-    handles, labels = legend_of(group_looks(audit))
+    handles, labels = style.legend_of(style.group_looks(audit))
     for handle in handles:
         handle.set(linestyle="", markersize=4.5)
     for number in range(len(audit.class_names)):
         look = {"color": "black", "marker": "o", "markersize": 4.5} | class_looks(number, "black")
         handles.append(Line2D([], [], **look))
     labels += audit.class_names
-    return legend_below(axes, handles, labels, "group (images in training), class", handlelength=2)
+    return style.legend_below(axes, handles, labels, "group (images in training), class", handlelength=2)

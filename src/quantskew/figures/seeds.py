@@ -1,10 +1,9 @@
 """Figures of several runs (sections 4.6 and 5.1 of the paper, and the power of a verdict): their axes out."""
 
-import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from quantskew.experiments import difficulty
-from quantskew.figures.style import group_legend, group_looks, log_scale, shaded, style_legend, with_bars
+from quantskew.figures import style
 
 # What a 95 % interval may say wrongly.
 _ALLOWED = 0.05
@@ -15,8 +14,8 @@ def learning_curves(runs, axes):
     audits = runs[difficulty.BALANCED]
     epochs, end = difficulty.learning_curves(audits)
     last = _curves(audits[0], axes, epochs)
-    for rank, look in enumerate(group_looks(audits[0])):
-        with_bars(axes, [last * (1.05 + 0.03 * rank)], end[end["group"] == look.name], **look.style)
+    for rank, look in enumerate(style.group_looks(audits[0])):
+        style.with_bars(axes, [last * (1.05 + 0.03 * rank)], end[end["group"] == look.name], **look.style)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("accuracy: training (lines),\ntest (markers)")
     return axes
@@ -25,37 +24,32 @@ def learning_curves(runs, axes):
 def gradient_curves(audits, axes):
     """Gradient norm of each group over the epochs of training (section 5.1), from an Audit a seed."""
     _curves(audits[0], axes, difficulty.gradient_curves(audits))
-    log_scale(axes, "y")
+    style.log_scale(axes, "y")
     axes.set_ylabel("gradient norm")
     return axes
 
 
 def rotation_map(runs, axes):
     """Change of each group's accuracy from the balanced set where one group is cut, a cell a pair."""
-    names = [look.name for look in group_looks(runs[difficulty.BALANCED][0])]
+    names = [look.name for look in style.group_looks(runs[difficulty.BALANCED][0])]
     table = difficulty.rotation_table(runs).pivot(index="cut", columns="group", values="value")
-    change = 100 * (table.loc[names, names] - table.loc[difficulty.BALANCED, names]).to_numpy()
-    extent = max(1.0, np.nanmax(np.abs(change)))
-    axes.imshow(change, cmap="RdBu", vmin=-extent, vmax=extent, aspect="auto")
-    for (row, column), value in np.ndenumerate(change):
-        color = "white" if abs(value) > 0.6 * extent else "black"
-        axes.text(column, row, f"{round(value):+d}", ha="center", va="center", fontsize=8.5, color=color)
-    axes.set_xticks(np.arange(len(names)), names, rotation=45 if max(map(len, names)) > 2 else 0)
-    axes.set_yticks(np.arange(len(names)), names)
+    change = 100 * (table.loc[names, names] - table.loc[difficulty.BALANCED, names])
+    extent, texts = max(1.0, change.abs().max(axis=None)), change.map(lambda value: f"{round(value):+d}")
+    style.number_map(axes, change, texts, change.abs() > 0.6 * extent, cmap="RdBu", vmin=-extent, vmax=extent)
+    axes.tick_params(axis="x", rotation=45 if max(map(len, names)) > 2 else 0)
     axes.set_xlabel("accuracy measured of group")
     axes.set_ylabel("group that was cut")
-    axes.grid(visible=False)
     return axes
 
 
 def runs_legend(runs, axes):
     """The groups' legend of a figure that is drawn from several Audits: runs, or a list."""
     audits = runs if isinstance(runs, list) else runs[difficulty.BALANCED]
-    return group_legend(audits[0], axes)
+    return style.group_legend(audits[0], axes)
 
 
 def _curves(audit, axes, table):
-    for look in group_looks(audit):
+    for look in style.group_looks(audit):
         own = table[table["group"] == look.name]
         axes.plot(own["epoch"], own["value"], color=look.color, linewidth=1.3)
         if (own["low"] < own["high"]).any():
@@ -70,9 +64,9 @@ def verdict_share(table, axes):
 
     The table has the rows of one verdict of `quantskew.claims.register.verdict_rates`.
     """
-    for seeds, style in _by_seeds(table).items():
+    for seeds, look in _by_seeds(table).items():
         rows = table[table["seeds"] == seeds]
-        with_bars(axes, rows["effect"], rows, **style)
+        style.with_bars(axes, rows["effect"], rows, **look)
     axes.axhline(_ALLOWED, color="#555555", linestyle="--", linewidth=1)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("true effect (accuracy)")
@@ -82,8 +76,8 @@ def verdict_share(table, axes):
 
 def seeds_legend(table, axes):
     """A legend below the axes: a line a number of seeds."""
-    return style_legend(axes, _by_seeds(table), "seeds")
+    return style.style_legend(axes, _by_seeds(table), "seeds")
 
 
 def _by_seeds(table):
-    return shaded(sorted(set(table["seeds"])), first=0.8)
+    return style.shaded(sorted(set(table["seeds"])), first=0.8)

@@ -1,6 +1,7 @@
 """How figures and tables look: one colour and marker a group, the size of a page, numbers as text."""
 
 import contextlib
+import itertools
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -72,9 +73,9 @@ def group_order(audit):
 
 def shaded(names, first=0.88, last=0.0):
     """A colour and a marker for each of some names in their order, from light to dark, as in grey print."""
-    shades = colormaps["viridis"](np.linspace(first, last, len(names)))
-    styles = zip(shades, (_MARKERS[number % len(_MARKERS)] for number in range(len(names))), strict=True)
-    return {n: {"color": tuple(c), "marker": m} for n, (c, m) in zip(names, styles, strict=True)}
+    colors = map(tuple, colormaps["viridis"](np.linspace(first, last, len(names))))
+    looks = zip(names, colors, itertools.cycle(_MARKERS), strict=False)
+    return {name: {"color": color, "marker": marker} for name, color, marker in looks}
 
 
 @contextlib.contextmanager
@@ -93,13 +94,11 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
         Each takes an Audit and axes; several make several rows.
     audits : dict of str to Audit
         One column each, by its title.
-    height : float
-        Of a row, in inches.
+    height, width : float
+        Of a row and of the figure, in inches; by default that of a page, or of a column where there is one.
     legend : bool or callable
         Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
         the axes.
-    width : float, optional
-        Of the figure, in inches; by default that of a page, or of one column where there is only one.
 
     Returns
     -------
@@ -172,13 +171,7 @@ def side_by_side(axes, lines, label, width=0.2):
 
 
 def precision_label(precisions):
-    """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is.
-
-    Examples
-    --------
-    >>> precision_label(["fp32", "int8"]), precision_label(["fp32", "W8A8"])
-    ('precision of the weights', 'precision')
-    """
+    """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is."""
     return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
 
 
@@ -190,6 +183,17 @@ def precision_axis(axes, precisions, label):
     axes.set_ylabel(label)
     axes.grid(axis="x", visible=False)
     return axes
+
+
+def number_map(axes, values, texts, dark, **look):
+    """A cell for each value of a table, with its text in white where the cell is dark."""
+    axes.imshow(values.to_numpy(), aspect="auto", **look)
+    for (row, column), text in np.ndenumerate(texts[values.columns].to_numpy()):
+        color = "white" if dark.iloc[row, column] else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(np.arange(values.shape[1]), values.columns)
+    axes.set_yticks(np.arange(len(values)), values.index)
+    axes.grid(visible=False)
 
 
 def legend_of(groups):
@@ -232,35 +236,15 @@ def number(value, digits, scientific=False):
 
 
 def wide(table, value="value", digits=3):
-    """A table for reading: groups down, precisions across, each cell a value with its interval.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> row = {"group": "a", "precision": "int8", "value": 0.5, "low": 0.4, "high": 0.61, "count": 9}
-    >>> wide(pd.DataFrame([row]), digits=2).loc["a", "int8"]
-    '0.50 [0.40, 0.61]'
-    """
+    """A table for reading: groups down, precisions across, each cell a value with its interval."""
     named = table if "group" in table else table.assign(group=OVERALL)
     return crossed(named, "group", "precision", value, digits)
 
 
 def crossed(table, rows, columns, value="value", digits=3, scientific=False):
-    """A long table laid out by two of its columns, each cell a value with its interval.
+    """A long table laid out by two of its columns, each cell a value with its interval, if any, as text.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        With columns ``low`` and ``high`` beside `value` where it has intervals.
-    rows, columns : str
-        The columns that go down and across, in the order of their first appearance.
-    value : str
-    digits, scientific
-        See `number`.
-
-    Returns
-    -------
-    pandas.DataFrame of str
+    `rows` go down and `columns` across, in the order of their first appearance; numbers are as `number`.
     """
     shown = [value, *(name for name in ("low", "high") if name in table)]
     texts = table[shown].map(number, digits=digits, scientific=scientific)

@@ -1,15 +1,13 @@
-"""A trained model whose Audit at any precision and scheme is made when it is asked for, and only once."""
+"""A trained model whose Audit under any quantizer is made when it is asked for, and only once."""
 
 import functools
 from dataclasses import replace
 
 from quantskew.audits.curvature import measure_surface
-from quantskew.audits.model import audit_model
+from quantskew.audits.model import audit_model, check_audit
 from quantskew.experiments.catalogue import load_data, trained, with_seed
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
-
-SURFACES = ("gradients", "hessian")
 
 
 class LiveModel:
@@ -37,7 +35,7 @@ class LiveModel:
     def __init__(self, experiment, seed=0, *, data_dir=None, device="auto", curvature_images=256):
         self.experiment = with_seed(experiment, seed)
         self.data_dir, self.device, self.curvature_images = data_dir, device, curvature_images
-        self._made = {}
+        self._part = functools.cache(self._make)
 
     @functools.cached_property
     def data(self):
@@ -50,47 +48,28 @@ class LiveModel:
         return trained(self.experiment, self.data, self.device)[0]
 
     def audit(self, quantizer, surface=None, reference="fp32"):
-        """The Audit of the reference and one other quantizer.
+        """The Audit of a quantizer beside a reference precision, which else is quantized likewise.
 
-        Parameters
-        ----------
-        quantizer : Quantizer or str
-        surface : {"gradients", "hessian"}, optional
-            What of the loss surface is measured too: the gradient norms, or these and lambda_max.  The rest
-            of its `Curvature` is NaN.
-        reference : str
-            The precision that it is compared with, all else as the quantizer has it; asked for itself, it
-            comes alone.
-
-        Returns
-        -------
-        Audit
-
-        Raises
-        ------
-        ValueError
-            If a name is not known.
+        ``surface``, which is "gradients" or "hessian", says what of the loss surface is measured too: the
+        gradient norms, or these and lambda_max; the rest of its `Curvature` is NaN.  The reference, asked for
+        itself, comes alone.
         """
-        own = Quantizer.of(quantizer)
-        if surface not in (None, *SURFACES):
-            raise ValueError(f"unknown surface {surface!r}; known: {', '.join(SURFACES)}")
-        part, reference = self._part(own, surface), own.at(reference)
-        if own == reference:
+        quantizer = Quantizer.of(quantizer)
+        if surface not in (None, "gradients", "hessian"):
+            raise ValueError(f"unknown surface {surface!r}; known: gradients, hessian")
+        check_audit([quantizer], surface is not None)
+        reference, part = quantizer.at(reference), self._part(quantizer, surface)
+        if quantizer == reference:
             return part
-        return replace(self._part(reference, surface).join(part), provenance=part.provenance)
+        joined = self._part(reference, surface).join(part)
+        return replace(joined, provenance=part.provenance | {"quantizers": list(joined.precisions)})
 
-    def _part(self, quantizer, surface):
+    def _make(self, quantizer, surface):
         """The Audit of one quantizer."""
-        if (quantizer, surface) not in self._made:
-            part = audit_model(self.model, self.data, [quantizer])
-            if surface:
-                curvature = measure_surface(
-                    quantize_model(self.model, quantizer),
-                    self.data.test,
-                    quantizer.name,
-                    images=self.curvature_images,
-                    hessian=surface == "hessian",
-                )
-                part = replace(part, curvature=curvature)
-            self._made[quantizer, surface] = part
-        return self._made[quantizer, surface]
+        part = audit_model(self.model, self.data, [quantizer])
+        if not surface:
+            return part
+        options = {"images": self.curvature_images, "hessian": surface == "hessian"}
+        quantized = quantize_model(self.model, quantizer)
+        curvature = measure_surface(quantized, self.data.test, quantizer.name, **options)
+        return replace(part, curvature=curvature)

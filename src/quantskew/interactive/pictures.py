@@ -14,7 +14,6 @@ from quantskew.figures.style import book_style
 _DPI = 160
 # CSS pixels an inch: what matplotlib draws in points has the size of the page's own text.
 _SCREEN = 110
-_COLORS = 64
 
 
 def png(figure):
@@ -30,7 +29,7 @@ def png(figure):
 def _encoded(picture):
     content = io.BytesIO()
     # Five times as fast as the median cut, and no larger.
-    few = picture.quantize(_COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = picture.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     # Its white is the mean of all that is nearly white.
     few.putpalette([255 if value >= 254 else value for value in few.getpalette()])
     few.save(content, "PNG")
@@ -38,99 +37,52 @@ def _encoded(picture):
 
 
 def beside(pictures):
-    """PNG pictures in a row, as one PNG; bytes."""
-    parts = [Image.open(io.BytesIO(content)) for content in pictures]
-    row = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")
-    left = 0
-    for part in parts:
-        row.paste(part, (left, 0))
-        left += part.width
-    return _encoded(row)
-
-
-def img(content, alt):
-    """A PNG of `png` as an HTML image that holds its own data.
-
-    Examples
-    --------
-    >>> import matplotlib.pyplot as plt
-    >>> img(png(plt.figure(figsize=(1, 2))), "An empty box")[:51]
-    '<img alt="An empty box" width="110" height="220" sr'
-    >>> plt.close()
-    """
-    size = Image.open(io.BytesIO(content)).size
-    width, height = (round(pixels * _SCREEN / _DPI) for pixels in size)
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/png;base64,{data}">'
+    """PNG pictures of the same height in a row, as one PNG; bytes."""
+    parts = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in pictures]
+    return _encoded(Image.fromarray(np.hstack(parts)))
 
 
 def shown(content, alt, caption, table):
-    """A PNG of `png` with its caption and, folded below it, all its numbers, as HTML.
+    """A PNG of `png` with its caption and, folded below it, all its numbers, as HTML that holds its own data.
 
-    Parameters
-    ----------
-    content : bytes
-    alt, caption : str
-    table : pandas.DataFrame
-
-    Returns
-    -------
-    str
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import matplotlib.pyplot as plt
+    >>> shown(png(plt.figure(figsize=(1, 2))), "An empty box", "No data", pd.DataFrame())[:59]
+    '<figure><img alt="An empty box" width="110" height="220" sr'
+    >>> plt.close()
     """
+    width, height = (round(pixels * _SCREEN / _DPI) for pixels in Image.open(io.BytesIO(content)).size)
+    data = base64.b64encode(content).decode()
     rows = table.rename_axis(index=None, columns=None).to_html(border=0)
     return (
-        f"<figure>{img(content, alt)}<figcaption>{escape(caption)}</figcaption>"
+        f'<figure><img alt="{escape(alt)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption>'
         f"<details><summary>All numbers</summary>{rows}</details></figure>"
     )
 
 
-def share_frame(figures):
-    """Give figures that are drawn alike the same limits, and their axes the places of the first one's.
+def share_frame(figures, frame=()):
+    """Give figures that are drawn alike the limits of all, and the layout of the first.
 
-    Axes without data take the limits of the others.
-
-    Parameters
-    ----------
-    figures : sequence of matplotlib.figure.Figure
-        With the same number of axes; from now on their layout is fixed.
+    Axes without data take the limits of the others.  A `frame`, whose figures share theirs already, comes
+    first, and stays as it is.
     """
-    for own in zip(*(figure.axes for figure in figures), strict=True):
-        _share_limits(own, own)
-    first, *others = figures
-    with book_style():
-        first.draw_without_rendering()
-    first.set_layout_engine("none")
-    for figure in others:
-        _take_layout(figure, first)
-
-
-def fit_frame(figure, frame):
-    """Give a figure the limits of others that stay as they are, wider where its own data ask for it.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        Its axes get the places of the others'.
-    frame : sequence of matplotlib.figure.Figure
-        With the same number of axes, and a layout that is fixed (see `share_frame`).
-    """
-    for axes, *others in zip(figure.axes, *(other.axes for other in frame), strict=True):
-        _share_limits([axes], [axes, *others])
-    _take_layout(figure, frame[0])
-
-
-def _take_layout(figure, first):
-    figure.set_layout_engine("none")
-    for axes, model in zip(figure.axes, first.axes, strict=True):
-        axes.set_position(model.get_position())
-
-
-def _share_limits(changed, sources):
-    filled = [axes for axes in sources if axes.has_data()] or sources
-    for name in "xy":
-        limits = np.array([getattr(axes, f"get_{name}lim")() for axes in filled])
-        for axes in changed:
-            getattr(axes, f"set_{name}lim")(limits.min(), limits.max())
+    for axes in zip(*(figure.axes for figure in (*figures, *frame)), strict=True):
+        filled = [own for own in axes if own.has_data()] or axes
+        for name in "xy":
+            limits = np.array([getattr(own, f"get_{name}lim")() for own in filled])
+            for own in axes[: len(figures)]:
+                getattr(own, f"set_{name}lim")(limits.min(), limits.max())
+    first, *_ = *frame, *figures
+    if not frame:
+        with book_style():
+            first.draw_without_rendering()
+    for figure in figures:
+        figure.set_layout_engine("none")
+        for own, model in zip(figure.axes, first.axes, strict=True):
+            own.set_position(model.get_position())
 
 
 # Colours are the theme's where there is one, so that they follow its dark mode.
@@ -158,31 +110,14 @@ LOOK = """
 """
 
 
-def control(title, panels, chosen):
-    """Radio buttons over panels, as HTML that needs nothing beside itself.
+def radio_page(title, panels, chosen):
+    """Radio buttons over panels (HTML by the button's name), as HTML that needs nothing beside itself.
 
     Where the page has ``bit-width.js`` all controls of a page and of the next one follow the last choice.
 
-    Parameters
-    ----------
-    title : str
-    panels : dict of str to str
-        HTML by the name of its radio button.
-    chosen : str
-        The panel that is shown first.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If there is no such panel.
-
     Examples
     --------
-    >>> html = control("Accuracy", {"fp32": "<p>0.9</p>", "int2": "<p>0.1</p>"}, chosen="int2")
+    >>> html = radio_page("Accuracy", {"fp32": "<p>0.9</p>", "int2": "<p>0.1</p>"}, chosen="int2")
     >>> html.count('type="radio"'), html.count("checked>")
     (2, 1)
     """
@@ -190,18 +125,15 @@ def control(title, panels, chosen):
         raise ValueError(f"there is no panel {chosen!r}; there are {', '.join(panels)}")
     # Named by content: the same on every build, and different for two controls of a page.
     name = f"bit-width-{digest([title, panels])[:8]}"
-    buttons, rules, shown = [], [], []
-    for place, (value, panel) in enumerate(panels.items()):
-        mark = " checked" if value == chosen else ""
-        button = f"{name}-{place}"
-        buttons.append(
-            f'<input type="radio" name="{name}" id="{button}" value="{escape(value)}"{mark}>'
-            f'<label for="{button}">{escape(value)}</label>'
-        )
+    buttons, rules = "", []
+    for place, value in enumerate(panels):
+        mark, button = " checked" if value == chosen else "", f"{name}-{place}"
+        buttons += f'<input type="radio" name="{name}" id="{button}" value="{escape(value)}"{mark}>'
+        buttons += f'<label for="{button}">{escape(value)}</label>'
         rules.append(f"#{button}:checked ~ .bit-width-panels > :nth-child({place + 1})")
-        shown.append(f"<div>{panel}</div>")
-    rules = f"{', '.join(rules)} {{ display: block; }}\n"
+    shown = "".join(f"<div>{panel}</div>" for panel in panels.values())
     return (
-        f'<style>{LOOK}{rules}</style><fieldset class="bit-width"><legend>{escape(title)}</legend>'
-        f'{"".join(buttons)}<div class="bit-width-panels">{"".join(shown)}</div></fieldset>'
+        f"<style>{LOOK}{', '.join(rules)} {{ display: block; }}\n</style>"
+        f'<fieldset class="bit-width"><legend>{escape(title)}</legend>{buttons}'
+        f'<div class="bit-width-panels">{shown}</div></fieldset>'
     )

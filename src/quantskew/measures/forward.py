@@ -10,17 +10,18 @@ from scipy.special import log_softmax, softmax
 
 from quantskew.measures.measure import per_sample
 
+_DISTANCE = {"log": True, "from_reference": True}
+
 
 @per_sample(
     "cosine distance",
     "average cosine distance",
-    equation="Eq. 8",
-    figure="Fig. 5a",
+    "Eq. 8",
+    "Fig. 5a",
     digits=1,
     scientific=True,
-    log=True,
-    from_reference=True,
     chain=True,
+    **_DISTANCE,
 )
 def cosine_distance(audit):
     """Cosine distance of each sample's logits from the reference's, Eq. 7; its mean over a group is Eq. 8.
@@ -41,13 +42,13 @@ def null_logits(audit):
     return ~audit.logits.any(axis=2)
 
 
-@per_sample("L1 distance", "mean L1 distance", figure="Fig. 5b", log=True, from_reference=True)
+@per_sample("L1 distance", "mean L1 distance", figure="Fig. 5b", **_DISTANCE)
 def l1_distance(audit):
     """L1 distance of each sample's logits from the reference's (Fig. 5b)."""
     return np.abs(_difference(audit)).sum(axis=2)
 
 
-@per_sample("L2 distance", "mean L2 distance", figure="Fig. 5c", log=True, from_reference=True)
+@per_sample("L2 distance", "mean L2 distance", figure="Fig. 5c", **_DISTANCE)
 def l2_distance(audit):
     """L2 distance of each sample's logits from the reference's (Fig. 5c)."""
     return np.linalg.norm(_difference(audit), axis=2)
@@ -58,13 +59,7 @@ def _difference(audit):
 
 
 @per_sample(
-    "variance of logits",
-    "mean variance of the logits",
-    equation="Eq. 9",
-    figure="Fig. 5d",
-    digits=1,
-    log=True,
-    chain=True,
+    "variance of logits", "mean variance of the logits", "Eq. 9", "Fig. 5d", digits=1, log=True, chain=True
 )
 def logit_variance(audit):
     """Variance over the C logits of each sample (divided by C), Eq. 9."""

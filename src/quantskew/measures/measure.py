@@ -133,25 +133,23 @@ class ModelMeasure(_Described):
 
     def _table(self, audit, value, resampled):
         low, high = percentile_interval(resampled)
-        counts = {"count": int((audit.group_counts > 0).sum()), **self.facts(audit)}
-        return pd.DataFrame(
-            {"precision": audit.precisions, "value": value, "low": low, "high": high, **counts}
-        )
+        columns = {"precision": audit.precisions, "value": value, "low": low, "high": high}
+        return pd.DataFrame({**columns, "count": int((audit.group_counts > 0).sum()), **self.facts(audit)})
 
 
-def per_sample(title, label, **described):
+def per_sample(*described, **options):
     """Make a `Measure` of a function Audit -> ndarray of float64, shape (P, N)."""
-    return lambda of: _registered(Measure(of, title, label, of_samples=of, **described))
+    return lambda of: _registered(Measure(of, *described, of_samples=of, **options))
 
 
-def per_group(title, label, **described):
+def per_group(*described, **options):
     """Make a `Measure` of a function Audit -> dict of columns of its table, each (P, G)."""
-    return lambda of: _registered(Measure(of, title, label, **described))
+    return lambda of: _registered(Measure(of, *described, **options))
 
 
-def of_model(samples, title, label, **described):
+def of_model(samples, *described, **options):
     """Make a `ModelMeasure` of a function of the means of `samples`."""
-    return lambda of: _registered(ModelMeasure(of, title, label, samples=samples, **described))
+    return lambda of: _registered(ModelMeasure(of, *described, samples=samples, **options))
 
 
 def _registered(measure):
@@ -199,26 +197,10 @@ def without_reference(audit, table):
 
 
 def audit_rows(audit):
-    """The measures of the chain, of each group and over all.
+    """The measures of the chain in tidy rows, of each group and over all (``group`` is `OVERALL`).
 
-    Parameters
-    ----------
-    audit : Audit
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``precision``, ``group`` (``all`` for what is measured over all groups), ``trained_on``
-        (training images of the group), ``measure`` (its key), ``value``, ``low`` and ``high`` (95 % interval)
-        and ``count`` (test samples; of FVO groups).
-
-    Examples
-    --------
-    >>> from quantskew.audits.audit import Audit
-    >>> audit = Audit.from_logits({"fp32": [[1.0, 0.0], [1.0, 0.0]]}, labels=[0, 1], groups=["a", "b"])
-    >>> rows = audit_rows(audit)
-    >>> rows[rows["measure"] == "accuracy"][["group", "value"]].to_dict("list")
-    {'group': ['a', 'b', 'all'], 'value': [1.0, 0.0, 0.5]}
+    Further columns are ``precision``, ``trained_on`` (training images of the group), ``measure`` (its key),
+    ``value``, ``low`` and ``high`` (95 % interval) and ``count`` (test samples; of FVO groups).
     """
     counts = dict(zip(audit.group_names, audit.train_counts.tolist(), strict=True))
     counts[OVERALL] = sum(counts.values())

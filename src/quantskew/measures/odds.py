@@ -31,24 +31,17 @@ def groups_are_classes(audit):
 def intersections(audit, train_counts=None):
     """The same Audit with the intersections of group and class for its groups.
 
+    They are named "group, class", all classes of the first group first; a cell without samples keeps its
+    place, with a count of 0.  The provenance gets a note; the curvature is left out, since it was measured by
+    the former groups.
+
     Parameters
     ----------
     audit : Audit
+        A ValueError says so where its groups are its classes: nothing is left to cross.
     train_counts : array_like of int, shape (G * C,), optional
         Training samples of each cell, in the order of the new groups.  An Audit counts training samples by
         group alone, so that by default the test samples of each cell stand for its share.
-
-    Returns
-    -------
-    Audit
-        Its groups are named "group, class", all classes of the first group first; a cell without samples
-        keeps its place, with a count of 0.  Logits, labels, weights and provenance are the same, with a note;
-        the curvature is left out, since it was measured by the former groups.
-
-    Raises
-    ------
-    ValueError
-        If the groups are the classes: nothing is left to cross.
 
     Examples
     --------
@@ -60,9 +53,8 @@ def intersections(audit, train_counts=None):
     """
     if groups_are_classes(audit):
         raise ValueError(
-            "the groups of this Audit are its classes: every intersection of a group with another class is "
-            "empty, and nothing is left to cross; make an Audit with another --group, such as "
-            "--label gender --group ethnicity"
+            "the groups of this Audit are its classes, and nothing is left to cross; make an Audit with "
+            "another --group, such as --label gender --group ethnicity"
         )
     note = {"groups": list(audit.group_names), "classes": list(audit.class_names)}
     note["train_counts"] = "test samples" if train_counts is None else "given"
@@ -120,12 +112,10 @@ _CROSSED["facts"] = lambda audit: {"empty": int((cell_counts(audit) == 0).sum())
 def equalized_odds(audit, rates):
     """Equalized odds difference: the largest gap between groups of P(prediction = c | label = c').
 
-    The maximum is over the pairs of groups, over every class c and every class c'.  With two classes this is
-    fairlearn's definition, the larger of the gaps in true and in false positive rate, since the rate of the
-    other prediction is the complement and has the same gap.  With several it asks the same of every entry of
-    the groups' confusion matrices; the gaps of `class_accuracy` are those with c = c'.  A group without
-    samples of c' has no rate there and is left out (fairlearn takes its rate for 0); such cells are counted
-    in the column ``empty``.  The value is NaN where no class has samples of two groups.
+    The maximum is over the pairs of groups and every class c and c'.  With two classes this is fairlearn's
+    definition, the larger of the gaps in true and in false positive rate; with several it asks the same of
+    every entry of the groups' confusion matrices.  A group without samples of c' has no rate there and is
+    left out (fairlearn takes its rate for 0); such cells are counted in the column ``empty``.
 
     Draws and shuffles keep the size of each cell, as the split of the data set did: labels and predictions
     stay together, and no draw leaves a cell empty.

@@ -46,14 +46,7 @@ def group_accuracies(audits, precision, draws=DRAWS):
 
 
 def mean_over_seeds(value, draws):
-    """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled.
-
-    Examples
-    --------
-    >>> value, draws = mean_over_seeds(np.array([1.0, 3.0]), np.tile([1.0, 3.0], (4, 1)))
-    >>> float(value), draws.shape
-    (2.0, (4,))
-    """
+    """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled."""
     mean, images = value.mean(axis=0), draws.mean(axis=1)
     if len(value) == 1:
         return mean, images
@@ -104,20 +97,10 @@ def interval(value, draws):
 
 
 def comparison(audits, precisions=None):
-    """FVO and accuracy of several methods.
+    """FVO and accuracy of several methods: Audits by seed of each, by its title.
 
-    Parameters
-    ----------
-    audits : dict of str to sequence of Audit
-        Seeds of each method, by its title.
-    precisions : sequence of str, optional
-        By default those of the first method; a method that lacks one has no row for it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``method``, ``precision``, ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %)
-        and ``seeds``.
+    The table has ``method``, ``precision`` (by default those of the first method; one that a method lacks has
+    no row), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
     """
     rows = []
     for method, seeds in audits.items():

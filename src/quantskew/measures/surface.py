@@ -7,14 +7,11 @@ from quantskew.groups import group_means
 from quantskew.measures.forward import group_loss
 from quantskew.measures.measure import long_table, per_group, without_reference
 
-
-def measured(audit):
-    """Whether the loss of this Audit was differentiated."""
-    return audit.curvature is not None
+_MEASURED = {"applies": lambda audit: audit.curvature is not None}
 
 
 def _curvature(audit):
-    if not measured(audit):
+    if audit.curvature is None:
         raise ValueError(
             "this Audit has no gradients or Hessians: audit the model with curvature=True "
             "(quantskew audit --curvature)"
@@ -27,7 +24,7 @@ def _between(values, error, images, **columns):
     return {"value": values, "low": values - error, "high": values + error, "count": counts, **columns}
 
 
-@per_group("gradient norm", "gradient norm", equation="Eq. 10", figure="Fig. 8", log=True, applies=measured)
+@per_group("gradient norm", "gradient norm", "Eq. 10", "Fig. 8", log=True, **_MEASURED)
 def gradient_norm(audit):
     """Norm of the gradient of each group's loss, Eq. 10, over all of its test images (``count``).
 
@@ -36,7 +33,7 @@ def gradient_norm(audit):
     return _between(_curvature(audit).gradient_norms, np.nan, audit.group_counts)
 
 
-@per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, applies=measured)
+@per_group("lambda_max", "lambda_max", figure="Fig. 10", digits=1, log=True, **_MEASURED)
 def lambda_max(audit):
     """Largest eigenvalue of the Hessian of each group's loss.
 
@@ -48,7 +45,7 @@ def lambda_max(audit):
     return _between(own.lambda_max, error, own.images, matvecs=own.matvecs)
 
 
-@per_group("trace", "trace of the Hessian", digits=1, applies=measured)
+@per_group("trace", "trace of the Hessian", digits=1, **_MEASURED)
 def trace(audit):
     """Trace of the Hessian of each group's loss, Hutchinson's estimate from ``count`` images.
 
@@ -61,18 +58,53 @@ def trace(audit):
 def excess_loss(audit):
     """What quantization adds to each group's loss in nats, beside the bound of Tran et al. (2022).
 
-    The table has ``value``, ``bound`` (see `quantskew.derivatives.gradients.excess_loss_bound`) and ``share``
-    (the one over the other).
+    The table has ``value``, ``bound`` (see `excess_loss_bound`) and ``share`` (the one over the other).
     """
-    # Here, so that no other measure waits for torch.
-    from quantskew.derivatives.gradients import excess_loss_bound
-
     own = _curvature(audit)
     loss = group_means(group_loss.of_samples(audit), audit.groups, len(audit.group_names))
     bound = excess_loss_bound(own.gradient_norms[0], own.lambda_max[0], own.change_norms[:, None])
     added = loss - loss[0]
     share = np.divide(added, bound, out=np.full(added.shape, np.nan), where=bound > 0)
     return without_reference(audit, long_table(audit, value=added, bound=bound, share=share))
+
+
+def excess_loss_bound(gradient_norm, lambda_max, change_norm):
+    """Bound on what a change d of the weights adds to a group's loss, to second order.
+
+    R(a) <= ||g_a|| ||d|| + 1/2 lambda_max(H_a) ||d||^2 + O(||d||^3) (Tran et al., 2022, for pruning; the
+    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized less the original
+    weights.  The last term is left out, so that the excess loss of a large change can exceed the bound.
+
+    Parameters
+    ----------
+    gradient_norm, lambda_max : array_like of float, shape (G,)
+        ||g_a|| and lambda_max(H_a) of the original model; where lambda_max is negative, so is the quadratic
+        term.
+    change_norm : float or array_like of shape (G,)
+        ||d||, the l2 norm over the parameters that gradient and Hessian are taken with respect to.
+
+    Returns
+    -------
+    ndarray of float64, shape (G,)
+        In nats; NaN where a group has no images.
+
+    Raises
+    ------
+    ValueError
+        If a norm is negative.
+
+    Examples
+    --------
+    >>> excess_loss_bound([0.5, 1.0], [8.0, 2.0], change_norm=0.5)
+    array([1.25, 0.75])
+    """
+    gradient_norm, lambda_max, change_norm = (
+        np.asarray(value, dtype=np.float64) for value in (gradient_norm, lambda_max, change_norm)
+    )
+    for norm, what in ((gradient_norm, "gradient_norm"), (change_norm, "change_norm")):
+        if (norm < 0).any():
+            raise ValueError(f"{what} is a norm and cannot be negative; got {norm.min()}")
+    return gradient_norm * change_norm + 0.5 * lambda_max * change_norm**2
 
 
 def loss_profile(audit):

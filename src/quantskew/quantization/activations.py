@@ -39,23 +39,11 @@ class InputQuantizer(nn.Module):
 
 @torch.no_grad()
 def quantize_activations(model, precisions, images):
-    """Put a quantizer before layers of a model, in place, and the model into evaluation mode.
+    """Put a quantizer before layers of a model, in place; the grid of each by the layer's name.
 
-    The ranges are those of the model as it is given: where its weights are quantized already, of what these
-    make of the images.  While they are taken, no activation is quantized yet.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    precisions : dict of str to str
-        Integer precision of what each layer is fed, by the layer's name.
-    images : Tensor of float, shape (B, C, H, W)
-        Normalised calibration images.
-
-    Returns
-    -------
-    dict of str to QParams
-        The grid of each layer's input; a layer that is fed nothing but zeros has none and is left as it is.
+    The ranges are those of the model as it is given, in evaluation mode: where its weights are quantized
+    already, of what these make of the images, while no activation is quantized yet.  A layer that is fed
+    nothing but zeros is left as it is.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Batch norm statistics estimated anew from training images.
+"""Batch norm after quantization: how far its statistics are off, and statistics from training images instead.
 
 Quantized weights give other activations than the float weights whose statistics batch norm has kept, and
 while weights oscillate its running averages mix several quantized networks (Nagel et al. 2022).
@@ -7,9 +7,10 @@ while weights oscillate its running averages mix several quantized networks (Nag
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from quantskew.datasets import normalise
+from quantskew.training.loop import autocast
 
 
 @torch.no_grad()
@@ -24,31 +25,25 @@ def reestimate(model, split, recipe, batches=50):
     model : torch.nn.Module
         Float, quantized, or prepared for training with quantized weights.
     split : Split
+        Of at least two images.
     recipe : Recipe
         Gives the batch size, the seed of the images drawn, and whether they are computed in bf16.
     batches : int
         At most so many: a smaller split is seen once, without the images left over after the last whole batch
         (a split smaller than one batch makes up one).
 
-    Raises
-    ------
-    ValueError
-        If `batches` is less than 1 or the split has less than two images.
-
     Examples
     --------
     >>> from quantskew import datasets
-    >>> from quantskew.training import models
-    >>> from quantskew.training.recipe import Recipe
+    >>> from quantskew.training import models, recipe
     >>> model = models.build("small_resnet", num_classes=10, in_channels=1)
-    >>> reestimate(model, datasets.load("digits").train, Recipe(compute="fp32"), batches=2)
+    >>> reestimate(model, datasets.load("digits").train, recipe.Recipe(compute="fp32"), batches=2)
     >>> model.bn.num_batches_tracked
     tensor(2)
     """
     if batches < 1:
         raise ValueError(f"batches must be at least 1; got {batches}")
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
+    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     if not norms:
         return
     if len(split) < 2:
@@ -66,7 +61,7 @@ def reestimate(model, split, recipe, batches=50):
             # Without a momentum torch keeps the plain average of all batches.
             norm.momentum = None
             norm.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.compute == "bf16"):
+        with autocast(device, recipe.compute):
             for batch in order.split(batch_size):
                 model(normalise(split.images[batch].to(device)))
     finally:
@@ -95,11 +90,6 @@ def variance_ratios(model, split, batch_size=256):
     -------
     pandas.DataFrame
         Columns ``layer`` (number, from the input on), ``name`` and ``value`` (geometric mean over channels).
-
-    Raises
-    ------
-    ValueError
-        If the model has no batch norm.
     """
     ratios, handles = {}, []
 
@@ -113,7 +103,7 @@ def variance_ratios(model, split, batch_size=256):
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, _BatchNorm):
             handles.append(module.register_forward_pre_hook(record(name)))
     if not handles:
         raise ValueError("the model has no batch norm")
@@ -122,6 +112,5 @@ def variance_ratios(model, split, batch_size=256):
     finally:
         for handle in handles:
             handle.remove()
-    return pd.DataFrame(
-        {"layer": np.arange(1, len(ratios) + 1), "name": list(ratios), "value": list(ratios.values())}
-    )
+    layers = np.arange(1, len(ratios) + 1)
+    return pd.DataFrame({"layer": layers, "name": list(ratios), "value": list(ratios.values())})

@@ -18,18 +18,7 @@ _LEAST_SHARE = 0.01
 
 
 def trainable_bits(precision):
-    """Number of bits of a precision that a weight can be trained at.
-
-    Raises
-    ------
-    ValueError
-        If the precision is not known, is a floating-point one, or has one bit.
-
-    Examples
-    --------
-    >>> trainable_bits("int4")
-    4
-    """
+    """Number of bits of a precision that a weight can be trained at; any other is refused."""
     bits = integer_bits(precision)
     if bits is None:
         raise ValueError(f"{precision} has no integer grid to train on; choose one of int2 to int16")
@@ -97,38 +86,9 @@ def fake_quantize_learned(weight, step, low, high):
 class LearnedStep(nn.Module):
     """The fake quantizer of one weight tensor, to be registered as its parametrization.
 
-    Parameters
-    ----------
-    weight : Tensor of float32 or float64
-        Its scale of least squared error is the first step.
-    precision : str
-        ``int2`` to ``int16``.
-    learn : bool
-        Whether the step is learned or keeps its first value.
-
-    Attributes
-    ----------
-    step : torch.nn.Parameter, shape ()
-        s, in units of the weight.
-    low, high : int
-        Smallest and largest code.
-    quantized : Tensor or None
-        What the last forward pass in training mode gave, without its graph, so that what acts between the
-        backward pass and the step need not compute it again; see `forget`.
-
-    Raises
-    ------
-    ValueError
-        If the precision cannot be trained, the weight has no grid, or its format is too short.
-
-    Examples
-    --------
-    >>> from torch.nn.utils import parametrize
-    >>> layer = nn.Linear(2, 1, bias=False)
-    >>> _ = nn.init.constant_(layer.weight, 0.3)
-    >>> _ = parametrize.register_parametrization(layer, "weight", LearnedStep(layer.weight, "int2"))
-    >>> list(layer.state_dict())[:2]
-    ['parametrizations.weight.original', 'parametrizations.weight.0.step']
+    The step, a parameter in units of the weight, begins as the scale of least squared error, and is learned
+    or kept.  ``quantized`` is what the last forward pass in training mode gave, without its graph, so that
+    what acts between the backward pass and the step need not compute it again; see `forget`.
     """
 
     def __init__(self, weight, precision, learn=True):

@@ -19,13 +19,7 @@ _PIECE = 2**18
 
 
 def cosine(first, last, progress):
-    """Half a cosine from `first` at progress 0 to `last` at progress 1.
-
-    Examples
-    --------
-    >>> [round(cosine(0.0, 0.1, progress), 4) for progress in (0, 0.5, 1)]
-    [0.0, 0.05, 0.1]
-    """
+    """Half a cosine from `first` at progress 0 to `last` at progress 1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -79,14 +73,6 @@ def add_dampening_gradient(gradient, weight, quantized, step, low, high, channel
 
     The step has no part in it: where the clipped weight depends on it, its distance to the grid is 0.  For
     the same reason a clipped weight has no gradient.
-
-    Parameters
-    ----------
-    gradient : Tensor, shape of `weight`
-    weight, quantized, step, low, high, channels
-        See `dampening_loss`.
-    strength : float
-        lambda.
     """
     distances = _distances(weight, quantized, step, low, high)
     gradient.add_(distances, alpha=2 * strength * channels / weight.numel())
@@ -105,38 +91,9 @@ class Oscillations(nn.Module):
     frequency is an exponential moving average, f <- (1 - m) f + m o with o = 1 where it oscillates and else
     0; the same average is kept of its code.
 
-    Parameters
-    ----------
-    weight : Tensor of float
-        Gives shape, layout and device.
-    step : Tensor, shape ()
-    low, high : int
-        Smallest and largest code.
-    momentum : float
-        m, the share of the newest step in the averages.
-
-    Attributes
-    ----------
-    codes : Tensor of int8 (int16 beyond 8 bits)
-        As last seen; of a frozen weight, the code that it is pinned at.
-    direction : Tensor of int8
-        Of the last change: 1, -1, or 0 where there has been none.
-    frequency, mean : Tensor of float32
-        The averages of oscillations and of codes; of a frozen weight, 0 and its code.
-    frozen : Tensor of bool
-        All five have the weight's shape and are buffers, so that a checkpoint resumes them exactly.
-
-    Examples
-    --------
-    >>> weight, step = torch.zeros(2), torch.tensor(1.0)
-    >>> oscillations = Oscillations(weight, step, -2, 1, momentum=0.5)
-    >>> for quantized in ([0.0, 1.0], [0.0, 0.0], [0.0, 1.0]):
-    ...     oscillations.observe(torch.tensor(quantized), step)
-    >>> oscillations.frequency  # the second weight went up, down and up
-    tensor([0.0000, 0.7500])
-    >>> oscillations.freeze(0.7)
-    >>> oscillations.frozen
-    tensor([False,  True])
+    Five buffers have the weight's shape, so that a checkpoint resumes them exactly: `codes` as last seen,
+    `direction` of the last change (0 where there has been none), the averages `frequency` and `mean`, and
+    `frozen`.  A frozen weight has the frequency 0, and the code that it is pinned at as its mean.
     """
 
     def __init__(self, weight, step, low, high, momentum=0.01):
@@ -154,14 +111,7 @@ class Oscillations(nn.Module):
 
     @torch.no_grad()
     def observe(self, quantized, step):
-        """Take note of the quantized weight of one training step.
-
-        Parameters
-        ----------
-        quantized : Tensor of float, shape of the weight
-        step : Tensor, shape ()
-            Of the grid on which `quantized` lies.
-        """
+        """Take note of the quantized weight of one step of training, and of the step of its grid."""
         kept = (self.codes, self.direction, self.frequency, self.mean)
         for now, codes, direction, frequency, mean in _pieces(quantized, *kept):
             # In floating point, where no difference of codes overflows and comparisons need no other type.
@@ -187,12 +137,6 @@ class Oscillations(nn.Module):
 
     @torch.no_grad()
     def pin(self, weight, step):
-        """Put each frozen weight at its code, in place: the optimizer's momentum may have moved it.
-
-        Parameters
-        ----------
-        weight : Tensor, changed in place
-        step : Tensor, shape ()
-        """
+        """Put each frozen weight at its code, in place: the optimizer's momentum may have moved it."""
         for values, mean, frozen in _pieces(weight, self.mean, self.frozen):
             torch.where(frozen, (mean * step).to(values.dtype), values, out=values)

@@ -1,4 +1,8 @@
-"""How weights are quantized while they are trained, as data: each part of QAT is a switch."""
+"""Quantization-aware training: a model that computes with quantized weights while it is trained.
+
+`prepare` makes one of a float model, `quantskew.training.loop.fit` trains it with the hooks of `QAT`, and
+`convert` makes of it the quantized model that it stands for.  Each part is a switch of `QATOptions`.
+"""
 
 import copy
 import dataclasses
@@ -19,7 +23,9 @@ from quantskew.quantization.oscillation import (
     dampening_strength,
 )
 from quantskew.quantization.ptq import QuantizedWeight, weight_parameters
-from quantskew.training.loop import Hooks, fit
+from quantskew.training.loop import Hooks
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,6 @@ class QATOptions:
         lambda at the end of training; 0 for none.
     ramp_start : float
         Share of all steps after which lambda rises from 0, in [0, 1).
-    track : bool
-        Whether oscillations are counted (see `oscillating`); freezing counts them in any case.
     freezing : None, float or pair of float
         Weights that oscillate more often than this are frozen; a pair moves the threshold from its first to
         its second value by half a cosine (Nagel et al.: 0.1, 0.01).
@@ -69,7 +73,6 @@ class QATOptions:
     step_learning_rate: float = 1e-5
     dampening: float = 0.1
     ramp_start: float = 0.25
-    track: bool = False
     freezing: float | tuple | None = None
     reestimate_batches: int = 50
 
@@ -99,33 +102,15 @@ class QATOptions:
 
     @property
     def _thresholds(self):
-        if isinstance(self.freezing, float | int):
-            return (self.freezing, self.freezing)
-        return tuple(self.freezing)
+        return (self.freezing,) * 2 if isinstance(self.freezing, float | int) else tuple(self.freezing)
 
     def threshold(self, progress):
         """Frequency above which a weight is frozen when `progress` of the steps are done."""
         return cosine(*self._thresholds, progress)
 
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
 def layer_precisions(model, options):
-    """The precision of each weight that is quantized, by its name, in order.
-
-    Raises
-    ------
-    ValueError
-        If the plan names a layer that the model does not have, or nothing is left to quantize.
-
-    Examples
-    --------
-    >>> from quantskew.quantization.qat import QATOptions
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
-    >>> layer_precisions(model, QATOptions("int4", plan={"2.weight": "fp32"}))
-    {'0.weight': 'int8', '1.weight': 'int4'}
-    """
+    """The precision of each weight that is quantized, by its name; refuses a plan that does not fit."""
     names, plan = list(weight_parameters(model)), options.plan or {}
     for name in plan:
         if name not in names:
@@ -139,19 +124,14 @@ def layer_precisions(model, options):
 
 
 def prepare(model, options):
-    """A copy of a model that computes with quantized weights; the model itself is not changed.
+    """A copy of a float model that computes with quantized weights; the model itself is not changed.
+
+    Each quantized weight has a `LearnedStep` as its parametrization, with `Oscillations` for freezing.
 
     Parameters
     ----------
     model : torch.nn.Module
-        In floating point.
     options : QATOptions
-
-    Returns
-    -------
-    torch.nn.Module
-        Each quantized weight has a `LearnedStep` as its parametrization, with `Oscillations` where these are
-        tracked.
 
     Raises
     ------
@@ -161,26 +141,22 @@ def prepare(model, options):
 
     Examples
     --------
-    >>> from quantskew.quantization.qat import QATOptions
     >>> prepared = prepare(nn.Linear(2, 1), QATOptions("int2", boundary_precision=None))
     >>> len(torch.unique(prepared.weight)) <= 4
     True
     """
     if any(True for _ in _layers(model)):
         raise ValueError("the model is prepared already; prepare a float model")
-    precisions = layer_precisions(model, options)
-    prepared = copy.deepcopy(model)
+    prepared, steps = copy.deepcopy(model), {}
     weights = weight_parameters(prepared)
-    steps = {}
-    for name, precision in precisions.items():
+    for name, precision in layer_precisions(model, options).items():
         weight = weights[name]
         try:
-            step = LearnedStep(weight, precision, options.learn_steps)
+            step = steps[id(weight)] = LearnedStep(weight, precision, options.learn_steps)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        if options.track or options.freezing is not None:
+        if options.freezing is not None:
             step.oscillations = Oscillations(weight, step.step, step.low, step.high)
-        steps[id(weight)] = step
     # A weight that several layers share has one step, in all of them.
     for module in list(prepared.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -201,13 +177,12 @@ def _layers(model):
 
 @torch.no_grad()
 def convert(prepared):
-    """The quantized model that a prepared one stands for, as `quantskew.quantization.ptq.quantize_model`
-    makes them.
+    """The quantized model that one of `prepare` stands for, like those of `quantskew.quantization.ptq`.
 
     Parameters
     ----------
     prepared : torch.nn.Module
-        Made by `prepare`; it is not changed.
+        It is not changed.
 
     Returns
     -------
@@ -215,11 +190,6 @@ def convert(prepared):
         In evaluation mode, with the float model's modules and the dequantized weights; its logits equal those
         of the prepared model.  Its ``quantized`` maps the name of each quantized weight to its
         `quantskew.quantization.ptq.QuantizedWeight`.
-
-    Raises
-    ------
-    ValueError
-        If the model is not prepared.
     """
     result = copy.deepcopy(prepared).eval()
     quantized = {}
@@ -241,35 +211,8 @@ def convert(prepared):
     return result
 
 
-def oscillating(prepared, threshold=0.005):
-    """Share of the weights of each tracked layer that oscillate more often than a threshold.
-
-    Parameters
-    ----------
-    prepared : torch.nn.Module
-        Made by `prepare` with `QATOptions.track` or with freezing.
-    threshold : float
-        Frequency from which a weight counts; Nagel et al. (2022) use 0.005.
-
-    Returns
-    -------
-    dict of str to float
-    """
-    tracked = {
-        name: step.oscillations for name, *_, step in _layers(prepared) if hasattr(step, "oscillations")
-    }
-    return {name: float((kept.frequency > threshold).float().mean()) for name, kept in tracked.items()}
-
-
 class QAT(Hooks):
-    """What QAT adds to `quantskew.training.loop.fit`.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Made by `prepare` with the same options.
-    options : QATOptions
-    """
+    """What QAT adds to `quantskew.training.loop.fit` of a model that `prepare` made with the same options."""
 
     def __init__(self, model, options):
         self.model, self.options = model, options
@@ -294,16 +237,14 @@ class QAT(Hooks):
         """Adam over the steps, where they are learned."""
         if not self.options.learn_steps:
             return []
-        return [
-            torch.optim.Adam([step.step for *_, step in self._quantized], self.options.step_learning_rate)
-        ]
+        steps = [step.step for *_, step in self._quantized]
+        return [torch.optim.Adam(steps, self.options.step_learning_rate)]
 
     def after_backward(self, progress):
         """Add the gradient of the dampening loss, and count oscillations."""
         strength = dampening_strength(self.options.dampening, self.options.ramp_start, progress)
         for weight, channels, step in self._quantized:
-            if weight.grad is None:
-                # Not trained, or not part of the loss.
+            if weight.grad is None:  # not trained, or not part of the loss
                 continue
             if strength > 0:
                 add_dampening_gradient(
@@ -325,35 +266,3 @@ class QAT(Hooks):
         """Re-estimate batch norm."""
         if self.options.reestimate_batches:
             reestimate(self.model, split, recipe, self.options.reestimate_batches)
-
-
-def train(
-    model, data, recipe, options, checkpoint=None, title="training with quantized weights", measure=None
-):
-    """Train a quantized copy of a model.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The float model to start from; it is not changed.
-    data : Dataset
-    recipe : Recipe
-        Its weight decay acts on the weights, not on the steps.
-    options : QATOptions
-    checkpoint, title, measure
-        See `quantskew.training.loop.fit`; training goes on only with the same options and the same start.
-
-    Returns
-    -------
-    torch.nn.Module
-        The prepared model, trained; see `convert`.
-    list of dict
-        The history, see `quantskew.training.loop.fit`.
-
-    Raises
-    ------
-    ValueError
-        As `prepare` and `quantskew.training.loop.fit`.
-    """
-    prepared = prepare(model, options)
-    return prepared, fit(prepared, data, recipe, checkpoint, title, QAT(prepared, options), measure)

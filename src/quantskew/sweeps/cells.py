@@ -1,4 +1,7 @@
-"""One process a GPU: each takes one that is free and sees no other."""
+"""The cells of a sweep, run job by job: each leaves a result or an error in a folder of its own.
+
+A process that runs them may be killed at any moment, and sees one GPU that no other process has.
+"""
 
 import contextlib
 import json
@@ -16,68 +19,9 @@ from quantskew.book.execution import execute
 from quantskew.cache import cache_dir, locked, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
-_CHOICE = "CUDA_VISIBLE_DEVICES"
-
-
-def visible_gpus():
-    """The GPUs that this process may use, by the names that `CUDA_VISIBLE_DEVICES` knows; it starts none.
-
-    Returns
-    -------
-    list of str
-    """
-    # A worker that executes a chapter need not wait for torch.
-    import torch
-
-    count = torch.cuda.device_count()
-    chosen = [name for name in os.environ.get(_CHOICE, "").split(",") if name]
-    return chosen[:count] if chosen else [str(number) for number in range(count)]
-
-
-@contextlib.contextmanager
-def one_gpu(names):
-    """Hold one GPU for the block, which waits until one is free; where there is none, nothing happens.
-
-    It is to be entered before the process uses a GPU, since a choice cannot be changed later.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of the GPUs of this machine, see `visible_gpus`.
-
-    Examples
-    --------
-    >>> with one_gpu([]) as name:
-    ...     print(name)
-    None
-    """
-    if not names:
-        yield None
-        return
-    name, lock = _first_free(names)
-    before = os.environ.get(_CHOICE)
-    os.environ[_CHOICE] = name
-    try:
-        yield name
-    finally:
-        lock.release()
-        del os.environ[_CHOICE]
-        if before is not None:
-            os.environ[_CHOICE] = before
-
-
-def _first_free(names):
-    while True:
-        for name in names:
-            lock = locked(cache_dir() / "gpus" / f"{socket.gethostname()}-{name}")
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                return name, lock
-        time.sleep(1)
-
-
 PLAN = "plan.json"
 AUDIT = "audit"
+_CHOICE = "CUDA_VISIBLE_DEVICES"
 
 
 def cell_folder(folder, name):
@@ -86,22 +30,10 @@ def cell_folder(folder, name):
 
 
 def result_of(folder, name, key):
-    """What a cell has left.
+    """What a cell has left, or None; a result with another `key`, as of older code, counts as none.
 
-    Parameters
-    ----------
-    folder : path
-        Of the sweep.
-    name : str
-        The cell's id.
-    key : str
-        Digest of what the result has to depend on; a result of older code counts as none.
-
-    Returns
-    -------
-    dict or None
-        ``audits``: for each Audit ``audit`` (its name in the cache), ``audited`` (of what) and ``rows`` (see
-        `quantskew.measures.measure`, by column); ``seconds`` that the cell took.
+    ``audits`` has of each Audit its name in the cache (``audit``), what it is of (``audited``) and its tidy
+    ``rows`` by column; ``seconds`` is what the cell took.
     """
     try:
         result = json.loads((cell_folder(folder, name) / "result.json").read_text(encoding="utf-8"))
@@ -111,22 +43,15 @@ def result_of(folder, name, key):
 
 
 def run_job(folder, job):
-    """Run the cells of one job of a sweep, but not those that are done or have failed already.
-
-    Parameters
-    ----------
-    folder : path
-        Of the sweep, with its plan (see `quantskew.sweeps.sweep`).
-    job : str
-    """
+    """Run the cells of one job of a sweep, but not those that are done or have failed already."""
     folder = Path(folder).resolve()
     plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     # A log is no place for bars that move.
     os.environ["TQDM_DISABLE"] = "1"
     os.chdir(plan["root"])
-    chosen = plan["jobs"][job]
-    with one_gpu(plan["gpus"] if chosen["gpu"] else []):
-        for name in chosen["cells"]:
+    own = plan["jobs"][job]
+    with one_gpu(plan["gpus"] if own["gpu"] else []):
+        for name in own["cells"]:
             _run_cell(folder, name, plan["cells"][name], plan["timeout"])
 
 
@@ -180,6 +105,47 @@ def _described(path):
     # The options of its quantizers are columns of their own.
     audit = Audit.load(path).plain()
     return {"audit": path.stem, "audited": audited(audit), "rows": audit_rows(audit).to_dict("list")}
+
+
+def visible_gpus():
+    """The GPUs that this process may use, by the names that `CUDA_VISIBLE_DEVICES` knows; it starts none."""
+    # A worker that executes a chapter need not wait for torch.
+    import torch
+
+    count = torch.cuda.device_count()
+    chosen = [name for name in os.environ.get(_CHOICE, "").split(",") if name]
+    return chosen[:count] if chosen else [str(number) for number in range(count)]
+
+
+@contextlib.contextmanager
+def one_gpu(names):
+    """Hold one of these GPUs for the block, as soon as one is free; where there is none, nothing happens.
+
+    It is to be entered before the process uses a GPU, since a choice cannot be changed later.
+    """
+    if not names:
+        yield None
+        return
+    name, lock = _first_free(names)
+    before = os.environ.get(_CHOICE)
+    os.environ[_CHOICE] = name
+    try:
+        yield name
+    finally:
+        lock.release()
+        del os.environ[_CHOICE]
+        if before is not None:
+            os.environ[_CHOICE] = before
+
+
+def _first_free(names):
+    while True:
+        for name in names:
+            lock = locked(cache_dir() / "gpus" / f"{socket.gethostname()}-{name}")
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                return name, lock
+        time.sleep(1)
 
 
 @contextlib.contextmanager

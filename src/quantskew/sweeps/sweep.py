@@ -1,115 +1,42 @@
-"""What a sweep has to do: the cells of a grid that are not done yet, in jobs for Snakemake."""
+"""A sweep: the cells of a grid that are not done yet, run in jobs by Snakemake, and the page of its runs.
+
+Only one sweep at a time runs in a folder; one that was ended in any way goes on when it is given again.
+"""
 
 import fcntl
 import importlib.util
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import torch
 from tqdm import tqdm
 
-from quantskew.book.chapters import chapter_key, surroundings
-from quantskew.book.execution import read_text_notebook
+from quantskew.book.chapters import chapter_key, surroundings, with_outputs
+from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import digest, source_digest, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
 
+DRY_RUN = {"-n", "--dry-run", "--dryrun"}
+_SNAKEFILE = Path(__file__).with_name("Snakefile")
+_LOG = "snakemake.log"
+_SECONDS_BETWEEN_LOOKS = 0.3
 # Starting a process costs some three seconds, so that of eight audits each bears less than half a second.
 _LEAST_AUDITS = 8
 # Batches for each worker: enough that all end at about the same time.
 _BATCHES_EACH = 4
-
-
-def described(cells, root):
-    """The cells as a plan has them.
-
-    Parameters
-    ----------
-    cells : list of Cell
-    root : pathlib.Path
-
-    Returns
-    -------
-    dict of str to dict
-        By id: ``task``, ``parameters`` (see `quantskew.sweeps.grid.Cell`), ``given``, ``settings``
-        (defaults included), ``key``, a digest of all that the result depends on, and of an audit
-        ``experiment`` and ``options`` (see `quantskew.sweeps.grid.split_audit`).
-    """
-    code = source_digest("quantskew.experiments.catalogue", "quantskew.measures")
-    surrounding = surroundings(root)
-    plan = {}
-    for cell in cells:
-        settings = {**cell.defaults, **cell.given}
-        facts = {"task": cell.task, "parameters": cell.parameters, "given": cell.given, "settings": settings}
-        if cell.task == AUDIT:
-            facts["experiment"], facts["options"] = split_audit(cell.parameters)
-            facts["key"] = digest([cell.parameters, code, torch.__version__])
-        else:
-            text = read_text_notebook(root / "notebooks" / f"{cell.task}.md")
-            facts["key"] = chapter_key(text, cell.parameters, surrounding)
-        plan[cell.id] = facts
-    return plan
-
-
-def pending(folder, plan):
-    """Ids of the cells that have no result yet."""
-    return [name for name, cell in plan.items() if result_of(folder, name, cell["key"]) is None]
-
-
-def jobs(cells, workers, gpus=()):
-    """The cells that are to be run, in jobs: each chapter is one, audits come in batches.
-
-    Parameters
-    ----------
-    cells : list of Cell
-        Those to be run.
-    workers : int
-        How many jobs run at once.
-    gpus : sequence of str
-        Names of those that jobs have to share.
-
-    Returns
-    -------
-    dict of str to dict
-        By name: ``cells``, a list of ids, and ``gpu``, how many the job holds: 0 or 1.
-    """
-    # Audits of the same model stand together, so that fewer batches wait for it to be trained.
-    first = {}
-    audits = [cell for cell in cells if cell.task == AUDIT]
-    audits.sort(key=lambda cell: first.setdefault(cell.model, len(first)))
-    size = batch_size(len(audits), workers)
-    batches = {cell.id: [cell.id] for cell in cells if cell.task != AUDIT}
-    for start in range(0, len(audits), size):
-        ids = [cell.id for cell in audits[start : start + size]]
-        batches[f"audits-{digest(ids)[:10]}"] = ids
-    on_gpu = {cell.id for cell in cells if gpus and cell.given.get("device", "auto") != "cpu"}
-    return {job: {"cells": ids, "gpu": int(not on_gpu.isdisjoint(ids))} for job, ids in batches.items()}
-
-
-def batch_size(count, workers):
-    """How many of `count` audits share a process.
-
-    Enough that its start costs little, but not so many that a worker has nothing to do.
-
-    Examples
-    --------
-    >>> batch_size(1000, workers=2), batch_size(6, workers=2), batch_size(40, workers=2)
-    (125, 3, 8)
-    """
-    enough = min(_LEAST_AUDITS, math.ceil(count / workers))
-    return max(enough, math.ceil(count / (_BATCHES_EACH * workers)), 1)
-
-
-_SNAKEFILE = Path(__file__).with_name("Snakefile")
-_LOG = "snakemake.log"
-DRY_RUN = {"-n", "--dry-run", "--dryrun"}
-_SECONDS_BETWEEN_LOOKS = 0.3
+# The chapter that is the page of a sweep, and the grid that it shows.
+_CHAPTER = Path("notebooks") / "batch.md"
+_GRID = Path("notebooks") / "grids" / "batch.yml"
 
 
 def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, passed=()):
@@ -144,7 +71,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     RuntimeError
         If Snakemake is not installed, refuses its options, or ends before the cells do.
     """
-    check_installed()
+    _check_installed()
     if workers < 1:
         raise ValueError(f"--jobs must be at least 1; got {workers}")
     root, folder = Path(root).resolve(), Path(folder)
@@ -157,13 +84,8 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
         # A cluster gives each of its jobs a GPU itself.
         gpus = visible_gpus() if executor in (None, "local") else []
         chosen = [cell for cell in cells if cell.id in set(waiting)]
-        content = {
-            "root": str(root),
-            "timeout": timeout,
-            "gpus": gpus,
-            "cells": plan,
-            "jobs": jobs(chosen, workers, gpus),
-        }
+        content = {"root": str(root), "timeout": timeout, "gpus": gpus, "cells": plan}
+        content["jobs"] = jobs(chosen, workers, gpus)
         write_bytes(folder / "grid.yml", Path(grid).read_bytes())
         write_bytes(folder / PLAN, json.dumps(content, indent=1).encode())
         shutil.rmtree(folder / "jobs", ignore_errors=True)
@@ -173,38 +95,74 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
                 raise RuntimeError("Snakemake refused this dry run; what it says is above")
             return {}
         if waiting:
-            _clear(folder, waiting)
+            for left in ("result.json", "error.txt", "started"):
+                for name in waiting:
+                    (cell_folder(folder, name) / left).unlink(missing_ok=True)
             _schedule(command, folder, plan, waiting, lock)
         write_table(folder)
     return failures(folder, pending(folder, plan))
 
 
-def check_installed():
-    """Say how to install what a sweep needs, where it is missing.
+def described(cells, root):
+    """The cells as a plan has them, by id.
 
-    Raises
-    ------
-    RuntimeError
-        With the command.
+    ``key`` is a digest of all that the result depends on, ``settings`` has the defaults too, and an audit's
+    ``experiment`` and ``options`` are those of `quantskew.sweeps.grid.split_audit`.
     """
+    code = source_digest("quantskew.experiments.catalogue", "quantskew.measures")
+    surrounding = surroundings(root)
+    plan = {}
+    for cell in cells:
+        settings = {**cell.defaults, **cell.given}
+        facts = {"task": cell.task, "parameters": cell.parameters, "given": cell.given, "settings": settings}
+        if cell.task == AUDIT:
+            facts["experiment"], facts["options"] = split_audit(cell.parameters)
+            facts["key"] = digest([cell.parameters, code, torch.__version__])
+        else:
+            text = read_text_notebook(root / "notebooks" / f"{cell.task}.md")
+            facts["key"] = chapter_key(text, cell.parameters, surrounding)
+        plan[cell.id] = facts
+    return plan
+
+
+def pending(folder, plan):
+    """Ids of the cells that have no result yet."""
+    return [name for name, cell in plan.items() if result_of(folder, name, cell["key"]) is None]
+
+
+def jobs(cells, workers, gpus=()):
+    """The cells that are to be run, in jobs: each chapter is one, audits come in batches.
+
+    By name: the ids of its ``cells``, and ``gpu``, how many of `gpus` it holds: 0 or 1.
+    """
+    # Audits of the same model stand together, so that fewer batches wait for it to be trained.
+    first = {}
+    audits = [cell for cell in cells if cell.task == AUDIT]
+    audits.sort(key=lambda cell: first.setdefault(cell.model, len(first)))
+    size = batch_size(len(audits), workers)
+    batches = {cell.id: [cell.id] for cell in cells if cell.task != AUDIT}
+    for start in range(0, len(audits), size):
+        ids = [cell.id for cell in audits[start : start + size]]
+        batches[f"audits-{digest(ids)[:10]}"] = ids
+    on_gpu = {cell.id for cell in cells if gpus and cell.given.get("device", "auto") != "cpu"}
+    return {job: {"cells": ids, "gpu": int(not on_gpu.isdisjoint(ids))} for job, ids in batches.items()}
+
+
+def batch_size(count, workers):
+    """How many of `count` audits share a process: its start costs little, but no worker has nothing to do."""
+    enough = min(_LEAST_AUDITS, math.ceil(count / workers))
+    return max(enough, math.ceil(count / (_BATCHES_EACH * workers)), 1)
+
+
+def _check_installed():
+    """Say how to install what a sweep needs, where it is missing."""
     for name in ("snakemake", "pyarrow"):
         if importlib.util.find_spec(name) is None:
             raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
 
 
 def failures(folder, names):
-    """Why cells have failed.
-
-    Parameters
-    ----------
-    folder : path
-    names : sequence of str
-        Their ids.
-
-    Returns
-    -------
-    dict of str to str
-    """
+    """The errors of those of the named cells that have failed, by id."""
     errors = {name: cell_folder(folder, name) / "error.txt" for name in names}
     return {name: path.read_text(encoding="utf-8") for name, path in errors.items()}
 
@@ -216,13 +174,6 @@ def _hold(lock, folder):
     except BlockingIOError:
         print(f"waiting for the sweep that runs in {folder} already", file=sys.stderr)
         fcntl.flock(lock, fcntl.LOCK_EX)
-
-
-def _clear(folder, names):
-    """Remove what earlier sweeps left of cells that are to be run."""
-    for name in names:
-        for left in ("result.json", "error.txt", "started"):
-            (cell_folder(folder, name) / left).unlink(missing_ok=True)
 
 
 def _command(folder, workers, executor, gpus, passed):
@@ -243,9 +194,8 @@ def _schedule(command, folder, plan, waiting, lock):
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
     with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock.fileno()]
-        )
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
+        process = subprocess.Popen(command, **pipes)
         running = True
         while running:
             try:
@@ -271,3 +221,50 @@ def _schedule(command, folder, plan, waiting, lock):
 
 def _ended(folder, name):
     return any((cell_folder(folder, name) / left).exists() for left in ("result.json", "error.txt"))
+
+
+def small_sweep():
+    """Run the grid that the chapter shows, in the repository around the working directory; its folder."""
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / _GRID).exists()), None)
+    if root is None:
+        raise FileNotFoundError(f"there is no {_GRID} here or above; run this in the repository")
+    folder = root / "runs" / _GRID.stem
+    failed = run_sweep(root / _GRID, folder, workers=2, root=root)
+    if failed:
+        raise RuntimeError(f"{len(failed)} cells failed; the first: {next(iter(failed.values()))}")
+    return folder
+
+
+def write_page(folder, root="."):
+    """Render the page of a sweep into its folder: ``page/index.html``, complete without a network.
+
+    It is the book's chapter on batches, executed on that sweep, with the style and settings of `root`.
+    """
+    folder, root = Path(folder).resolve(), Path(root).resolve()
+    if not (root / _CHAPTER).exists():
+        raise FileNotFoundError(f"the page needs the repository, which is not {root}; name it with --root")
+    with tempfile.TemporaryDirectory() as temporary:
+        book = Path(temporary)
+        shutil.copy(root / "_config.yml", book)
+        shutil.copytree(root / "book", book / "book", ignore=shutil.ignore_patterns("chapters", "records"))
+        write_bytes(book / "_toc.yml", b"format: jb-book\nroot: index\n")
+        execute(root / _CHAPTER, book / "executed.ipynb", {"sweep": str(folder)}, cwd=root, progress=False)
+        executed = nbformat.read(book / "executed.ipynb", as_version=4)
+        page = with_outputs(read_text_notebook(root / _CHAPTER), executed)
+        write_bytes(book / "index.ipynb", json.dumps(page).encode())
+        build = [Path(sys.executable).parent / "jupyter-book", "build", book, "--quiet"]
+        result = subprocess.run(build, capture_output=True, text=True, check=False)
+        if result.returncode:
+            said = result.stdout[-2000:] + result.stderr[-2000:]
+            raise RuntimeError(f"the page could not be rendered:\n{said}")
+        _replace(folder / "page", book / "_build" / "html")
+    return folder / "page" / "index.html"
+
+
+def _replace(place, made):
+    """Put a folder in its place, so that it is never half there."""
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    shutil.copytree(made, partial)
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)

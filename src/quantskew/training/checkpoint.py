@@ -1,4 +1,4 @@
-"""The state of a training run on disk, replaced after each epoch: a killed run goes on from it."""
+"""Training on disk: the state of a run that may be killed at any moment, and the models that are kept."""
 
 import json
 import time
@@ -13,20 +13,7 @@ _KEY = "quantskew.checkpoint"
 
 
 def save(path, run, model, optimizers, scheduler, history):
-    """Write the state of a run, whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        A safetensors file.
-    run : str
-        Digest of what the run depends on; `restore` refuses the file for any other.
-    model : torch.nn.Module
-    optimizers : list of torch.optim.Optimizer
-    scheduler : torch.optim.lr_scheduler.LRScheduler
-    history : list of dict
-        JSON-able.
-    """
+    """Write the state of a run, whole or not at all; `run` is the digest of what the run depends on."""
     tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
     states = [optimizer.state_dict() for optimizer in optimizers]
     for number, state in enumerate(states):
@@ -44,18 +31,7 @@ def save(path, run, model, optimizers, scheduler, history):
 
 
 def restore(path, run, model, optimizers, scheduler):
-    """Put the state that `save` wrote back in place.
-
-    Returns
-    -------
-    list of dict
-        The history so far; empty where there is no such file.
-
-    Raises
-    ------
-    ValueError
-        If the file is not whole or belongs to another run.
-    """
+    """Put back what `save` wrote for the same run, and return its history; empty where there is no file."""
     try:
         with safe_open(path, framework="pt") as file:
             resume = json.loads((file.metadata() or {}).get(_KEY, "null"))
@@ -81,20 +57,9 @@ def restore(path, run, model, optimizers, scheduler):
 
 
 def train_once(model, path, train):
-    """Give a model the weights of a cache entry, which is made first where it is not there.
+    """Give a model the weights of a cache entry, made by `train(checkpoint)` first where there is none.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Changed in place.
-    path : pathlib.Path
-    train : callable
-        Path of a checkpoint -> history; trains `model` in place.
-
-    Returns
-    -------
-    dict
-        ``history`` and ``seconds`` of training.
+    Returns the ``history`` that `train` returned, and the ``seconds`` that it took.
     """
 
     def make():

@@ -1,4 +1,8 @@
-"""Random changes of the training images, batch by batch."""
+"""The training loop: from images, changed at random batch by batch, to a model and its history.
+
+Only the recipe and the data decide the weights.  A killed run goes on from its last whole epoch to the same
+weights, to the last bit, and other kinds of training come in as `Hooks`.
+"""
 
 import dataclasses
 
@@ -12,37 +16,6 @@ from quantskew.datasets import normalise
 from quantskew.groups import group_means
 from quantskew.training import checkpoint as checkpoints
 from quantskew.training.recipe import check_class_weights, weighted_cross_entropy
-
-
-def augment(images, recipe, generator):
-    """Mirror and shift a batch at random.
-
-    Parameters
-    ----------
-    images : Tensor of uint8, shape (B, C, H, W)
-    recipe : Recipe
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of uint8, same shape
-    """
-    batch, _, height, width = images.shape
-    rows = torch.arange(height).expand(batch, height)
-    columns = torch.arange(width).expand(batch, width)
-    if recipe.shift:
-        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, batch, 1), generator=generator)
-        rows = (rows + moves[0]).clamp(0, height - 1)
-        columns = (columns + moves[1]).clamp(0, width - 1)
-    if recipe.flip:
-        mirrored = torch.rand((batch, 1), generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    pixels = images.permute(0, 2, 3, 1)
-    pixels = pixels[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return pixels.permute(0, 3, 1, 2)
-
-
-_COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class Hooks:
@@ -67,25 +40,6 @@ class Hooks:
 
     def before_evaluation(self, split, recipe):
         """Called at the end of each epoch with the training split, before the validation images are seen."""
-
-
-def batches_of_epoch(recipe, num_images, epoch):
-    """Image indices of each step of one epoch, and the generator of the epoch's augmentation.
-
-    Examples
-    --------
-    >>> from quantskew.training.recipe import Recipe
-    >>> batches, _ = batches_of_epoch(Recipe(batch_size=4), 10, epoch=0)
-    >>> [len(batch) for batch in batches]
-    [4, 4, 2]
-    """
-    seed = int(np.random.SeedSequence([recipe.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-    generator = torch.Generator().manual_seed(seed)
-    batches = list(torch.randperm(num_images, generator=generator).split(recipe.batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        # Batch norm cannot train on one image.
-        batches.pop()
-    return batches, generator
 
 
 def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, measure=None):
@@ -121,15 +75,15 @@ def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, meas
         loss stops being finite.
     """
     hooks = hooks or Hooks()
-    criterion = _criterion(recipe, data.train, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    criterion = _criterion(recipe, data.train, device)
     own = hooks.own_optimizers()
-    optimizer = _optimizer(_parameters_left(model, own), recipe)
+    optimizers = [_optimizer(model, own, recipe), *own]
     steps = len(batches_of_epoch(recipe, len(data.train), 0)[0])
-    scheduler = _scheduler(optimizer, recipe, steps * recipe.epochs)
+    scheduler = _scheduler(optimizers[0], recipe, steps * recipe.epochs)
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     run = digest([dataclasses.asdict(recipe), data.digest, shapes, *hooks.identity()])
-    device = next(model.parameters()).device
-    state = (run, model, [optimizer, *own], scheduler)
+    state = (run, model, optimizers, scheduler)
     history = [] if checkpoint is None else checkpoints.restore(checkpoint, *state)
     # Shown as epochs, counted in steps, so that the bar moves within an epoch.
     with tqdm(total=steps * recipe.epochs, initial=steps * len(history), desc=title, unit=" steps") as bar:
@@ -137,7 +91,7 @@ def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, meas
             # Dropout draws from torch's own random state, which is the caller's.
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 trained = _train_epoch(
-                    model, data.train, recipe, epoch, criterion, [optimizer, *own], scheduler, hooks, bar
+                    model, data.train, recipe, epoch, criterion, optimizers, scheduler, hooks, bar
                 )
             hooks.before_evaluation(data.train, recipe)
             validated = evaluate(model, data.validation, recipe.compute)
@@ -153,25 +107,6 @@ def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, meas
     return history
 
 
-def evaluate(model, split, compute="fp32", batch_size=512):
-    """Loss and accuracy of each group of a split, in evaluation mode.
-
-    Returns
-    -------
-    dict
-        ``loss`` and ``accuracy``, each a list of G floats.
-    """
-    device = next(model.parameters()).device
-    model.eval()
-    outcomes = []
-    with torch.inference_mode(), _autocast(device, compute):
-        for start in range(0, len(split), batch_size):
-            inputs = normalise(split.images[start : start + batch_size].to(device))
-            labels = split.labels[start : start + batch_size].to(device)
-            outcomes.append(_outcomes(model(inputs), labels))
-    return _by_group(outcomes, split, torch.arange(len(split)))
-
-
 def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, hooks, bar):
     device = next(model.parameters()).device
     model.train()
@@ -182,7 +117,7 @@ def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, 
         progress = (epoch * len(batches) + number) / (recipe.epochs * len(batches))
         inputs = normalise(augment(split.images[batch], recipe, generator).to(device))
         labels = split.labels[batch].to(device)
-        with _autocast(device, recipe.compute):
+        with autocast(device, recipe.compute):
             logits = model(inputs)
         loss = criterion(logits.float(), labels)
         if not torch.isfinite(loss):
@@ -203,6 +138,47 @@ def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, 
     return _by_group(outcomes, split, torch.cat(batches))
 
 
+def batches_of_epoch(recipe, num_images, epoch):
+    """Image indices of each step of one epoch, and the generator of the epoch's augmentation."""
+    seed = int(np.random.SeedSequence([recipe.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    generator = torch.Generator().manual_seed(seed)
+    batches = list(torch.randperm(num_images, generator=generator).split(recipe.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        # Batch norm cannot train on one image.
+        batches.pop()
+    return batches, generator
+
+
+def augment(images, recipe, generator):
+    """Mirror and shift a batch of uint8 images (B, C, H, W) at random, as the recipe says."""
+    batch, _, height, width = images.shape
+    rows = torch.arange(height).expand(batch, height)
+    columns = torch.arange(width).expand(batch, width)
+    if recipe.shift:
+        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, batch, 1), generator=generator)
+        rows = (rows + moves[0]).clamp(0, height - 1)
+        columns = (columns + moves[1]).clamp(0, width - 1)
+    if recipe.flip:
+        mirrored = torch.rand((batch, 1), generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    pixels = images.permute(0, 2, 3, 1)
+    pixels = pixels[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2)
+
+
+def evaluate(model, split, compute="fp32", batch_size=512):
+    """The ``loss`` and ``accuracy`` of each group of a split, in evaluation mode: two lists of G floats."""
+    device = next(model.parameters()).device
+    model.eval()
+    outcomes = []
+    with torch.inference_mode(), autocast(device, compute):
+        for start in range(0, len(split), batch_size):
+            inputs = normalise(split.images[start : start + batch_size].to(device))
+            labels = split.labels[start : start + batch_size].to(device)
+            outcomes.append(_outcomes(model(inputs), labels))
+    return _by_group(outcomes, split, torch.arange(len(split)))
+
+
 def _outcomes(logits, labels):
     losses = functional.cross_entropy(logits.float(), labels, reduction="none")
     return torch.stack([losses, (logits.argmax(1) == labels).float()])
@@ -214,9 +190,9 @@ def _by_group(outcomes, split, order):
     return {"loss": means[0].tolist(), "accuracy": means[1].tolist()}
 
 
-def _autocast(device, compute):
-    dtype = _COMPUTE[compute]
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+def autocast(device, compute):
+    """The arithmetic that a recipe's `compute` names, for the block."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=compute == "bf16")
 
 
 def _criterion(recipe, split, device):
@@ -229,29 +205,20 @@ def _criterion(recipe, split, device):
     return lambda logits, labels: weighted_cross_entropy(logits, labels, scaled)
 
 
-def _parameters_left(model, optimizers):
-    taken = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    return [parameter for parameter in model.parameters() if id(parameter) not in taken]
-
-
-def _optimizer(parameters, recipe):
+def _optimizer(model, others, recipe):
+    taken = {id(p) for other in others for group in other.param_groups for p in group["params"]}
+    parameters = [p for p in model.parameters() if id(p) not in taken]
+    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+        return torch.optim.AdamW(parameters, **options)
+    return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **options)
 
 
 def _scheduler(optimizer, recipe, steps):
     schedulers = torch.optim.lr_scheduler
     if recipe.schedule == "one-cycle":
-        return schedulers.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=steps + 1, cycle_momentum=False
-        )
+        options = {"total_steps": steps + 1, "cycle_momentum": False}
+        return schedulers.OneCycleLR(optimizer, recipe.learning_rate, **options)
     if recipe.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
     return schedulers.ConstantLR(optimizer, factor=1.0)

@@ -33,11 +33,6 @@ class SmallResNet(nn.Module):
 
     It keeps the first stage at full resolution, where torchvision's ResNets have already shrunk the image
     to a quarter.
-
-    Parameters
-    ----------
-    num_classes : int
-    in_channels : int
     """
 
     def __init__(self, num_classes, in_channels=1):
@@ -54,13 +49,7 @@ class SmallResNet(nn.Module):
 
 
 def known_models():
-    """Names that `build` accepts.
-
-    Examples
-    --------
-    >>> {"resnet18", "small_resnet", "mobilenet_v2"} <= set(known_models())
-    True
-    """
+    """Names that `build` accepts."""
     models = _torchvision_models()
     return ["small_resnet", *models.list_models(module=models)]
 
@@ -112,21 +101,7 @@ def build(name, num_classes, in_channels=3, seed=0):
 
 
 def load_weights(model, path):
-    """Give a model the weights of a safetensors file, in place.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    path : path
-        Written by `safetensors.torch.save_file` of a ``state_dict``, or a model of the cache.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not whole, or holds the weights of another architecture; what differs is named.
-    """
+    """Give a model the weights of a safetensors file, in place; what does not fit is refused by name."""
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}
@@ -160,13 +135,6 @@ def _torchvision_model(name, num_classes, in_channels):
     model = _torchvision_models().get_model(name, weights=None, **options)
     path, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != in_channels:
-        replacement = nn.Conv2d(
-            in_channels,
-            first.out_channels,
-            first.kernel_size,
-            first.stride,
-            first.padding,
-            bias=first.bias is not None,
-        )
-        model.set_submodule(path, replacement)
+        sizes = (first.out_channels, first.kernel_size, first.stride, first.padding)
+        model.set_submodule(path, nn.Conv2d(in_channels, *sizes, bias=first.bias is not None))
     return model

@@ -11,20 +11,21 @@ from quantskew.groups import group_counts
 MOST_COPIES = 20
 
 
-def target_counts(counts, targets):
-    """How many training images each group is to have.
+def resample(data, targets, seed=0):
+    """A data set whose training images are sampled to target counts; validation and test stay as they are.
 
     Parameters
     ----------
-    counts : sequence of int, shape (G,)
-        What each group has.
+    data : Dataset
     targets : int, sequence of int of length G, or {"mean", "minority"}
-        One number for every group, or one for each; ``mean`` leaves the size of the set as it is,
-        ``minority`` cuts every group to the smallest one.
+        Images of every group, or of each; ``mean`` leaves the size of the set as it is, ``minority`` cuts
+        every group to the smallest one.
+    seed : int
+        Of the images drawn; each group has draws of its own, whatever the targets of the others are.
 
     Returns
     -------
-    tuple of int, length G
+    Dataset
 
     Raises
     ------
@@ -34,11 +35,17 @@ def target_counts(counts, targets):
 
     Examples
     --------
-    >>> target_counts([90, 20, 10], "mean")
-    (40, 40, 40)
-    >>> target_counts([90, 20, 10], [90, 20, 40])
-    (90, 20, 40)
+    >>> from quantskew import datasets
+    >>> resample(datasets.load("digits"), "minority").train.group_counts
+    array([11, 11, 11, 11, 11, 11, 11, 11, 11, 11])
     """
+    counts = target_counts(data.train.group_counts, targets)
+    index = sample_indices(data.train.groups.numpy(), counts, seed)
+    return dataclasses.replace(data, train=data.train.subset(index))
+
+
+def target_counts(counts, targets):
+    """How many images each group is to have where it has `counts`, by the targets of `resample`; a tuple."""
     counts = np.asarray(counts)
     if isinstance(targets, str):
         named = {"mean": round(counts.mean()), "minority": counts.min()}
@@ -62,28 +69,10 @@ def target_counts(counts, targets):
 
 
 def sample_indices(groups, targets, seed=0):
-    """Indices of a sample with the target count of each group.
+    """Sorted indices of a sample with the target count of each group.
 
     A group that is over-sampled has each of its images equally often, and once more for as many as it takes;
     one that is under-sampled loses images drawn at random.
-
-    Parameters
-    ----------
-    groups : array_like of int, shape (N,)
-    targets : sequence of int, shape (G,)
-        See `target_counts`.
-    seed : int
-        Of the images drawn; each group has draws of its own, whatever the targets of the others are.
-
-    Returns
-    -------
-    ndarray of int64, sorted, with repetitions
-
-    Examples
-    --------
-    >>> groups = np.array([0, 0, 0, 0, 1, 1])
-    >>> groups[sample_indices(groups, [2, 4])]
-    array([0, 0, 1, 1, 1, 1])
     """
     groups = np.asarray(groups)
     targets = target_counts(group_counts(groups, len(targets)), targets)
@@ -95,52 +84,8 @@ def sample_indices(groups, targets, seed=0):
     return np.sort(np.concatenate(chosen))
 
 
-def resample(data, targets, seed=0):
-    """A data set whose training images are sampled to target counts; validation and test stay as they are.
-
-    Parameters
-    ----------
-    data : Dataset
-    targets : int, sequence of int or str
-        See `target_counts`.
-    seed : int
-
-    Returns
-    -------
-    Dataset
-
-    Examples
-    --------
-    >>> from quantskew import datasets
-    >>> resample(datasets.load("digits"), "minority").train.group_counts
-    array([11, 11, 11, 11, 11, 11, 11, 11, 11, 11])
-    """
-    counts = target_counts(data.train.group_counts, targets)
-    index = sample_indices(data.train.groups.numpy(), counts, seed)
-    return dataclasses.replace(data, train=data.train.subset(index))
-
-
 def rotated_counts(count, share, group, num_groups):
-    """Counts of a balanced set in which one group alone is cut to a share.
-
-    Parameters
-    ----------
-    count : int
-        Images of every other group.
-    share : float
-        What `group` keeps of as many, at least one image.
-    group : int
-    num_groups : int
-
-    Returns
-    -------
-    tuple of int, length G
-
-    Examples
-    --------
-    >>> rotated_counts(100, 0.2, group=0, num_groups=3)
-    (20, 100, 100)
-    """
+    """Counts of a balanced set of `count` images a group, of which `group` alone is cut to a share."""
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
     if not 0 <= group < num_groups:

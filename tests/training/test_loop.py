@@ -1,5 +1,9 @@
+"""The plain loop, and what other kinds of training add to it: hooks, optimizers, measurements."""
+
 import dataclasses
+import functools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ import oracles
 import samples
 from quantskew.datasets import Dataset, normalise
 from quantskew.training import loop
-from quantskew.training.loop import augment, batches_of_epoch, evaluate, fit
+from quantskew.training.loop import Hooks, augment, batches_of_epoch, evaluate, fit
 from quantskew.training.recipe import Recipe
 
 KILLED = """
@@ -41,6 +45,22 @@ else:
     checkpoint.save_file = write_half_then_die
 samples.fit_tiny(sys.argv[1])
 """
+
+
+STEPS = 4  # 50 images in batches of 16
+TOTAL = STEPS * samples.TINY_RECIPE.epochs
+
+
+def stopping_before(epoch):
+    """The training of an epoch, until that one is to begin."""
+    train_epoch = loop._train_epoch
+
+    def interrupt(model, split, recipe, now, *rest):
+        if now == epoch:
+            raise KeyboardInterrupt
+        return train_epoch(model, split, recipe, now, *rest)
+
+    return interrupt
 
 
 def assert_same_run(one, other):
@@ -80,15 +100,9 @@ def test_every_optimizer_and_schedule_trains_and_resumes(tmp_path, monkeypatch, 
     whole = samples.fit_tiny(recipe=recipe, dropout=0)
     losses = [np.nanmean(epoch["train"]["loss"]) for epoch in whole[1]]
     assert losses[-1] < 0.8 * losses[0]
-    train_epoch, checkpoint = loop._train_epoch, tmp_path / "run.checkpoint"
-
-    def interrupt(model, split, recipe, epoch, *rest):
-        if epoch == 3:
-            raise KeyboardInterrupt
-        return train_epoch(model, split, recipe, epoch, *rest)
-
+    checkpoint = tmp_path / "run.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", interrupt)
+        patch.setattr(loop, "_train_epoch", stopping_before(3))
         with pytest.raises(KeyboardInterrupt):
             samples.fit_tiny(checkpoint, recipe, dropout=0)
     assert epochs_in(checkpoint) == 3
@@ -219,25 +233,6 @@ def test_a_loss_that_is_not_finite_is_refused():
         fit(samples.tiny_model(), samples.tiny_data(), recipe)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: sgd, adamw"),
-        ({"schedule": "step"}, "unknown schedule 'step'; known: one-cycle, cosine, constant"),
-        ({"compute": "fp16"}, "unknown compute 'fp16'; known: fp32, bf16"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"shift": -1}, "shift must be at least 0"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be larger than 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be larger than 0"),
-    ],
-)
-def test_recipes_are_checked(change, message):
-    with pytest.raises(ValueError, match=message):
-        Recipe(**change)
-
-
 def augmented(shift, flip, count=600, seed=0):
     image = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
     recipe = Recipe(shift=shift, flip=flip)
@@ -266,3 +261,167 @@ def test_augmentation_is_decided_by_its_generator():
 
 def test_the_digits_are_learned(digits, digits_model):
     assert np.mean(evaluate(digits_model, digits.test)["accuracy"]) > 0.85
+
+
+def run(hooks=None, model=None, **more):
+    model = model or samples.tiny_model()
+    return model, fit(model, samples.tiny_data(), samples.TINY_RECIPE, hooks=hooks, **more)
+
+
+class Recorder(Hooks):
+    def __init__(self, model):
+        self.model, self.calls, self.weights, self.grads = model, [], [], []
+
+    def identity(self):
+        return ["recorder"]
+
+    def note(self, place, progress):
+        self.calls.append((place, progress))
+        self.weights.append(self.model[5].weight.detach().clone())
+        self.grads.append(self.model[5].weight.grad is not None)
+
+    def after_backward(self, progress):
+        self.note("backward", progress)
+
+    def after_step(self, progress):
+        self.note("step", progress)
+
+    def before_evaluation(self, split, recipe):
+        assert len(split) == 50
+        assert recipe is samples.TINY_RECIPE
+        self.calls.append(("evaluation", None))
+
+
+class OwnBias(Hooks):
+    """The last bias has an optimizer of its own."""
+
+    def __init__(self, model, make):
+        self.optimizer = make([model[5].bias])
+
+    def own_optimizers(self):
+        return [self.optimizer]
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, 0.02)
+
+
+def still(parameters):
+    return torch.optim.SGD(parameters, 0.0)
+
+
+def test_hooks_are_called_at_their_places():
+    model = samples.tiny_model()
+    hooks = Recorder(model)
+    run(hooks, model)
+    places = [place for place, _ in hooks.calls]
+    assert places == (["backward", "step"] * STEPS + ["evaluation"]) * samples.TINY_RECIPE.epochs
+    assert all(hooks.grads)
+    for step in range(TOTAL):
+        before, after = hooks.weights[2 * step : 2 * step + 2]
+        assert not torch.equal(before, after)
+        if step:
+            assert torch.equal(before, hooks.weights[2 * step - 1])
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_progress_rises_from_0_by_steps_whether_a_bar_shows_it_or_not(silent, monkeypatch):
+    monkeypatch.setattr(loop, "tqdm", functools.partial(loop.tqdm, disable=silent))
+    model = samples.tiny_model()
+    hooks = Recorder(model)
+    run(hooks, model)
+    progress = [value for place, value in hooks.calls if place == "backward"]
+    assert progress == pytest.approx([step / TOTAL for step in range(TOTAL)])
+    assert progress == [value for place, value in hooks.calls if place == "step"]
+
+
+def test_hooks_that_do_nothing_change_nothing():
+    (plain, history), model = run(), samples.tiny_model()
+    hooked, same = run(Recorder(model), model)
+    assert torch.equal(plain[5].weight, hooked[5].weight)
+    assert str(history) == str(same)
+
+
+def test_validation_sees_what_comes_before_evaluation():
+    class Blank(Hooks):
+        def before_evaluation(self, split, recipe):
+            with torch.no_grad():
+                model[5].weight.zero_()
+                model[5].bias.zero_()
+
+    model = samples.tiny_model()
+    _, history = run(Blank(), model)
+    for entry in history:
+        losses = np.array(entry["validation"]["loss"])
+        assert losses[[0, 2]] == pytest.approx(math.log(2))
+
+
+def test_measurements_are_kept_where_there_are_any():
+    seen = []
+
+    def measure(model, epoch):
+        seen.append((epoch, model.training))
+        return None if epoch == 1 else [epoch, model[5].bias[0].item()]
+
+    model, history = run(measure=measure)
+    assert seen == [(0, False), (1, False), (2, False)]
+    assert ["measured" in entry for entry in history] == [True, False, True]
+    assert history[2]["measured"] == [2, model[5].bias[0].item()]
+
+
+def test_the_recipe_s_optimizer_leaves_their_parameters_alone():
+    model = samples.tiny_model()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    run(OwnBias(model, still), model)
+    unchanged = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert unchanged == {"5.bias"}
+
+
+def test_own_optimizers_are_stepped():
+    model = samples.tiny_model()
+    before = model[5].bias.detach().clone()
+    hooks = OwnBias(model, adam)
+    run(hooks, model)
+    assert not torch.equal(model[5].bias, before)
+    assert int(hooks.optimizer.state[model[5].bias]["step"]) == TOTAL
+
+
+def test_a_resumed_run_has_the_same_own_optimizers(tmp_path, monkeypatch):
+    path = tmp_path / "run.checkpoint"
+
+    def own(checkpoint=None):
+        model = samples.tiny_model(dropout=0.3)
+        hooks = OwnBias(model, adam)
+        run(hooks, model, checkpoint=checkpoint)
+        moments = hooks.optimizer.state[model[5].bias]
+        return [*model.state_dict().values(), *(moments[name] for name in sorted(moments))]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", stopping_before(2))
+        with pytest.raises(KeyboardInterrupt):
+            own(path)
+    with safe_open(path, framework="pt") as file:
+        assert "optimizer/1/0/exp_avg" in file.keys()
+    for value, expected in zip(own(path), own(), strict=True):
+        assert torch.equal(value, expected)
+
+
+def test_progress_goes_on_where_a_run_stood(tmp_path, monkeypatch):
+    path = tmp_path / "run.checkpoint"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", stopping_before(2))
+        model = samples.tiny_model()
+        with pytest.raises(KeyboardInterrupt):
+            run(Recorder(model), model, checkpoint=path)
+    model = samples.tiny_model()
+    hooks = Recorder(model)
+    run(hooks, model, checkpoint=path)
+    assert hooks.calls[0] == ("backward", pytest.approx(2 / 3))
+    assert len([place for place, _ in hooks.calls if place == "step"]) == STEPS
+
+
+def test_a_checkpoint_of_other_hooks_is_refused(tmp_path):
+    path, model = tmp_path / "run.checkpoint", samples.tiny_model()
+    run(Recorder(model), model, checkpoint=path)
+    with pytest.raises(ValueError, match=r"run\.checkpoint belongs to another"):
+        run(checkpoint=path)

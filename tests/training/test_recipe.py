@@ -1,4 +1,4 @@
-"""Eq. 12 in a scalar loop, the weights' two schemes, and what dividing by the mean weight means."""
+"""Eq. 12 in a scalar loop, the weights' two schemes, what dividing by the mean weight means, and checks."""
 
 import dataclasses
 import math
@@ -155,3 +155,22 @@ def test_weights_by_difficulty_keep_the_order_and_forget_no_class(losses):
 def test_losses_that_measure_no_difficulty_are_refused(losses):
     with pytest.raises(ValueError, match="finite, non-negative losses, not all 0"):
         difficulty_weights(losses)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: sgd, adamw"),
+        ({"schedule": "step"}, "unknown schedule 'step'; known: one-cycle, cosine, constant"),
+        ({"compute": "fp16"}, "unknown compute 'fp16'; known: fp32, bf16"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"shift": -1}, "shift must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be larger than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be larger than 0"),
+    ],
+)
+def test_recipes_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**change)
