@@ -81,7 +81,8 @@ def mitigate(
     if start_from:
         model, record = untrained.to(catalogue.choose_device(device)), {"history": [], "seconds": 0.0}
         models.load_weights(model, start_from)
-        record["key"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+        content = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+        record["key"] = digest([content, *catalogue.what_decides(start, data, device)])
     else:
         model, record = catalogue.trained(start, data, device)
     parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
@@ -91,7 +92,7 @@ def mitigate(
         facts = catalogue.training_facts(start, data, record, device)
         facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
         if start_from:
-            facts["start_digest"] = record["key"]
+            facts["start_digest"] = content
         retraining = _Retraining(start, method, data, device, options)
         quantized = retraining.models(model, record["key"], precisions)
         if method.retraining:
@@ -165,7 +166,9 @@ class _Retraining:
     def _trained(self, model, key, precision, options):
         parts = [key, self.method.retraining, dataclasses.asdict(self.recipe)]
         parts += [dataclasses.asdict(options)] if options else []
-        digested = digest([*parts, source_digest("quantskew.quantization.qat")])
+        digested = digest(
+            [*parts, source_digest("quantskew.training.loop.fit", "quantskew.quantization.qat")]
+        )
         hooks = qat.QAT(model, options) if options else None
         name, seed = self.experiment.name, self.recipe.seed
         title = f"{self.method.title} of {name} at {precision}, seed {seed}"
