@@ -24,9 +24,8 @@ _PLACES = {
 }
 # What tells of an Audit and is no Measure, which are found by themselves.
 _TABLES = {
-    "fairness": ("flipped",),
+    "fairness": ("flipped", "class_accuracy", "intersections"),
     "forward": ("probabilities", "null_logits", "dtdb_histogram"),
-    "odds": ("class_accuracy", "intersections"),
     "surface": ("excess_loss", "loss_profile"),
     "weights": ("absolute_difference", "sparsity", "mean_magnitude", "weight_histogram"),
 }

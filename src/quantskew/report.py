@@ -9,7 +9,7 @@ from quantskew.cache import replacing, write_bytes
 from quantskew.figures import lines, tradeoffs
 from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
-from quantskew.measures import fairness, forward, odds, surface, weights
+from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
@@ -35,8 +35,8 @@ _FURTHER = (
         {surface_figures.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
     (
-        odds.equalized_odds.applies,
-        (odds.class_accuracy,),
+        fairness.equalized_odds.applies,
+        (fairness.class_accuracy,),
         {lines.class_accuracy: lines.group_and_class_legend},
     ),
 )

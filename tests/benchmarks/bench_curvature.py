@@ -18,10 +18,9 @@ from torch.nn import functional
 from quantskew.audits.curvature import measure_curvature
 from quantskew.datasets import Split, normalise
 from quantskew.derivatives.folding import DifferentiableModel
-from quantskew.derivatives.gradients import group_gradient_norms
+from quantskew.derivatives.gradients import flatten, group_gradient_norms, without_rounding
 from quantskew.derivatives.hessian import HessianOperator, group_operators, starting_vector, traces
 from quantskew.derivatives.lanczos import top_eigenvalue
-from quantskew.derivatives.problem import flatten, without_rounding
 from quantskew.experiments import catalogue
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS

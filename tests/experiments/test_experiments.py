@@ -9,7 +9,7 @@ import torch
 import samples
 from quantskew.datasets import utkface
 from quantskew.experiments import catalogue
-from quantskew.measures.odds import groups_are_classes
+from quantskew.measures.fairness import groups_are_classes
 from quantskew.quantization.quantizer import Quantizer
 from quantskew.training.models import known_models
 

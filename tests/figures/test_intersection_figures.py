@@ -8,7 +8,7 @@ import samples
 from quantskew.audits.audit import Audit
 from quantskew.figures import lines
 from quantskew.figures.style import compare, group_looks
-from quantskew.measures import odds
+from quantskew.measures import fairness
 
 # Largest in training first.
 ORDER = [1, 0, 2]
@@ -29,7 +29,7 @@ def axes():
 def test_lines_and_bars_are_the_values_of_the_table(axes):
     audit = made()
     assert lines.class_accuracy(audit, axes) is axes
-    table = odds.class_accuracy(audit)
+    table = fairness.class_accuracy(audit)
     cells = [(group, number) for group in ORDER for number in range(2)]
     for (group, number), container in zip(cells, axes.containers, strict=True):
         own = table[
@@ -86,7 +86,7 @@ def test_odd_audits_are_drawn(audit):
     legend = lines.group_and_class_legend
     figure = compare(lines.class_accuracy, {"odd": audit}, legend=legend)
     figure.draw_without_rendering()
-    cells = (odds.class_accuracy(audit)["count"] > 0).sum() / len(audit.precisions)
+    cells = (fairness.class_accuracy(audit)["count"] > 0).sum() / len(audit.precisions)
     assert len(figure.axes[0].containers) == cells
 
 

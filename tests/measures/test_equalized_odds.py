@@ -15,8 +15,8 @@ import oracles
 import samples
 from quantskew.audits.audit import Audit
 from quantskew.measures import fairness, forward
-from quantskew.measures import odds as odds
-from quantskew.measures.odds import intersections
+from quantskew.measures import fairness as odds
+from quantskew.measures.fairness import intersections
 
 
 def audit_of_predictions(labels, groups, *predictions, classes=2, group_names=None):

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import numbers
 
 from quantskew.datasets.split import Dataset, Split, normalise
 
@@ -65,8 +66,8 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
     given = locals()
     if name not in MODULES:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(MODULES)}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel; got {size}")
+    if size is not None and not (isinstance(size, numbers.Integral) and 1 <= size <= 2048):
+        raise ValueError(f"size must be whole, at most 2048 and at least 1 pixel; got {size!r}")
     module = importlib.import_module(f"quantskew.datasets.{MODULES[name]}")
     for role, attribute, known in (("label", label, module.LABELS), ("group", group, module.GROUPS)):
         if None not in (attribute, known) and attribute not in known:

@@ -1,47 +1,166 @@
-"""Image files decoded once, in parallel, into an array of bytes that later runs map into memory."""
+"""Image files decoded once, in parallel, into an array of bytes that later runs map into memory.
+
+Files of more than `FILE_LIMIT` bytes and images of more than `PIXEL_LIMIT` pixels are left out, as is what
+cannot be shown.  What is left out is counted on every run; more than `SHARE` of a class is refused.
+"""
 
 import concurrent.futures
+import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
+import re
+import sys
 import tarfile
+import threading
+import warnings
 import zlib
-from collections import deque
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image
 from tqdm.auto import tqdm
 
-from quantskew.cache import cache_dir, digest, replacing, write_bytes
+from quantskew.cache import cache_dir, digest, lock_of, make_once, replacing, source_digest, write_bytes
+from quantskew.datasets.split import shorten
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FILE_LIMIT = 64 * 2**20
+PIXEL_LIMIT = 50_000_000
+SHARE = 1 / 5
 _READERS = max(2, os.cpu_count() or 1)
+# Encoded images that wait for a reader, in bytes.
+_WAITING = 2**28
+_large_image = threading.Lock()
+
+Image.init()
+# Those that Pillow reads itself and knows by their first bytes: for PostScript it would run a program.
+_FORMATS = {"JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "ICO"}
+_FORMATS = sorted(_FORMATS & Image.OPEN.keys())
+_SUFFIXES = tuple(s for s, name in Image.registered_extensions().items() if name in [*_FORMATS, "MPO"])
+_TEXT = re.compile(r".*\.(txt|[ct]sv|jsonl?|xml|ya?ml|toml|md|log|ini|py|ipynb)", re.IGNORECASE)
+_OF_THE_SYSTEM = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "lost+found")
+
+HIDDEN = "hidden"
+LOOP = "a link to a folder above"
+TEXT = "not an image"
+TWICE = "a link to a folder that is read already"
+_TOO_LARGE = f"more than {PIXEL_LIMIT // 10**6} million pixels"
+_BROKEN = "the image cannot be decoded"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def is_image_name(name):
-    """Whether a file name ends like an image's."""
-    return name.lower().endswith(_IMAGE_SUFFIXES)
+    """Whether a file name ends like that of an image which Pillow reads."""
+    return name.lower().endswith(_SUFFIXES)
 
 
-def folder_members(folder):
-    """(relative name, bytes) of each file below a folder, in order of name."""
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        yield path.relative_to(folder).as_posix(), path.read_bytes()
+def _refusal(name, size=0):
+    """Why a file of this name and size in bytes is not read, or None."""
+    parts = [part for part in name.split("/") if part != "."]
+    if any(part.startswith(".") or part in _OF_THE_SYSTEM for part in parts):
+        return HIDDEN
+    if not is_image_name(name):
+        return TEXT if _TEXT.fullmatch(name) else "no image format that is read"
+    return f"larger than {FILE_LIMIT // 2**20} MiB" if size > FILE_LIMIT else None
+
+
+def as_text(name):
+    r"""A file name in which each byte that is not UTF-8 is written as \xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def folder_files(folder):
+    """(relative name, path, reason or None) of each file below a folder; what has a reason is not read.
+
+    Links are followed, but no folder is read twice.
+    """
+    root, files, waiting = Path(folder), [], deque([""])
+    read = set(Path(os.path.realpath(root)).parents)
+    while waiting:
+        name = waiting.popleft()
+        real = Path(os.path.realpath(root / name))
+        entries = [] if real in read else sorted(os.listdir(real))
+        if name and not entries:
+            loop = Path(os.path.realpath((root / name).parent)).is_relative_to(real)
+            reason = "an empty folder" if real not in read else LOOP if loop else TWICE
+            files.append((as_text(name) + "/", root / name, reason))
+        read.add(real)
+        for entry in entries:
+            own = f"{name}/{entry}" if name else entry
+            path = root / own
+            if _refusal(entry) == HIDDEN:
+                files.append((as_text(own), path, HIDDEN))
+            elif path.is_dir():
+                # A linked folder waits until all real ones are read.
+                (waiting.append if path.is_symlink() else waiting.appendleft)(own)
+            elif path.is_file():
+                files.append((as_text(own), path, _refusal(own, path.stat().st_size)))
+            else:
+                reason = "a broken link" if path.is_symlink() else "no ordinary file"
+                files.append((as_text(own), path, reason))
+    return sorted(files)
+
+
+def folder_members(files):
+    """(name, bytes or the reason why it is not read) of each of a folder's files."""
+    for name, path, reason in files:
+        yield name, reason or path.read_bytes()
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header must be whole: tarfile takes a damaged one for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tar):
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from error
+
+    @classmethod
+    def frombuf(cls, *arguments):
+        member = super().frombuf(*arguments)
+        # These are read into memory whole.
+        if member.type in (b"x", b"g", b"X", b"L", b"K") and member.size > 2**20:
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        return member
 
 
 def archive_members(archive):
-    """(name, bytes) of each file in a tar archive, in the archive's order; refused where it is cut short."""
+    """(name, bytes or the reason why it is not read) of each file in a tar archive, in its order.
+
+    An archive that is cut short, has a damaged header or anything behind its end is refused.
+    """
     try:
-        with _uncompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        options = {"mode": "r|", "tarinfo": _Member, "encoding": "utf-8"}
+        with _uncompressed(archive) as stream, tarfile.open(fileobj=stream, **options) as tar:
             for member in tar:
-                if member.isfile():
-                    yield member.name, tar.extractfile(member).read()
-            # The checksum of a compressed archive is at its very end, behind the last member.
-            while stream.read(2**20):
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                if not member.isdir():
+                    name = as_text(member.name)
+                    reason = _refusal(name, member.size)
+                    if reason is None and not member.isfile():
+                        reason = "a link in the archive"
+                    yield name, reason or tar.extractfile(member).read()
+            # The checksum of a compressed archive is at its very end.
+            while rest := tar.fileobj.read(2**20):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("something stands behind its end")
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
         raise ValueError(
             f"{archive} is not a whole tar archive ({error}); download it again or compare its size with "
             "the source's"
@@ -54,89 +173,230 @@ def _uncompressed(archive):
     return gzip.open(archive) if compressed else open(archive, "rb")
 
 
-def source_key(source):
-    """Digest of a source's file names, sizes and times: changes when a file is replaced."""
-    source = Path(source)
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    stats = [(p.name if p == source else p.relative_to(source).as_posix(), p.stat()) for p in files]
-    return digest([str(source.resolve()), [[name, s.st_size, s.st_mtime_ns] for name, s in stats]])
+class _NotShown(Exception):
+    """An image is left out; the text says why."""
 
 
-def decode_image(content, size):
-    """Pixels (3, size, size) of an encoded image, or None where it cannot be decoded whole."""
+def decode_image(content, size, refuse=lambda reason: None):
+    """Pixels (3, size, size) of an encoded image as a viewer shows it, or `refuse(reason)`.
+
+    Upright, the first of several frames, transparent parts over white; more than 8 bits are scaled to 8.
+    """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            # JPEG scales down for free by powers of two while it decodes.
-            image.draft("RGB", (size, size))
-            pixels = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            area = image.width * image.height
+            if area > PIXEL_LIMIT:
+                return refuse(_TOO_LARGE)
+            # One large image at a time, so that memory does not grow with the number of readers.
+            with _large_image if area > 2**24 else contextlib.nullcontext():
+                # JPEG scales down for free by powers of two while it decodes.
+                image.draft("RGB", (size, size))
+                pixels = _shown(image).resize((size, size), Image.Resampling.BILINEAR)
+    except _NotShown as error:
+        return refuse(str(error))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return refuse(_TOO_LARGE)
+    except MemoryError:
+        raise
+    except Exception:  # Whatever bytes from outside make a decoder raise.
+        return refuse(_BROKEN)
     return np.asarray(pixels).transpose(2, 0, 1)
 
 
+def _shown(image):
+    """An opaque, upright RGB image of 8 bits."""
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # A viewer shows an image in spite of damaged EXIF.
+        turn = None
+    if image.mode[0] in "IF":
+        shown = _eight_bits(image)
+    elif image.has_transparency_data:
+        shown = image.convert("RGBA")
+        shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    else:
+        shown = image
+    shown = shown.convert("RGB")
+    return shown if turn is None else shown.transpose(turn)
+
+
+def _eight_bits(image):
+    """A grey image of more than 8 bits, scaled; refused where it is not said which level is white."""
+    levels, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        white = 2 ** tags.get(258, (16,))[0] - 1
+    elif image.mode == "I" and image.format in ("PNG", "PPM"):
+        white = 2**16 - 1
+    elif image.mode == "F" and levels.min() >= 0 and levels.max() <= 1:
+        white = 1
+    else:
+        raise _NotShown("it is not known which grey level is white: save it with 8 or 16 bits")
+    scaled = np.round(levels * np.float32(255 / white)).clip(0, 255)
+    # In TIFF the lowest level can be white.
+    scaled = 255 - scaled if tags.get(262) == 0 else scaled
+    scaled[levels == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
 def decode(members, size, title="decoding"):
-    """Pixels (3, size, size) of each member (name, bytes), by name and in its order; and the broken names."""
-    decoded, broken, waiting = {}, [], deque()
+    """Pixels (3, size, size) of each member by name, in its order, and why others have none, by name.
 
-    def collect():
-        name, result = waiting.popleft()
-        pixels = result.result()
-        if pixels is None:
-            broken.append(name)
-        else:
-            decoded[name] = pixels
-
+    A member is a name with the encoded image, or with the reason why it was not read.
+    """
+    decoded, left_out, waiting, held = {}, {}, deque(), 0
     # Threads suffice: the JPEG decoder and the resizing release the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool, warnings.catch_warnings():
+        # Of an image that is large or has odd metadata.
+        warnings.simplefilter("ignore")
+
+        def collect():
+            name, length, result = waiting.popleft()
+            pixels = result.result()
+            (left_out if isinstance(pixels, str) else decoded)[name] = pixels
+            return length
+
         for name, content in tqdm(members, desc=title, unit=" images", leave=False):
-            waiting.append((name, pool.submit(decode_image, content, size)))
-            if len(waiting) > 64 * _READERS:
-                collect()
+            if isinstance(content, str):
+                left_out[name] = content
+                continue
+            waiting.append((name, len(content), pool.submit(decode_image, content, size, str)))
+            held += len(content)
+            while held > _WAITING or len(waiting) > 64 * _READERS:
+                held -= collect()
         while waiting:
             collect()
-    return dict(sorted(decoded.items())), sorted(broken)
+    return dict(sorted(decoded.items())), left_out
 
 
-def cached_decode(name, source, members, size, reject):
+def cached_decode(title, source, files, size, reject=None, class_of=lambda name: "", bare=False):
     """Images (N, 3, size, size) of `source` in order of name, their names, and what was left out and why.
 
-    They are decoded once; later calls map the same array into memory, until the source changes.  `members()`
-    gives (name, bytes) of each file, `reject(name)` the reason to leave a file out, or None.
+    `files` are `folder_files`, or None where `source` is an archive.  `reject(name)` gives the reason to
+    leave a file out, or None; `class_of(name)` its class; with `bare`, names are without their folders.
+    Images are decoded once; later calls map the same array, until source, code or array have changed.
     """
-    folder = cache_dir() / "datasets" / f"{name}-{size}-{source_key(source)}"
-    index_path, images_path = folder / "index.json", folder / "images.npy"
-    # The index is written last: where it is, the array is whole.
-    if not index_path.exists():
-        skipped = {}
-        decoded, broken = decode(_accepted(members(), reject, skipped), size, f"decoding {name}")
-        skipped |= dict.fromkeys(broken, "the image cannot be decoded")
-        if not decoded:
-            raise ValueError(f"no image in {source} could be used: {_summary(skipped)}")
-        with replacing(images_path) as partial:
-            shape = (len(decoded), 3, size, size)
-            array = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            for row, pixels in zip(array, decoded.values(), strict=True):
-                row[:] = pixels
-            array.flush()
-            del array
-        write_bytes(index_path, json.dumps({"names": list(decoded), "skipped": skipped}).encode())
-        if skipped:
-            files = len(decoded) + len(skipped)
-            print(f"{name}: {len(skipped)} of {files} files left out: {_summary(skipped)}")
-    index = json.loads(index_path.read_text())
-    return np.load(images_path, mmap_mode="r"), index["names"], index["skipped"]
+    source = Path(source)
+    state = _state(source) if files is None else [(name, why or _state(path)) for name, path, why in files]
+    how = [size, bare, reject and reject.__qualname__, source_digest("quantskew.datasets"), PIL.__version__]
+    key = digest([str(source.resolve()), state, how])
+    folder = cache_dir() / "datasets" / f"{re.sub('[^A-Za-z0-9]+', '_', title)[:40]}-{size}-{key}"
+
+    def make():
+        members = archive_members(source) if files is None else folder_members(files)
+        members = _named_once(source, members, reject or (lambda name: None), bare)
+        _write(folder, *decode(members, size, f"decoding {title}"), source)
+
+    while (found := _read(folder)) is None:
+        try:
+            make_once(folder / "index.json", make)
+        finally:
+            lock_of(folder / "index.json").unlink(missing_ok=True)
+    images, names, skipped = found
+    _report_left_out(title, source, names, skipped, class_of)
+    return images, names, skipped
 
 
-def _accepted(members, reject, skipped):
+def _state(path):
+    """What changes when a file is replaced."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _named_once(source, members, reject, bare):
+    """(name, bytes or reason) of members, none of which may be read under another's name."""
+    seen = {}
     for name, content in members:
-        reason = reject(name)
-        if reason is None:
-            yield name, content
-        else:
-            skipped[name] = reason
+        own = name.rsplit("/", 1)[-1] if bare else name
+        reason = content if isinstance(content, str) else reject(own)
+        if own in seen:
+            if reason is None and seen[own] is None:
+                raise ValueError(f"{source} has two files named {shorten(own)}; rename or remove one of them")
+            own = name
+        seen[own] = reason
+        yield own, reason or content
 
 
-def _summary(skipped, limit=5):
-    shown = [f"{name} ({reason})" for name, reason in sorted(skipped.items())[:limit]]
-    more = len(skipped) - len(shown)
-    return ", ".join(shown or ["there are no files"]) + (f", and {more} more" if more > 0 else "")
+def _write(folder, decoded, skipped, source):
+    """Keep decoded images in `folder`; nothing stays there where it cannot be done."""
+    if not decoded:
+        shown = [f"{shorten(name)} ({reason})" for name, reason in sorted(skipped.items())]
+        more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
+        shown = ", ".join(shown[:5]) or "there are no files"
+        raise ValueError(
+            f"no image in {source} could be used: {shown}{more}; give images such as PNG or JPEG"
+        )
+    index = {"names": list(decoded), "skipped": dict(sorted(skipped.items()))}
+    index["digest"] = _content(index, decoded.values())
+    shape = (len(decoded), *next(iter(decoded.values())).shape)
+    images_path, index_path = folder / "images.npy", folder / "index.json"
+    try:
+        # Not through a map into memory: where the disk is full, that ends the process.
+        with replacing(images_path) as partial, open(partial, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for pixels in decoded.values():
+                file.write(np.ascontiguousarray(pixels))
+            file.flush()
+            os.fsync(file.fileno())
+        # The index is written last: where it is, the array is whole.
+        write_bytes(index_path, json.dumps(index).encode())
+    except OSError as error:
+        images_path.unlink(missing_ok=True)
+        remedy = "make room, or set QUANTSKEW_CACHE to another folder"
+        what = f"{error.strerror} for {np.prod(shape) / 2**20:.1f} MiB of decoded images; {remedy}"
+        raise OSError(error.errno, what, str(folder)) from error
+
+
+def _content(index, images):
+    """Digest of decoded images, their names and what was left out."""
+    content = hashlib.sha256(json.dumps([index["names"], index["skipped"]]).encode())
+    for pixels in images:
+        content.update(np.ascontiguousarray(pixels))
+    return content.hexdigest()
+
+
+def _read(folder):
+    """Images, names and what was left out, or None where they are not there whole."""
+    index_path = folder / "index.json"
+    try:
+        index = json.loads(index_path.read_bytes())
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        if index["digest"] != _content(index, images) or len(images) != len(index["names"]):
+            raise ValueError("its digest is another")
+    except FileNotFoundError:
+        index_path.unlink(missing_ok=True)
+    except (ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
+        print(f"{folder} is damaged ({shorten(error)}) and is made again", file=sys.stderr)
+        index_path.unlink(missing_ok=True)
+    else:
+        return images, index["names"], index["skipped"]
+    return None
+
+
+def _report_left_out(title, source, names, skipped, class_of):
+    """Say by class and reason what was left out; refused where that is more than `SHARE` of a class."""
+    if not skipped:
+        return
+    left_out = defaultdict(lambda: defaultdict(list))
+    for name, reason in skipped.items():
+        left_out[class_of(name)][reason].append(name)
+    shown = [
+        f"{reason}: {len(own)}{of and f' of {shorten(of)}'} ({shorten(own[0])})"
+        for of, reasons in sorted(left_out.items())
+        for reason, own in reasons.items()
+    ]
+    more = f"; and {len(shown) - 10} more kinds" if len(shown) > 10 else ""
+    files = len(names) + len(skipped)
+    print(f"{title}: {len(skipped)} of {files} files left out: {'; '.join(shown[:10])}{more}")
+    used = Counter(map(class_of, names))
+    for of, reasons in left_out.items():
+        lost = sum(len(own) for reason, own in reasons.items() if reason not in (HIDDEN, LOOP, TEXT, TWICE))
+        kept = used[of] if of else len(names)
+        if lost > SHARE * (lost + kept) or (not kept and reasons.keys() - {HIDDEN, LOOP}):
+            why = ", ".join(f"{reason}: {len(own)} ({shorten(own[0])})" for reason, own in reasons.items())
+            place = f"{source}, class {shorten(of)}" if of else source
+            raise ValueError(
+                f"{place}: {kept} of {kept + lost} files can be used ({why}), but {1 - SHARE:.0%} must; "
+                "mend the others, save them as PNG or JPEG, or move them elsewhere"
+            )

@@ -13,6 +13,8 @@ from quantskew.groups import check_group_ids, group_counts
 # ImageNet's statistics for colour, plain centring for grey: constants, so that a model sees the same inputs
 # whatever images are in the training split.
 _NORMALISATION = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
+# Of images that nobody divided, in training, validation and test.
+_SHARES = (0.65, 0.15, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +154,32 @@ def stratified_indices(strata, shares, seed):
 
 
 def split_arrays(
-    name, images, labels, groups, class_names, group_names, seed, skipped=None, shares=(0.65, 0.15, 0.2)
+    name, images, labels, groups, class_names, group_names, seed, skipped=None, shares=_SHARES, given=None
 ):
-    """Divide whole arrays into a `Dataset` at random, stratified by label and group."""
+    """Divide whole arrays into a `Dataset`: as `given` (0, 1, 2), or at random by label and group."""
     labels, groups = np.asarray(labels, dtype=np.int64), np.asarray(groups, dtype=np.int64)
-    parts = stratified_indices(labels * len(group_names) + groups, shares, seed)
+    strata = labels * len(group_names) + groups
+    if given is None:
+        parts = stratified_indices(strata, shares, seed)
+    else:
+        parts = [np.flatnonzero(np.asarray(given) == split) for split in range(3)]
+        if not len(parts[1]):
+            train = parts[0]
+            parts[:2] = (train[own] for own in stratified_indices(strata[train], (0.85, 0.15), seed))
+    if not all(map(len, parts)):
+        counts = "/".join(str(len(part)) for part in parts)
+        raise ValueError(
+            f"{name}: {len(images)} images give {counts} of training, validation and test, since each group "
+            "of each class is divided alike; add images, or join small groups"
+        )
     splits = []
     for part in parts:
         arrays = np.ascontiguousarray(images[part]), labels[part], groups[part]
         splits.append(Split(*map(torch.from_numpy, arrays), tuple(class_names), tuple(group_names)))
     return Dataset(name, *splits, skipped=skipped or {})
+
+
+def shorten(value, limit=80):
+    """The text of a value as it stands in a message: of a long one, its two ends."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 3 :]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantskew.datasets.decode import archive_members, cached_decode, folder_members, is_image_name
+from quantskew.datasets.decode import cached_decode, folder_files, is_image_name
 from quantskew.datasets.split import split_arrays
 
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
@@ -70,7 +70,9 @@ def load(data_dir, size=None, label=None, group=None, seed=0):
     """
     source = _source(data_dir)
     size = 64 if size is None else size
-    images, names, skipped = cached_decode("utkface", source, lambda: _members(source), size, _reject)
+    files = folder_files(source) if source.is_dir() else None
+    # Names without the folder, so that the archive and its unpacked folder give the same data set.
+    images, names, skipped = cached_decode("utkface", source, files, size, _reject, bare=True)
     values = np.array([parse_name(name) for name in names])
     columns = {
         "age": (np.searchsorted(list(AGE_BANDS.values()), values[:, 0], side="right") - 1, AGE_BANDS),
@@ -82,13 +84,5 @@ def load(data_dir, size=None, label=None, group=None, seed=0):
     return split_arrays("utkface", images, labels, groups, class_names, group_names, seed, skipped)
 
 
-def _members(source):
-    members = folder_members(source) if source.is_dir() else archive_members(source)
-    # Without the folder, so that the archive and its unpacked folder give the same data set.
-    return ((name.rsplit("/", 1)[-1], content) for name, content in members)
-
-
 def _reject(name):
-    if not is_image_name(name):
-        return "not an image"
     return None if parse_name(name) else "the name does not give age, gender and ethnicity"

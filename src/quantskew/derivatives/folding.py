@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from quantskew.derivatives.problem import full_precision, trainable_parameters, without_rounding
+from quantskew.derivatives.gradients import full_precision, trainable_parameters, without_rounding
 
 
 class LeanConvolution(nn.Module):

@@ -14,8 +14,14 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from quantskew.derivatives.folding import DifferentiableModel
+from quantskew.derivatives.gradients import (
+    batch_of_pixels,
+    check_problem,
+    flatten,
+    full_precision,
+    unflatten,
+)
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
-from quantskew.derivatives.problem import batch_of_pixels, check_problem, flatten, full_precision, unflatten
 
 _PIXELS_PER_CHUNK = 64 * 64 * 64
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from quantskew.figures import style
-from quantskew.measures import fairness, forward, odds, weights
+from quantskew.measures import fairness, forward, weights
 
 _TOTAL = {"color": "black", "marker": "o", "markersize": 4}
 
@@ -159,7 +159,7 @@ def class_accuracy(audit, axes):
     Colour and marker are the group's, as everywhere; the line and the face of the marker are the class's.
     A group without samples of a class has no line.
     """
-    table, thin = odds.class_accuracy(audit), {"linewidth": 1.1, "elinewidth": 0.8}
+    table, thin = fairness.class_accuracy(audit), {"linewidth": 1.1, "elinewidth": 0.8}
     of_cell = dict(list(table.groupby(["group", "class"])))
     lines = [
         (of_cell[look.name, name], look.style | class_looks(number, look.color) | thin)

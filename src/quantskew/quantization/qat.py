@@ -15,12 +15,13 @@ from torch.nn.utils import parametrize
 
 from quantskew.quantization.batchnorm import reestimate
 from quantskew.quantization.grids import quantize_dequantize
-from quantskew.quantization.learned_step import LearnedStep, trainable_bits
-from quantskew.quantization.oscillation import (
+from quantskew.quantization.learned_step import (
+    LearnedStep,
     Oscillations,
     add_dampening_gradient,
     cosine,
     dampening_strength,
+    trainable_bits,
 )
 from quantskew.quantization.ptq import QuantizedWeight, weight_parameters
 from quantskew.training.loop import Hooks
