@@ -355,7 +355,7 @@ def audit_curvature(data):
     ("call", "names"),
     [
         (train, ["quantskew.training.loop.fit"]),
-        (train_quantized, ["quantskew.training.loop.fit", "quantskew.quantization.qat"]),
+        (train_quantized, ["quantskew.quantization.qat", "quantskew.training.loop.fit"]),
         (audit, ["quantskew.audits.model"]),
         (audit_curvature, ["quantskew.audits.model"]),
     ],

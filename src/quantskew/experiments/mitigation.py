@@ -166,9 +166,7 @@ class _Retraining:
     def _trained(self, model, key, precision, options):
         parts = [key, self.method.retraining, dataclasses.asdict(self.recipe)]
         parts += [dataclasses.asdict(options)] if options else []
-        digested = digest(
-            [*parts, source_digest("quantskew.training.loop.fit", "quantskew.quantization.qat")]
-        )
+        parts.append(source_digest("quantskew.quantization.qat", "quantskew.training.loop.fit"))
         hooks = qat.QAT(model, options) if options else None
         name, seed = self.experiment.name, self.recipe.seed
         title = f"{self.method.title} of {name} at {precision}, seed {seed}"
@@ -176,6 +174,6 @@ class _Retraining:
         def train(checkpoint):
             return loop.fit(model, self.sampled, self.recipe, checkpoint, title, hooks)
 
-        path = model_path(self.experiment.name, digested)
+        path = model_path(self.experiment.name, digest(parts))
         self.seconds += train_once(model, path, train)["seconds"]
         return model.eval()
