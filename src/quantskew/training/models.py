@@ -7,6 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from quantskew.checks import shortened
+
 
 class _Block(nn.Module):
     """Two 3x3 convolutions with batch norm around a shortcut (He et al., 2016)."""
@@ -57,7 +59,7 @@ def known_models():
 def check_name(name):
     """Refuse a model name that is not known, with the known ones."""
     if name != "small_resnet" and name not in known_models():
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+        raise ValueError(f"unknown model {shortened(name)}; known: {', '.join(known_models())}")
 
 
 def build(name, num_classes, in_channels=3, seed=0):
