@@ -101,7 +101,7 @@ def audit_model(
 def check_audit(quantizers, curvature=False):
     """The quantizers of an Audit; what `audit_model` cannot serve is refused before any work is done."""
     if not isinstance(curvature, bool):
-        check_whole("curvature, a number of images where it is not True or False,", curvature, 1)
+        check_whole("curvature (True, False or a number of images)", curvature, 1)
     return check_curvature(quantizers) if curvature else Quantizer.each(quantizers)
 
 
