@@ -1,6 +1,7 @@
 """The command line, in process; every refusal is one line that says what to do."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,9 @@ def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, caps
     stamps = {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")}
     assert len(stamps) == 2
     assert main(command) == 0
-    assert capsys.readouterr().out == first
+    again = capsys.readouterr()
+    assert again.out == first
+    assert len(re.findall(r"^digits-\w{20}: from the cache, made on 20\d\d-\d\d-\d\d", again.err, re.M)) == 2
     assert {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")} == stamps
 
 

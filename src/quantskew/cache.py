@@ -12,16 +12,20 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import pkgutil
 import platform
 import shlex
 import socket
 import sys
+import time
 import uuid
 from pathlib import Path
 
 from filelock import FileLock
+
+_LOG = logging.getLogger(__name__)
 
 
 def cache_dir():
@@ -85,6 +89,8 @@ def lock_of(path):
 def make_once(path, make):
     """Call `make`, which leaves `path` whole, unless it is there; of all processes a single one does."""
     if path.exists():
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+        _LOG.info("%s: from the cache, made on %s", path.stem, made)
         return
     with locked(path):
         # Another process may have made it while this one waited.

@@ -19,8 +19,7 @@ from quantskew.book.prose import (
 from quantskew.claims import register
 from quantskew.experiments import catalogue, difficulty, methods
 from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
-from quantskew.figures import flow, lines, surface, tradeoffs
-from quantskew.figures import seeds as seed_figures
+from quantskew.figures import comparisons, flow, lines, surface
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, number, wide
 from quantskew.interactive.control import bit_width, playground

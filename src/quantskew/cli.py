@@ -4,6 +4,7 @@ A command is a function of its options.  What is heavy is imported inside it, so
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -31,11 +32,17 @@ def main(arguments=None):
     options.passed = arguments[len(own) + 1 :]
     if options.passed and options.run is not sweep:
         parser.error(f"only sweep takes options after --; got {' '.join(options.passed)}")
+    # The package says what it takes from the cache; a page of the book does not.
+    logger, handler = logging.getLogger("quantskew"), logging.StreamHandler()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
         return options.run(options) or 0
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(f"quantskew: {error}", file=sys.stderr)
         return 2
+    finally:
+        logger.removeHandler(handler)
 
 
 def _command(summary, *declared, description=None):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from quantskew.cache import replacing, write_bytes
-from quantskew.figures import lines, tradeoffs
+from quantskew.figures import comparisons, lines
 from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, surface, weights
@@ -166,8 +166,8 @@ def write_comparison(audits, folder, title="methods"):
     """Write the comparison of methods (a dict of title to Audits by seed) into a folder; give its table."""
     folder, table = Path(folder), comparison(audits)
     write_bytes(folder / "comparison.csv", table.to_csv(index=False).encode())
-    drawn = {measure: tradeoffs.by_method(measure) for measure in ("fvo", "accuracy")}
-    drawn |= {f"tradeoff-{p}": tradeoffs.accuracy_against_fvo(p) for p in table["precision"].unique()[1:]}
+    drawn = {measure: comparisons.by_method(measure) for measure in ("fvo", "accuracy")}
+    drawn |= {f"tradeoff-{p}": comparisons.accuracy_against_fvo(p) for p in table["precision"].unique()[1:]}
     for name, draw in drawn.items():
-        _save(folder / f"{name}.png", compare(draw, {title: table}, legend=tradeoffs.method_legend))
+        _save(folder / f"{name}.png", compare(draw, {title: table}, legend=comparisons.method_legend))
     return table

@@ -156,6 +156,62 @@ def test_a_float_model_from_a_file_is_not_trained(digits, tmp_path, monkeypatch)
     assert audit.provenance["start_digest"] == hashlib.sha256(content).hexdigest()
 
 
+def relabelled(data):
+    """The same images, with the names of two classes exchanged."""
+    names = (data.class_names[1], data.class_names[0], *data.class_names[2:])
+    parts = {part: dataclasses.replace(getattr(data, part), class_names=names) for part in PARTS}
+    return dataclasses.replace(data, **parts)
+
+
+PARTS = ("train", "validation", "test")
+CHANGED = {
+    "seed": {"experiment": catalogue.get("digits", epochs=2, seed=1)},
+    "epochs": {"experiment": QUICKER},
+    "size": {"experiment": catalogue.get("digits", epochs=2, size=9)},
+    "data": {"experiment": dataclasses.replace(QUICK, dataset="balanced_digits")},
+    "classes": {},
+    "method": {"method": "fine-tuned"},
+    "precisions": {"precisions": ("fp32", "int3")},
+    "options": {"options": QATOptions(dampening=0.2)},
+    "weights": {"start_from": "other"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_whatever_changes_the_result_changes_the_key(change, tmp_path, monkeypatch):
+    """Of the Audit, and of each model that is trained again, from weights that the user gives."""
+    for number, name in enumerate(("start", "other")):
+        model = catalogue.untrained(catalogue.with_seed(QUICK, number), catalogue.load_data(QUICK))
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / name)
+    keys = []
+
+    def audit_once(name, key, make):
+        keys.append(key)
+        make(None)
+
+    def train_once(model, path, train):
+        keys.append(path.stem)
+        return {"seconds": 0.0}
+
+    monkeypatch.setattr(mitigation, "audit_once", audit_once)
+    monkeypatch.setattr(mitigation, "train_once", train_once)
+    monkeypatch.setattr(mitigation, "audit_models", lambda *_, **__: None)
+
+    def keys_of(method="mpqat", precisions=PRECISIONS, start_from="start", **more):
+        keys.clear()
+        run(method, precisions, start_from=tmp_path / start_from, **more)
+        return tuple(keys)
+
+    first = keys_of()
+    assert keys_of() == first
+    if change == "classes":
+        load_data = catalogue.load_data
+        monkeypatch.setattr(catalogue, "load_data", lambda *given: relabelled(load_data(*given)))
+    other = keys_of(**CHANGED[change])
+    assert len(first) == len(other) == 2
+    assert not set(first) & set(other)
+
+
 def test_freezing_is_an_option_that_a_method_brings():
     frozen, plain = run("mpqat-freezing"), run("mpqat")
     assert frozen.provenance["qat"] == plain.provenance["qat"] | {"freezing": [0.1, 0.01]}

@@ -7,7 +7,7 @@ import pytest
 import samples
 from quantskew.experiments import difficulty
 from quantskew.experiments.difficulty import BALANCED, CUT
-from quantskew.figures import seeds
+from quantskew.figures import comparisons
 from quantskew.figures.style import compare
 
 NAMES = ["group 0", "group 1", "group 2"]
@@ -38,7 +38,7 @@ def axes():
 
 
 def test_learning_curves_are_training_accuracies_and_end_in_test_accuracies(runs, axes):
-    assert seeds.learning_curves(runs, axes) is axes
+    assert comparisons.learning_curves(runs, axes) is axes
     for name, line in zip(ORDER, axes.lines, strict=False):
         group = NAMES.index(name)
         assert line.get_xdata().tolist() == [1, 2, 3]
@@ -53,7 +53,7 @@ def test_learning_curves_are_training_accuracies_and_end_in_test_accuracies(runs
 
 
 def test_gradient_norms_are_drawn_where_they_were_measured(runs, axes):
-    assert seeds.gradient_curves(runs[BALANCED], axes) is axes
+    assert comparisons.gradient_curves(runs[BALANCED], axes) is axes
     assert len(axes.lines) == len(NAMES)
     for name, line in zip(ORDER, axes.lines, strict=True):
         group = NAMES.index(name)
@@ -69,13 +69,13 @@ def test_seeds_that_differ_get_a_band(runs, axes):
         train_counts=[50, 90, 10],
         history=[samples.epoch_entry(e, (0.1, 0.1, 0.1)) for e in range(3)],
     )
-    seeds.learning_curves({BALANCED: [*runs[BALANCED], other]}, axes)
+    comparisons.learning_curves({BALANCED: [*runs[BALANCED], other]}, axes)
     # Besides the bands there are the error bars of the markers.
     assert len(axes.collections) == 2 * len(NAMES)
 
 
 def test_the_map_prints_changes_in_points_of_accuracy(runs, axes):
-    assert seeds.rotation_map(runs, axes) is axes
+    assert comparisons.rotation_map(runs, axes) is axes
     table = difficulty.rotation_table(runs).pivot(index="cut", columns="group", values="value")
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ORDER
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ORDER
@@ -92,16 +92,16 @@ def test_the_map_prints_changes_in_points_of_accuracy(runs, axes):
 
 def test_the_legend_is_of_the_groups(runs):
     for draw, what in (
-        (seeds.learning_curves, runs),
-        (seeds.gradient_curves, runs[BALANCED]),
+        (comparisons.learning_curves, runs),
+        (comparisons.gradient_curves, runs[BALANCED]),
     ):
-        figure = compare(draw, {"made": what}, legend=seeds.runs_legend)
+        figure = compare(draw, {"made": what}, legend=comparisons.runs_legend)
         texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         assert texts == ["group 1 (90)", "group 0 (50)", "group 2 (10)"]
 
 
 def test_a_map_without_a_change_has_a_scale(axes):
     same = {key: made((0.9, 0.8, 0.7)) for key in (BALANCED, *(f"{CUT}{name}" for name in NAMES))}
-    seeds.rotation_map(same, axes)
+    comparisons.rotation_map(same, axes)
     assert {text.get_text() for text in axes.texts} == {"+0"}
     assert np.array_equal(axes.images[0].get_clim(), (-1, 1))

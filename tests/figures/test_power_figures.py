@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quantskew.claims.register import verdict_rates
-from quantskew.figures.seeds import seeds_legend, verdict_share
+from quantskew.figures.comparisons import seeds_legend, verdict_share
 from quantskew.figures.style import compare
 
 

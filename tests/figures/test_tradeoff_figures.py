@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import samples
-from quantskew.figures import tradeoffs
+from quantskew.figures import comparisons
 from quantskew.figures.style import compare, shaded
 from quantskew.measures.seeds import comparison, pareto_front
 
@@ -32,7 +32,7 @@ def table():
 
 @pytest.mark.parametrize("measure", ["fvo", "accuracy", "least"])
 def test_lines_are_the_values_of_each_method(table, axes, measure):
-    assert tradeoffs.by_method(measure)(table, axes) is axes
+    assert comparisons.by_method(measure)(table, axes) is axes
     assert len(axes.containers) == len(METHODS)
     precisions = [tick.get_text() for tick in axes.get_xticklabels()]
     assert precisions == ["fp32", "int8", "int2"]
@@ -53,7 +53,7 @@ def test_lines_are_the_values_of_each_method(table, axes, measure):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int2"])
 def test_markers_are_at_fvo_and_accuracy(table, axes, precision):
-    assert tradeoffs.accuracy_against_fvo(precision)(table, axes) is axes
+    assert comparisons.accuracy_against_fvo(precision)(table, axes) is axes
     own = table[table["precision"] == precision].pivot(index="method", columns="measure", values="value")
     shown = [method for method in METHODS if method in own.index]
     assert len(shown) == (3 if precision == "int8" else 4)
@@ -70,8 +70,8 @@ def test_markers_are_at_fvo_and_accuracy(table, axes, precision):
 
 def test_a_method_looks_the_same_in_both_figures(table):
     _, (left, right) = plt.subplots(1, 2)
-    tradeoffs.by_method("fvo")(table, left)
-    tradeoffs.accuracy_against_fvo("int2")(table, right)
+    comparisons.by_method("fvo")(table, left)
+    comparisons.accuracy_against_fvo("int2")(table, right)
     looks = [
         [(c.lines[0].get_color(), c.lines[0].get_marker()) for c in axes.containers] for axes in (left, right)
     ]
@@ -81,7 +81,7 @@ def test_a_method_looks_the_same_in_both_figures(table):
 
 
 def test_the_legend_has_every_method(table):
-    figure = compare(tradeoffs.by_method("fvo"), {"made": table}, legend=tradeoffs.method_legend)
+    figure = compare(comparisons.by_method("fvo"), {"made": table}, legend=comparisons.method_legend)
     (legend,) = [axes.get_legend() for axes in figure.axes]
     assert [text.get_text() for text in legend.get_texts()] == list(METHODS)
 
@@ -95,5 +95,5 @@ def test_shades_run_from_light_to_dark():
 
 def test_one_method_alone_is_drawn(table, axes):
     single = table[table["method"] == "plain"]
-    tradeoffs.by_method("fvo")(single, axes)
+    comparisons.by_method("fvo")(single, axes)
     assert axes.containers[0].lines[0].get_xdata().tolist() == [0, 1, 2]

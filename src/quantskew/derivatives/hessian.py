@@ -6,6 +6,7 @@ exact; it is never formed.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +15,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from quantskew.derivatives.folding import DifferentiableModel
-from quantskew.derivatives.gradients import (
-    batch_of_pixels,
-    check_problem,
-    flatten,
-    full_precision,
-    unflatten,
-)
+from quantskew.derivatives.gradients import batch_of_pixels, check_problem, flatten, full_precision, unflatten
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
 
 _PIXELS_PER_CHUNK = 64 * 64 * 64
@@ -216,6 +211,13 @@ def starting_vector(operator, neighbour=None):
     return gradient if neighbour is None else neighbour.to(gradient) + 0.1 * gradient
 
 
+class Traces(NamedTuple):
+    """Estimated trace of each group's Hessian and its standard error, ndarray of float64, shape (G,) each."""
+
+    values: np.ndarray
+    standard_errors: np.ndarray
+
+
 def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflate=None, seed=0, **options):
     """Trace of the Hessian of each group's loss by Hutchinson's estimator, and its standard error.
 
@@ -254,7 +256,7 @@ def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflat
         drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
         values[group], errors[group] = drawn.mean(), drawn.std(ddof=1) / np.sqrt(samples)
         del operator
-    return values, errors
+    return Traces(values, errors)
 
 
 def _shown(title, problem, options):

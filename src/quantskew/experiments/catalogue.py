@@ -71,16 +71,8 @@ def trained(experiment, data, device="auto"):
     """
     device = choose_device(device)
     trained_on = sampled(experiment, data)
-    key = digest(
-        {
-            "model": experiment.model,
-            "recipe": dataclasses.asdict(experiment.recipe),
-            "data": trained_on.digest,
-            "device": device_name(device),
-            "torch": torch.__version__,
-            "code": source_digest("quantskew.training.loop.fit", "quantskew.training.models.build"),
-        }
-    )
+    code = source_digest("quantskew.training.loop.fit", "quantskew.training.models.build")
+    key = digest([code, *what_decides(experiment, data, device)])
     model = untrained(experiment, data).to(device)
     title = f"training {experiment.name}, seed {experiment.recipe.seed}"
     measure = _gradient_measure(data, experiment.recipe.epochs)
@@ -90,6 +82,13 @@ def trained(experiment, data, device="auto"):
 
     record = train_once(model, model_path(experiment.name, key), train)
     return model.eval(), record | {"key": key}
+
+
+def what_decides(experiment, data, device):
+    """What a trained model depends on beside the code: part of the key of all that is made from it."""
+    recipe = dataclasses.asdict(experiment.recipe)
+    where = device_name(choose_device(device)), torch.__version__
+    return experiment.model, recipe, experiment.targets, data.digest, *where
 
 
 def _gradient_measure(data, epochs):

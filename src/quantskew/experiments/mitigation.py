@@ -81,7 +81,8 @@ def mitigate(
     if start_from:
         model, record = untrained.to(catalogue.choose_device(device)), {"history": [], "seconds": 0.0}
         models.load_weights(model, start_from)
-        record["key"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+        content = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+        record["key"] = digest([content, *catalogue.what_decides(start, data, device)])
     else:
         model, record = catalogue.trained(start, data, device)
     parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
@@ -91,7 +92,7 @@ def mitigate(
         facts = catalogue.training_facts(start, data, record, device)
         facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
         if start_from:
-            facts["start_digest"] = record["key"]
+            facts["start_digest"] = content
         retraining = _Retraining(start, method, data, device, options)
         quantized = retraining.models(model, record["key"], precisions)
         if method.retraining:

@@ -10,13 +10,7 @@ from matplotlib.figure import Figure
 from quantskew.figures import rows
 from quantskew.figures.style import book_style, compare, crossed, group_looks, number
 from quantskew.measures.fairness import fvo, overall_accuracy
-from quantskew.measures.forward import (
-    cosine_distance,
-    dtdb,
-    group_accuracy,
-    group_loss,
-    logit_variance,
-)
+from quantskew.measures.forward import cosine_distance, dtdb, group_accuracy, group_loss, logit_variance
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, audit_rows
 from quantskew.measures.surface import gradient_norm, lambda_max
 from quantskew.measures.weights import absolute_difference, sparsity

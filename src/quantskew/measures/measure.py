@@ -18,7 +18,7 @@ OVERALL = "all"
 MEASURES, MODEL_MEASURES = {}, {}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Described:
     """What tables, figures and pages say of a measure; its name and docstring are its function's."""
 
@@ -41,6 +41,9 @@ class _Described:
         vars(self).update({name: getattr(self.function, name) for name in names}, __wrapped__=self.function)
         vars(self)["__signature__"] = inspect.signature(self.__call__)
 
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name}>"
+
     @property
     def name(self):
         """The function's name, which its CSV and PNG have too."""
@@ -52,7 +55,7 @@ class _Described:
         return self.name.removeprefix("group_").removeprefix("overall_")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Measure(_Described):
     """A measure of each group: called with an Audit it gives a table, a row a group and precision.
 
@@ -84,7 +87,7 @@ class Measure(_Described):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelMeasure(_Described):
     """A number of the whole model out of the means of its groups, such as the largest gap between them.
 

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from quantskew.figures import lines
+from quantskew.figures.comparisons import front_line
 from quantskew.figures.style import book_style, legend_of, looks, shaded, style_legend
-from quantskew.figures.tradeoffs import front_line
 from quantskew.measures import forward
 from quantskew.measures.measure import OVERALL
 from quantskew.measures.seeds import pareto_front
