@@ -40,7 +40,7 @@ def cache_dir():
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path`; where the block ends without error, it takes its place on disk."""
+    """Yield a temporary path beside `path` that takes its place on disk when the block ends without error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{_processes()}."
