@@ -234,8 +234,8 @@ def _load_array(path):
         raise FileNotFoundError(f"{path} does not exist") from None
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
-            f"{path} is not an array that numpy.save wrote without pickling ({error}); save it by numpy.save, "
-            "names by .astype(str)"
+            f"{path} is not an array that numpy.save wrote without pickling ({error}); save it so, and names "
+            "as .astype(str)"
         ) from error
 
 

@@ -1,12 +1,11 @@
 """Post-training quantization: a quantized copy of a model, layer by layer, with its integer codes."""
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
+from quantskew.quantization import checked
 from quantskew.quantization.activations import quantize_activations
 from quantskew.quantization.grids import QParams, dequantize, on_own_grid
 from quantskew.quantization.quantizer import Quantizer
@@ -98,12 +97,16 @@ def quantize_model(model, quantizer, calibration=None):
     """
     quantizer = Quantizer.of(quantizer)
     ends = quantizer.boundary_precision
+    model = checked.plain(model)
     if quantizer.fold_batchnorm:
-        model = _fold(model)
+        model = checked.fold(model)
     weights = weight_parameters(model)
     if not weights:
         raise ValueError("the model has no convolution and no linear layer to quantize")
     for name, weight in weights.items():
+        layer, _, own = name.rpartition(".")
+        if own not in model.get_submodule(layer)._parameters:
+            raise ValueError(f"{name} is no parameter but computed from other tensors; make it one")
         if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{name} has weights that are not finite; the model cannot be quantized")
     quantized, replacements = {}, {}
@@ -118,7 +121,10 @@ def quantize_model(model, quantizer, calibration=None):
             quantized[name] = QuantizedWeight(codes, grid, own.precision)
             # Handing the new weight to deepcopy saves copying the old one first.
             replacements[id(weight)] = nn.Parameter(values, weight.requires_grad)
-    result = copy.deepcopy(model, replacements).eval()
+    result = checked.copied(model, replacements).eval()
+    for (name, weight), new in zip(weights.items(), weight_parameters(result).values(), strict=True):
+        if new is weight or new is not replacements.get(id(weight), new):
+            raise ValueError(f"{name} is not replaced in a copy of the model; look at its __deepcopy__")
     if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
     result.quantized, result.activation_grids = quantized, {}
@@ -133,15 +139,6 @@ def quantize_model(model, quantizer, calibration=None):
 
 def _output_axis(model, name):
     return 1 if isinstance(model.get_submodule(name.rpartition(".")[0]), _TRANSPOSED) else 0
-
-
-def _fold(model):
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise ValueError("the model has no batch norm to fold")
-    try:
-        return fuse(copy.deepcopy(model).eval(), inplace=True)
-    except torch.fx.proxy.TraceError as error:
-        raise ValueError(f"batch norm cannot be folded: the model cannot be traced ({error})") from error
 
 
 class HalfPrecision(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from quantskew.quantization import checked
 from quantskew.quantization.batchnorm import reestimate
 from quantskew.quantization.grids import quantize_dequantize
 from quantskew.quantization.learned_step import (
@@ -148,9 +149,10 @@ def prepare(model, options):
     """
     if any(True for _ in _layers(model)):
         raise ValueError("the model is prepared already; prepare a float model")
-    prepared, steps = copy.deepcopy(model), {}
+    # Weights that were computed from other tensors are baked in.
+    prepared, steps = checked.copied(checked.plain(model)), {}
     weights = weight_parameters(prepared)
-    for name, precision in layer_precisions(model, options).items():
+    for name, precision in layer_precisions(prepared, options).items():
         weight = weights[name]
         try:
             step = steps[id(weight)] = LearnedStep(weight, precision, options.learn_steps)
@@ -199,13 +201,9 @@ def convert(prepared):
             codes, values = quantize_dequantize(weight, step.grid)
             weight.copy_(values)
             quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
-        # A copied module shares the class that computes the weight; removing it must not reach the original.
-        shared = type(module)
-        module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+        checked.own_class(module)
         parametrize.remove_parametrizations(module, own, leave_parametrized=False)
-        # The weight comes back at the end; a float model has its biases there.
-        for bias in [other for other in module._parameters if "bias" in other]:
-            module.register_parameter(bias, module._parameters.pop(bias))
+        checked.biases_last(module)
     if not quantized:
         raise ValueError("the model has no quantized weight; make it with qat.prepare")
     result.quantized = {name: record for name, (_, record) in quantized.items()}

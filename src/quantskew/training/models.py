@@ -4,8 +4,10 @@ Every model is built with random weights: nothing is downloaded.
 """
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
 from torch import nn
+
+from quantskew.cache import read_tensors
 
 
 class _Block(nn.Module):
@@ -103,11 +105,10 @@ def build(name, num_classes, in_channels=3, seed=0):
 def load_weights(model, path):
     """Give a model the weights of a safetensors file, in place; what does not fit is refused by name."""
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
+        found, _ = read_tensors(path, from_bytes)
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
     own = model.state_dict()
     differing = [name for name in own if name not in found] + [name for name in found if name not in own]
