@@ -64,7 +64,7 @@ def test_two_classes_are_as_fairlearn_says():
 
 
 @given(
-    st.integers(1, 4).flatmap(
+    st.integers(2, 4).flatmap(
         lambda classes: st.tuples(
             st.just(classes),
             st.lists(
@@ -234,7 +234,7 @@ ALL = [
 
 @pytest.mark.parametrize("measure", ALL, ids=str)
 def test_one_group_has_no_gap(measure):
-    table = measure(audit_of_predictions([0, 1, 1], [1, 1, 1], [0, 1, 0], [1, 1, 0]))
+    table = measure(audit_of_predictions([0, 1, 1], [1, 1, 1], [0, 1, 0], [1, 1, 0], group_names=["a", "b"]))
     assert table[["value", "low", "high"]].isna().to_numpy().all()
     assert set(table["count"]) == {1}
     # The group that is named and absent has neither class.
