@@ -6,6 +6,7 @@ a killed process leaves either the old file or the new one.
 
 import ast
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -17,13 +18,15 @@ import os
 import pkgutil
 import platform
 import shlex
+import shutil
 import socket
 import sys
 import time
 import uuid
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,10 +40,10 @@ def cache_dir():
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path` that takes its place when the block ends without error."""
+    """Yield a temporary path beside `path` that takes its place on disk when the block ends without error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{socket.gethostname()}."
+    prefix = f".{path.name}.{_processes()}."
     for left_over in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         pid = left_over.name[len(prefix) :].split(".")[0]
         if pid.isdigit() and not _is_running(int(pid)):
@@ -48,9 +51,36 @@ def replacing(path):
     partial = path.parent / f"{prefix}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
     try:
         yield partial
+        # Otherwise a loss of power could leave the new name with none of the content.
+        _flush(partial)
         os.replace(partial, path)
+        with contextlib.suppress(OSError):  # not every system can do that with a folder
+            _flush(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
+            raise
+        remedy = "make room, or name another folder (QUANTSKEW_CACHE is that of the cache)"
+        raise OSError(error.errno, f"{error.strerror}; {remedy}", str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(path):
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+@functools.cache
+def _processes():
+    """What numbers this process: on another machine or in a container its number is another one's."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return digest(facts)[:8]
 
 
 def _is_running(pid):
@@ -67,10 +97,68 @@ def write_bytes(path, content):
         partial.write_bytes(content)
 
 
+class Damaged(ValueError):
+    """A file is not what was written."""
+
+
+def write_tensors(path, content):
+    """Write the bytes of a safetensors file, with a digest of all its content in its metadata."""
+    header, data = _parts(content)
+    metadata = header.setdefault("__metadata__", {})
+    metadata[_SEAL] = _seal(header, data)
+    # Read by others too, who find their tensors aligned.
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little") + text + data)
+
+
+def read_tensors(path, load, own=False):
+    """The tensors of a safetensors file, as `load` makes them of its bytes, and its metadata.
+
+    A file that does not agree with its digest is `Damaged`, and where it must be our `own`, one without.
+    """
+    content = Path(path).read_bytes()
+    try:
+        header, data = _parts(content)
+        metadata = header.get("__metadata__", {})
+        found = metadata.pop(_SEAL, None)
+        if found != _seal(header, data) and (own or found is not None):
+            raise ValueError("its content does not agree with its digest")
+        return load(content), metadata
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(str(error)) from error
+
+
+_SEAL = "quantskew.sha256"
+
+
+def _parts(content):
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 8 < start <= len(content):
+        raise ValueError("it is cut off, or no safetensors file")
+    return json.loads(content[8:start]), memoryview(content)[start:]
+
+
+def _seal(header, data):
+    content = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    content.update(data)
+    return content.hexdigest()
+
+
 def digest(description):
     """Hexadecimal digest of a JSON-able description, the same for the same content."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class _Lock(FileLock):
+    def __enter__(self):
+        try:
+            self.acquire(timeout=1.5)
+        except Timeout:
+            _LOG.info("waiting for another process, which has %s", self.lock_file)
+            self.acquire()
+        return self
 
 
 def locked(path):
@@ -78,7 +166,7 @@ def locked(path):
     lock = lock_of(path)
     lock.parent.mkdir(parents=True, exist_ok=True)
     # A training takes minutes or hours: a waiting process need not look more often.
-    return FileLock(lock, poll_interval=0.2)
+    return _Lock(lock, poll_interval=0.2)
 
 
 def lock_of(path):
@@ -86,18 +174,49 @@ def lock_of(path):
     return Path(path).with_name(f"{Path(path).name}.lock")
 
 
-def make_once(path, make):
-    """Call `make`, which leaves `path` whole, unless it is there; of all processes a single one does."""
-    if path.exists():
+def make_once(path, make, read=lambda path: path):
+    """What `read` gives of a cache entry; unless it is there and whole, one of all processes calls `make`."""
+    found, _ = _whole(path, read)
+    if found is not None:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
         _LOG.info("%s: from the cache, made on %s", path.stem, made)
-        return
+        with contextlib.suppress(OSError):  # a maker that was killed has left it
+            lock_of(path).unlink(missing_ok=True)
+        return found
     with locked(path):
-        # Another process may have made it while this one waited.
-        if not path.exists():
-            make()
-        # Whoever still waits on this lock finds the file made, and nobody will lock it again.
-        lock_of(path).unlink(missing_ok=True)
+        try:
+            # Another process may have made it while this one waited.
+            found, damage = _whole(path, read)
+            if damage:
+                _LOG.warning("%s cannot be used and is made again: %s", path, damage)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if found is None:
+                make()
+                found = read(path)
+            return found
+        finally:
+            # Whoever still waits on this lock looks at the file first, and what is written is whole.
+            lock_of(path).unlink(missing_ok=True)
+
+
+def _whole(path, read):
+    """What `read` gives, or None, and what is wrong with a file that is there."""
+    try:
+        return (read(path) if path.exists() else None), None
+    except FileNotFoundError:
+        return None, None
+    except (ValueError, OSError) as error:
+        return None, error
+
+
+def go_on(work, checkpoint):
+    """The result of ``work(checkpoint)``, begun anew where the checkpoint in the cache cannot be used."""
+    try:
+        return work(checkpoint)
+    except Damaged as error:
+        _LOG.warning("%s; it is begun anew", error)
+        checkpoint.unlink()
+        return work(checkpoint)
 
 
 def provenance(**facts):

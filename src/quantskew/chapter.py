@@ -5,6 +5,7 @@ Nothing imports this module.
 
 import pandas as pd
 
+from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
     beside_control,
     captioned,
@@ -26,7 +27,14 @@ from quantskew.interactive.control import bit_width, playground
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
+from quantskew.measures.fairness import fvo, overall_accuracy
+from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import Measure
+
+_DECLARED = {"experiment": "digits", "precisions": None, "scheme": "banner", "seed": 0, "seeds": 1}
+_DECLARED |= {"data_dir": None, "device": "auto"}
+_KINDS = {name: str if default is None else type(default) for name, default in _DECLARED.items()}
+_KINDS["precisions"] = list
 
 
 class Chapter:
@@ -70,9 +78,21 @@ class Chapter:
         keys=(BASE,),
         curvature=False,
     ):
+        given = {
+            "experiment": experiment,
+            "precisions": precisions,
+            "scheme": scheme,
+            "seed": seed,
+            "seeds": seeds,
+            "data_dir": data_dir,
+            "device": device,
+        }
+        records = [record] if isinstance(record, str) else record
+        # Plain papermill gives a chapter whatever it was told to.
+        check_declared(_DECLARED, _KINDS, given, "this chapter")
+        check_values(given, "this chapter")
         self._model = {"experiment": experiment, "seed": seed, "device": device}
         self._scheme = scheme
-        records = [record] if isinstance(record, str) else record
         options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
         where = {"data_dir": data_dir, "device": device}
         self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options, **where)
@@ -133,19 +153,28 @@ class Chapter:
 
     def glue_further(self, prefix, experiment, *tables, **values):
         """As `glue`, tables of one more experiment; where it has no record, words stand in for numbers."""
-        audits = list(self.of(experiment).values())
-        _glue(prefix, *(audits or [self.kept]), tables, values, words=None if audits else "(no record)")
+        found = list(self.of(experiment).values())
+        if found:
+            _glue(prefix, found[0], tables, values)
+        # What a row may be of: a group, all of them, or the model.
+        for measure in () if found else (group_accuracy, overall_accuracy, fvo):
+            for name in ("", *values):
+                glue_table(_key(prefix, name), measure(self.kept), words="(no record)")
 
 
-def _glue(prefix, audit, tables, values, role=None, words=None):
+def _key(prefix, name):
+    return "-".join(filter(None, [prefix, name.strip("_").replace("_", "-")]))
+
+
+def _glue(prefix, audit, tables, values, role=None):
     named = [("", table) for table in tables] + list(values.items())
     for name, function in named:
         function, digits = function if isinstance(function, tuple) else (function, None)
         # A change is a method of its Measure.
         digits = getattr(getattr(function, "__self__", function), "digits", 2) if digits is None else digits
-        key, value = "-".join(filter(None, [prefix, name.strip("_").replace("_", "-")])), function(audit)
+        key, value = _key(prefix, name), function(audit)
         if isinstance(value, pd.DataFrame):
-            glue_table(key, of_role(audit, value, role) if role else value, digits, words)
+            glue_table(key, of_role(audit, value, role) if role else value, digits)
         else:
             for part, own in value.items() if isinstance(value, dict) else [("", value)]:
                 glue_value(f"{key}-{part}" if part else key, own)

@@ -20,29 +20,29 @@ from quantskew.training.loop import Hooks, augment, batches_of_epoch, evaluate, 
 from quantskew.training.recipe import Recipe
 
 KILLED = """
-import os, signal, sys
+import os, pathlib, signal, sys
 import samples
 from quantskew.training import checkpoint
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-save, write = checkpoint.save, checkpoint.save_file
+save, write = checkpoint.save, pathlib.Path.write_bytes
 def save_then_die(*arguments):
     save(*arguments)
     if len(arguments[-1]) == 2:
         die()
 
-def write_half_then_die(tensors, path, metadata):
-    write(tensors, path, metadata)
-    if '"epoch": 1' in metadata["quantskew.checkpoint"]:
-        os.truncate(path, os.path.getsize(path) // 2)
+def write_half_then_die(path, content):
+    write(path, content)
+    if b'epoch\\\\": 1' in content:
+        os.truncate(path, len(content) // 2)
         die()
 
 if sys.argv[2] == "after":
     checkpoint.save = save_then_die
 else:
-    checkpoint.save_file = write_half_then_die
+    pathlib.Path.write_bytes = write_half_then_die
 samples.fit_tiny(sys.argv[1])
 """
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load as from_bytes
+from safetensors.numpy import save as to_bytes
 
 from quantskew.audits.statistics import Curvature, WeightStatistics
-from quantskew.cache import cache_dir, make_once, write_bytes
+from quantskew.cache import Damaged, cache_dir, make_once, read_tensors, write_tensors
 from quantskew.groups import check_group_ids, group_counts
 from quantskew.quantization.quantizer import Quantizer
 
@@ -252,11 +252,11 @@ class Audit:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
         described = {"format": _FORMAT, "names": names, "provenance": self.provenance}
-        write_bytes(path, save(arrays, {_KEY: json.dumps(described, sort_keys=True)}))
+        write_tensors(path, to_bytes(arrays, {_KEY: json.dumps(described, sort_keys=True)}))
 
     @classmethod
-    def load(cls, path):
-        """Read an Audit that `save` wrote.
+    def load(cls, path, own=False):
+        """Read an Audit that `save` wrote; where it must be our `own`, one without a digest is not whole.
 
         Raises
         ------
@@ -266,17 +266,17 @@ class Audit:
             If the file is not an Audit of this version, or is not whole.
         """
         try:
-            with safe_open(path, framework="np") as file:
-                described = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-                if described.get("format") != _FORMAT:
-                    raise ValueError(
-                        f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
-                        "with `quantskew audit`"
-                    )
-                parts = {"": {}, "weights": {}, "curvature": {}}
-                for name in file.keys():
-                    part, _, own = name.rpartition("/")
-                    parts[part][own] = file.get_tensor(name)
+            arrays, metadata = read_tensors(path, from_bytes, own)
+            described = json.loads(metadata.get(_KEY, "{}"))
+            if described.get("format") != _FORMAT:
+                raise ValueError(
+                    f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
+                    "with `quantskew audit`"
+                )
+            parts = {"": {}, "weights": {}, "curvature": {}}
+            for name, array in arrays.items():
+                part, _, short = name.rpartition("/")
+                parts[part][short] = array
             parts[""] |= {name: parts[""][name].astype(np.int64) for name in _IDS}
             names = {name: tuple(values) for name, values in described["names"].items()}
             layers, profiled = names.pop("layers", None), names.pop("profile_precision", None)
@@ -286,7 +286,7 @@ class Audit:
             return cls(**parts[""], **names, **facts)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (Damaged, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
 
 
@@ -307,11 +307,11 @@ def audit_once(name, key, make):
     `make` gets the path of the entry, for a checkpoint beside it.
     """
     path = cache_dir() / "audits" / f"{name}-{key}.safetensors"
-    make_once(path, lambda: make(path).save(path))
+    audit = make_once(path, lambda: make(path).save(path), lambda path: Audit.load(path, own=True))
     if os.environ.get(LISTENER):
         with open(os.environ[LISTENER], "a", encoding="utf-8") as file:
             file.write(f"{path}\n")
-    return Audit.load(path)
+    return audit
 
 
 def taken(listener):

@@ -75,7 +75,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     if workers < 1:
         raise ValueError(f"--jobs must be at least 1; got {workers}")
     root, folder = Path(root).resolve(), Path(folder)
-    cells = read_grid(grid, root)
+    cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         _hold(lock, folder)

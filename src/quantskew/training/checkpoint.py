@@ -3,13 +3,13 @@
 import json
 import time
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
 
-from quantskew.cache import cache_dir, make_once, replacing
+from quantskew.cache import Damaged, cache_dir, go_on, make_once, read_tensors, write_tensors
 from quantskew.training.models import load_weights
 
-_KEY = "quantskew.checkpoint"
+_KEY, _RECORD = "quantskew.checkpoint", "quantskew.record"
 
 
 def save(path, run, model, optimizers, scheduler, history):
@@ -26,24 +26,20 @@ def save(path, run, model, optimizers, scheduler, history):
         "param_groups": [state["param_groups"] for state in states],
         "scheduler": {k: v for k, v in scheduler.state_dict().items() if not callable(v)},
     }
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata={_KEY: json.dumps(resume)})
+    write_tensors(path, to_bytes(tensors, {_KEY: json.dumps(resume)}))
 
 
 def restore(path, run, model, optimizers, scheduler):
     """Put back what `save` wrote for the same run, and return its history; empty where there is no file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            resume = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors, metadata = read_tensors(path, from_bytes)
+        resume = json.loads(metadata.get(_KEY, "null"))
     except FileNotFoundError:
         return []
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({error}); delete it to train anew") from error
+    except (ValueError, OSError) as error:
+        raise Damaged(f"{path} is not a whole checkpoint ({error}); delete it to train anew") from error
     if resume is None or resume["run"] != run:
-        raise ValueError(
-            f"{path} belongs to another recipe, data set or model; delete it or name another file"
-        )
+        raise Damaged(f"{path} belongs to another recipe, data set or model; delete it or name another file")
     moments = [{} for _ in optimizers]
     for name, value in tensors.items():
         if name.startswith("optimizer/"):
@@ -61,21 +57,24 @@ def train_once(model, path, train):
 
     Returns the ``history`` that `train` returned, and the ``seconds`` that it took.
     """
+    checkpoint = path.with_suffix(".checkpoint")
 
     def make():
-        checkpoint = path.with_suffix(".checkpoint")
         start = time.perf_counter()
-        history = train(checkpoint)
+        history = go_on(train, checkpoint)
         record = {"history": history, "seconds": round(time.perf_counter() - start, 1)}
         state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-        with replacing(path) as partial:
-            save_file(state, partial, metadata={"quantskew.record": json.dumps(record)})
-        checkpoint.unlink(missing_ok=True)
+        write_tensors(path, to_bytes(state, {_RECORD: json.dumps(record)}))
 
-    make_once(path, make)
+    def read(path):
+        _, metadata = read_tensors(path, from_bytes, own=True)
+        return json.loads(metadata[_RECORD])
+
+    record = make_once(path, make, read)
+    # Here, so that it goes too where a process was killed between the model and this.
+    checkpoint.unlink(missing_ok=True)
     load_weights(model, path)
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["quantskew.record"])
+    return record
 
 
 def model_path(name, key):

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
 from torch import nn
+
+from quantskew.cache import read_tensors
+from quantskew.checks import shortened
 
 # What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -65,7 +68,7 @@ def known_models():
 def check_name(name):
     """Refuse a model name that is not known, with the known ones."""
     if name != "small_resnet" and name not in known_models():
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+        raise ValueError(f"unknown model {shortened(name)}; known: {', '.join(known_models())}")
 
 
 def build(name, num_classes, in_channels=3, seed=0):
@@ -117,11 +120,10 @@ def load_weights(model, path):
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; give a safetensors file in it")
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
+        found, _ = read_tensors(path, from_bytes)
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(_unreadable(path, error)) from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
@@ -144,7 +146,7 @@ def load_weights(model, path):
 
 def _unreadable(path, error):
     start = b""
-    if isinstance(error, SafetensorError):
+    if not isinstance(error, OSError):
         with open(path, "rb") as file:
             start = file.read(2)
     # A zip archive or a pickle, as torch.save writes them.
@@ -179,7 +181,7 @@ def check_takes(model, name, images):
         takes = next((side for side in _SIDES if _can_take(model, channels, side)), None)
         hint = f"; it takes {takes} x {takes}" if takes else ""
         raise ValueError(
-            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({_shortened(error)}){hint}; choose "
+            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({_reason(error)}){hint}; choose "
             "another size or model"
         ) from error
 
@@ -203,7 +205,7 @@ def _dry_pass(model, images):
             module.training = mode
 
 
-def _shortened(error):
+def _reason(error):
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
