@@ -55,7 +55,8 @@ def test_parameters_reach_what_is_made(asked):
 
 
 @pytest.mark.parametrize("data_dir", [None, "images"])
-def test_an_experiment_is_found_by_its_name_wherever_it_was_made(asked, data_dir):
+def test_an_experiment_is_found_by_its_name_wherever_it_was_made(asked, data_dir, tmp_path):
+    data_dir = data_dir and str(tmp_path)
     page = Chapter("digits", ["faces", "gone"], data_dir=data_dir, keys=(BASE, "ptq"))
     (title,) = page.of("faces")
     assert title == ("as the record, live: faces" if data_dir else "record: faces")

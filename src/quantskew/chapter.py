@@ -5,6 +5,7 @@ Nothing imports this module.
 
 import pandas as pd
 
+from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
     beside_control,
     captioned,
@@ -29,6 +30,11 @@ from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import Measure
+
+_DECLARED = {"experiment": "digits", "precisions": None, "scheme": "banner", "seed": 0, "seeds": 1}
+_DECLARED |= {"data_dir": None, "device": "auto"}
+_KINDS = {name: str if default is None else type(default) for name, default in _DECLARED.items()}
+_KINDS["precisions"] = list
 
 
 class Chapter:
@@ -72,9 +78,21 @@ class Chapter:
         keys=(BASE,),
         curvature=False,
     ):
+        given = {
+            "experiment": experiment,
+            "precisions": precisions,
+            "scheme": scheme,
+            "seed": seed,
+            "seeds": seeds,
+            "data_dir": data_dir,
+            "device": device,
+        }
+        records = [record] if isinstance(record, str) else record
+        # Plain papermill gives a chapter whatever it was told to.
+        check_declared(_DECLARED, _KINDS, given, "this chapter")
+        check_values(given, "this chapter")
         self._model = {"experiment": experiment, "seed": seed, "device": device}
         self._scheme = scheme
-        records = [record] if isinstance(record, str) else record
         options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
         where = {"data_dir": data_dir, "device": device}
         self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options, **where)

@@ -4,19 +4,45 @@ A command is a function of its options.  What is heavy is imported inside it, so
 """
 
 import argparse
+import errno
 import logging
+import os
+import shlex
 import sys
+import traceback
 from pathlib import Path
 
+from quantskew.cache import cache_dir
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
+# The least and the largest number that an option takes, and what to do where a file cannot be used.
+_COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
+_COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
+_REMEDIES = {
+    errno.ENOSPC: "free some space; the same command goes on",
+    errno.EDQUOT: "free some space; the same command goes on",
+    errno.EACCES: "name another place, or ask for the right to use it",
+    errno.EPERM: "name another place, or ask for the right to use it",
+    errno.EROFS: "name another place (the cache with QUANTSKEW_CACHE)",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "close some files, or raise the limit with ulimit -n",
+}
+_DEBUG = "QUANTSKEW_DEBUG"
+_LONGEST_VALUE = 10_000
 
 
 def main(arguments=None):
-    """Run one command; errors that a user can mend are one line on standard error and status 2."""
+    """Run one command; every error is one line on standard error and status 2.
+
+    An interruption is status 130, and a reader that has gone away 141.  With `QUANTSKEW_DEBUG=1` errors have
+    their traceback too.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     parser = argparse.ArgumentParser(
@@ -37,12 +63,71 @@ def main(arguments=None):
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
-        return options.run(options) or 0
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        print(f"quantskew: {error}", file=sys.stderr)
+        _check_options(options)
+        status = options.run(options) or 0
+        # Here, where a pipe that is closed can still be told from other errors.
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Python would write what is left once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        print("quantskew: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            traceback.print_exc()
+        print(f"quantskew: {_said(error, arguments)}", file=sys.stderr)
         return 2
     finally:
         logger.removeHandler(handler)
+
+
+def _said(error, arguments):
+    """An error in one sentence, with what was being done where the error does not say it."""
+    known = (ValueError, FileNotFoundError, RuntimeError)
+    if isinstance(error, OSError) and error.strerror:
+        path = f"{error.filename}: " if error.filename is not None else ""
+        remedy = _REMEDIES.get(error.errno, "name a place that is there and can be used")
+        return f"{path}{error.strerror} (in `{_shown(arguments)}`); {remedy}"
+    if isinstance(error, known) and str(error):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory in `{_shown(arguments)}`; choose a smaller model, --size or --jobs"
+    if type(error).__name__ == "SafetensorError":
+        return f"a file is damaged ({error}, in `{_shown(arguments)}`); remove it, or make it again"
+    first = (str(error).splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first[:200]} (in `{_shown(arguments)}`); this is a fault of "
+        f"quantskew: please report it with the traceback that {_DEBUG}=1 shows"
+    )
+
+
+def _shown(arguments):
+    words = shlex.join(["quantskew", *map(str, arguments)])
+    return words if len(words) <= 100 else f"{words[:97]}..."
+
+
+def _check_options(options):
+    """Refuse numbers out of range, and places that cannot be written, before any work."""
+    for name, (least, most) in _COUNTS.items():
+        if getattr(options, name, None) is not None:
+            check_whole(f"--{name.replace('_', '-')}", getattr(options, name), least, most)
+    if hasattr(options, "output"):
+        output = options.output
+        if options.run is claims and output:
+            if output.is_dir():
+                raise ValueError(f"--output {output} is a folder; name a file")
+            check_folder(output.parent, "the folder of --output", "name another --output")
+        elif options.run is not claims:
+            check_folder(output or "runs", "the output folder", "name another --output")
+    if hasattr(options, "data_dir") or options.run in (book, sweep):
+        remedy = "name a folder with QUANTSKEW_CACHE"
+        if not os.access(cache_dir(), os.R_OK | os.X_OK) or not cache_dir().is_dir():
+            check_folder(cache_dir(), "the cache", remedy)
+    if hasattr(options, "root") and not options.root.is_dir():
+        raise ValueError(f"--root {options.root} is no folder; name the repository")
 
 
 def _command(summary, *declared, description=None):
@@ -96,8 +181,6 @@ def _over_seeds(options):
     """Experiment, seeds, and where images and device are; images are fetched if that is asked for."""
     from quantskew.experiments.catalogue import load_data
 
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1; got {options.seeds}")
     experiment, first = _chosen(options), options.seed or 0
     if options.download:
         load_data(experiment, options.data_dir, download=True)
@@ -345,13 +428,24 @@ _ROOT = _option("--root", type=Path, default=Path(), metavar="FOLDER", help="the
 )
 def book(options):
     """Print the path of each chapter."""
-    import yaml
-
     from quantskew.book import chapters
 
-    parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
+    parameters = {name: _yaml(name, value) for name, value in options.parameter}
     for chapter in chapters.build(options.root, parameters):
         print(chapter)
+
+
+def _yaml(name, value):
+    import yaml
+
+    try:
+        if len(value) > _LONGEST_VALUE:
+            raise ValueError(f"more than {_LONGEST_VALUE} characters")
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["it cannot be read"])[0]
+        told = f"-p {shortened(name)} is no value in YAML: {shortened(value)} ({problem})"
+        raise ValueError(f"{told}; quote it, as in -p scheme '\"mse\"'") from None
 
 
 @_command(

@@ -57,3 +57,13 @@ def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
     assert "1.0 ['a']" in outputs(tmp_path / "out.ipynb")
     helped = subprocess.run([*command[:4], "--help-notebook"], cwd=tmp_path, capture_output=True, text=True)
     assert "of the weights" in helped.stdout
+
+
+def test_whole_numbers_serve_for_floats_and_none_for_an_empty_path(chapter):
+    notebook = execution.read_text_notebook(chapter)
+    execution.check_parameters(notebook, {"share": 1, "path": None}, "small")
+
+
+def test_a_source_is_never_overwritten(chapter):
+    with pytest.raises(ValueError, match="is a chapter's source"):
+        execution.TextNotebookHandler.write("{}", str(chapter))

@@ -23,7 +23,7 @@ def test_an_id_depends_on_the_content_alone():
 def test_an_id_can_be_read_and_be_a_folder():
     name = cell(seed=1, precisions=["fp32", "int4"], model="resnet18").id
     assert name.startswith("audit-digits-resnet18-seed-1-precisions-fp32-int4-")
-    assert len(cell(label="a/b c" * 50).id) < 80
+    assert len(cell(experiment="folder", group="a/b c" * 50).id) < 80
 
 
 def test_audits_that_differ_in_their_quantization_share_a_model():

@@ -11,6 +11,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
+from quantskew.checks import check_whole
 from quantskew.datasets import Dataset, normalise
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
@@ -99,8 +100,8 @@ def audit_model(
 
 def check_audit(quantizers, curvature=False):
     """The quantizers of an Audit; what `audit_model` cannot serve is refused before any work is done."""
-    if not isinstance(curvature, (bool, int)) or curvature < 0:
-        raise ValueError(f"curvature is True, False or a number of images; got {curvature!r}")
+    if not isinstance(curvature, bool):
+        check_whole("curvature (True, False or a number of images)", curvature, 1)
     return check_curvature(quantizers) if curvature else Quantizer.each(quantizers)
 
 

@@ -15,6 +15,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
 from quantskew.cache import digest, replacing, write_bytes
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_whole, shortened
 
 CELL_TIMEOUT, START_TIMEOUT = 900, 120
 
@@ -84,13 +85,48 @@ def check_declared(declared, kinds, parameters, name):
     listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
     for key, value in parameters.items():
         if key not in declared:
-            raise ValueError(f"{name} has no parameter {key!r}; it declares {listing}")
+            raise ValueError(f"{name} has no parameter {shortened(key)}; it declares {listing}")
         expected, given = kinds[key], type(value)
         if given is not expected and (expected, given) != (float, int) and value is not declared[key]:
+            how = "; papermill takes a list as -y 'precisions: [fp32, int4]'" if expected is list else ""
             raise ValueError(
-                f"{name}: {key} must be of type {expected.__name__}, not {given.__name__} ({value!r}); "
-                f"it declares {listing}"
+                f"{name}: {key} must be of type {expected.__name__}, not {given.__name__} "
+                f"({shortened(value)}){how}; it declares {listing}"
             )
+
+
+def check_values(values, name, folders=None, *, here=True):
+    """Refuse values of a chapter's parameters that nothing can be made of, before any work.
+
+    Parameters
+    ----------
+    values : dict
+        By the parameters' names, of the types that the chapter declares; of others nothing is known.
+    name : str
+        Of the chapter, for messages.
+    folders : sequence of path, optional
+        Where records are, by default those around the working directory.
+    here : bool
+        Whether the device has to be usable on this machine.
+    """
+    # A kernel or a reader of texts need not wait for torch before there is something to check.
+    from quantskew.experiments import catalogue, runs
+    from quantskew.quantization.quantizer import Quantizer
+
+    try:
+        place = values.get("data_dir"), values.get("device", "auto")
+        for experiment in [values["experiment"]] if "experiment" in values else values.get("experiments", []):
+            catalogue.check(catalogue.get(experiment), *place, here=here)
+        if values.get("precisions") is not None:
+            Quantizer.each(values["precisions"], scheme=values.get("scheme", "banner"))
+        for key, least, most in (("seed", 0, MOST_SEED), ("seeds", 1, MOST_SEEDS)):
+            if key in values:
+                check_whole(key, values[key], least, most)
+        if "record" in values:
+            made = values.get("data_dir") is not None
+            catalogue.get(values["record"]) if made else runs.check_record(values["record"], folders)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def execute(source, output, parameters=None, cwd=".", progress=True, timeout=None):

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import numbers
 
+from quantskew.checks import shortened
 from quantskew.datasets.split import Dataset, Split, normalise
 
 __all__ = ["MODULES", "Dataset", "Split", "load", "normalise"]
@@ -64,12 +65,18 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
     array([89, 73, 57, 46, 36, 29, 23, 18, 14, 11])
     """
     given = locals()
+    module = check(name, size, label, group)
+    return module.load(**{own: given[own] for own in inspect.signature(module.load).parameters})
+
+
+def check(name, size=None, label=None, group=None):
+    """The module of a data set, unless it is not known or cannot have these values."""
     if name not in MODULES:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(MODULES)}")
+        raise ValueError(f"unknown data set {shortened(name)}; known: {', '.join(MODULES)}")
     if size is not None and not (isinstance(size, numbers.Integral) and 1 <= size <= 2048):
-        raise ValueError(f"size must be whole, at most 2048 and at least 1 pixel; got {size!r}")
+        raise ValueError(f"size must be whole, at most 2048 and at least 1 pixel; got {shortened(size)}")
     module = importlib.import_module(f"quantskew.datasets.{MODULES[name]}")
     for role, attribute, known in (("label", label, module.LABELS), ("group", group, module.GROUPS)):
         if None not in (attribute, known) and attribute not in known:
-            raise ValueError(f"unknown {role} {attribute!r} of {name}; known: {', '.join(known)}")
-    return module.load(**{own: given[own] for own in inspect.signature(module.load).parameters})
+            raise ValueError(f"unknown {role} {shortened(attribute)} of {name}; known: {', '.join(known)}")
+    return module

@@ -7,6 +7,7 @@ be deleted at any time.
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.cache import digest, go_on, source_digest
+from quantskew.checks import shortened
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.experiments.experiment import EXPERIMENTS, Experiment, get, with_seed  # noqa: F401
@@ -26,6 +28,7 @@ from quantskew.training.sampling import resample
 # Training images of each group whose gradient is followed through the epochs, and how often about.
 _GRADIENT_IMAGES = 32
 _GRADIENT_EPOCHS = 13
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 # Weights alone, activations alone, and both (section 6 of the paper expects activations to "resemble that of
 # weight quantization or expand the disparity").
 ACTIVATION_COLUMNS = ("fp32", "int8", "int4", "A8", "A4", "W8A8", "W4A4")
@@ -47,13 +50,37 @@ def choose_device(name="auto"):
     """The device of that name; ``auto`` is a GPU where torch sees one, else the processor."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
     try:
-        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from error
     return device
+
+
+def named_device(name):
+    """The device of that name, whether it can be used here or not."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(
+            f"device {shortened(name)} cannot be used here ({reason}); use auto or cpu"
+        ) from error
+    if device.type not in _DEVICES:
+        raise ValueError(f"device {name!r} cannot be used here; use auto, {', '.join(_DEVICES)}")
+    return device
+
+
+def check(experiment, data_dir=None, device="auto", *, here=True):
+    """Refuse what no data set, model or device can be made of, before any work; `here` is where it runs."""
+    datasets.check(experiment.dataset, experiment.size, experiment.label, experiment.group)
+    models.check_name(experiment.model)
+    if data_dir is not None and not Path(data_dir).expanduser().exists():
+        raise ValueError(f"data_dir: {data_dir} does not exist; name the folder or archive")
+    if device != "auto":
+        (choose_device if here else named_device)(device)
 
 
 def untrained(experiment, data):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantskew.audits.audit import Audit
+from quantskew.checks import shortened
 from quantskew.experiments import catalogue, difficulty
 from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.experiments.methods import RECORDED, REPEATED
@@ -178,6 +179,23 @@ def _nothing(name, keys, folders):
     return f"no record {name!r}; known: {', '.join(known) or 'none (run from within the repository)'}"
 
 
+def check_record(name, folders=None):
+    """Refuse a name of which there is no record, with the known ones."""
+    folders = record_folders() if folders is None else [Path(folder) for folder in folders]
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
+        raise ValueError(f"a record is a name such as utkface; got {shortened(name)}")
+    path = Path(name)
+    if path.suffix == _SUFFIX:
+        folders, name = [path.parent], path.stem
+    if not any(_any_of(folder, name) for folder in folders):
+        raise FileNotFoundError(_nothing(name, (BASE,), folders))
+
+
+def _any_of(folder, name):
+    """Whether a folder has a file of that record, of whatever key."""
+    return any(path.stem == name or path.stem.startswith(f"{name}-") for path in folder.glob(f"*{_SUFFIX}"))
+
+
 def record_folders():
     """Folders that may hold records: ``book/records`` of the working directory and of each folder above."""
     here = Path.cwd()
@@ -204,6 +222,9 @@ def beside(experiment, records, keys, seeds, *, precisions=None, scheme="banner"
     """
     options["quantizers"] = Quantizer.each(precisions or DEFAULT_PRECISIONS, scheme=scheme)
     first, *others = records
+    if not data_dir:
+        # Before anything is trained.
+        check_record(first)
     found = [make(experiment, keys, seeds, **options)]
     if data_dir:
         again = make(first, keys, seeds, data_dir=data_dir, **options)

@@ -7,7 +7,10 @@ command, a grid, a cache key and the axis of a figure are the same text.
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from quantskew.checks import shortened
 
 SCHEMES = ("banner", "symmetric", "mse")
 INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
@@ -16,6 +19,8 @@ DEFAULT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "int3", "int2")
 _FLAGS = {"per-channel": "per_channel", "folded": "fold_batchnorm", "bias-corrected": "bias_correction"}
 _ENDS = "ends-"
 _HEADS = "fp32, fp16, int1 to int16, A8 (activations alone), W8A8 (weights and activations)"
+# Each is a model in memory.
+_MOST = 64
 _HEAD = re.compile(r"(?P<weights>fp32|fp16|int\d+)|(?:W(?P<w>\d+))?A(?P<a>\d+)")
 
 
@@ -33,7 +38,7 @@ def integer_bits(precision):
     (4, None)
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        raise ValueError(f"unknown precision {shortened(precision)}; known: {', '.join(PRECISIONS)}")
     return int(precision[3:]) if precision.startswith("int") else None
 
 
@@ -83,7 +88,7 @@ class Quantizer:
         if self.activation_precision == "fp32":
             object.__setattr__(self, "activation_precision", None)
         if self.scheme not in SCHEMES:
-            raise ValueError(f"unknown scheme {self.scheme!r}; known: {', '.join(SCHEMES)}")
+            raise ValueError(f"unknown scheme {shortened(self.scheme)}; known: {', '.join(SCHEMES)}")
         for flag in _FLAGS.values():
             if not isinstance(getattr(self, flag), bool):
                 raise ValueError(f"{flag} is True or False; got {getattr(self, flag)!r}")
@@ -150,7 +155,7 @@ class Quantizer:
         try:
             return cls(**_attributes(text))
         except ValueError as error:
-            told = "" if repr(text) in str(error) else f"quantizer {text!r}: "
+            told = "" if shortened(text) in str(error) else f"quantizer {shortened(text)}: "
             raise ValueError(f"{told}{error}") from None
 
     @classmethod
@@ -169,10 +174,12 @@ class Quantizer:
         >>> Quantizer.each(["fp32", "int4", "int2:symmetric"], scheme="mse")
         (Quantizer('fp32'), Quantizer('int4:mse'), Quantizer('int2:symmetric'))
         """
-        if isinstance(values, str) or not values:
-            raise ValueError(f"no precisions were given in a list, the reference first; got {values!r}")
+        listed = () if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+        if not 1 <= len(listed) <= _MOST:
+            said = f"give 1 to {_MOST} precisions in a list, the reference first"
+            raise ValueError(f"{said}, as in [fp32, int4]; got {shortened(values)}")
         template, chosen = cls(**options), []
-        for value in values:
+        for value in listed:
             own = cls.of(value)
             chosen.append(own._with(template, () if value is own else _attributes(value)))
         names = [own.name for own in chosen]
@@ -215,11 +222,11 @@ class Quantizer:
 def _attributes(text):
     """What a name says: attributes of a `Quantizer`, not yet validated together."""
     if not isinstance(text, str):
-        raise ValueError(f"a quantizer is a Quantizer or its name; got {text!r}")
+        raise ValueError(f"a quantizer is a Quantizer or its name; got {shortened(text)}")
     head, colon, rest = text.partition(":")
     found = _HEAD.fullmatch(head)
     if not found:
-        raise ValueError(f"unknown quantizer {text!r}; a name begins with one of {_HEADS}")
+        raise ValueError(f"unknown quantizer {shortened(text)}; a name begins with one of {_HEADS}")
     said = {"precision": found["weights"] or (f"int{found['w']}" if found["w"] else "fp32")}
     if found["a"]:
         said["activation_precision"] = f"int{found['a']}"
@@ -232,7 +239,9 @@ def _attributes(text):
             attribute, value = _FLAGS[word], True
         else:
             known = ", ".join([*SCHEMES, *_FLAGS, f"{_ENDS}int8"])
-            raise ValueError(f"unknown option {word!r} of the quantizer {text!r}; known: {known}")
+            raise ValueError(
+                f"unknown option {shortened(word)} of the quantizer {shortened(text)}; known: {known}"
+            )
         if attribute in said:
             raise ValueError(f"{text!r} says twice what its {attribute.replace('_', ' ')} is")
         said[attribute] = value

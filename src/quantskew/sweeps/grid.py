@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import re
 import typing
 from dataclasses import dataclass
@@ -10,8 +11,15 @@ from pathlib import Path
 import yaml
 
 from quantskew.audits.model import check_audit
-from quantskew.book.execution import check_declared, check_parameters, declared_parameters, read_text_notebook
+from quantskew.book.execution import (
+    check_declared,
+    check_parameters,
+    check_values,
+    declared_parameters,
+    read_text_notebook,
+)
 from quantskew.cache import digest
+from quantskew.checks import check_whole, shortened
 from quantskew.experiments import catalogue
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 from quantskew.sweeps.cells import AUDIT
@@ -21,6 +29,8 @@ _OPTIONS = {"precisions": list(DEFAULT_PRECISIONS), **_QUANTIZER, "data_dir": No
 _OPTIONS |= {"curvature": False, "curvature_images": None}
 # The type of an option that is empty by default, where it is no name or path.
 _KINDS = {"curvature_images": int}
+# Of a grid: bytes, levels of YAML, and cells, each of which is at least a second of work.
+_LONGEST, _DEEPEST, _MOST_CELLS = 500_000, 20, 10_000
 
 
 @dataclass(frozen=True)
@@ -75,31 +85,32 @@ class Cell:
 
 def chapter_cells(task, root, path):
     """What makes a cell of a chapter out of its parameters; `path` is that of the grid, for messages."""
-    source = Path(root) / "notebooks" / f"{task}.md"
-    if not source.exists():
-        known = ", ".join(sorted(known.stem for known in source.parent.glob("*.md")))
+    folder = Path(root) / "notebooks"
+    sources = {known.stem: known for known in sorted(folder.glob("*.md"))}
+    if task not in sources:
         raise ValueError(
-            f"{path}: there is no chapter {task!r} in {source.parent}; known: {AUDIT}, "
-            f"{known or 'no chapter, since this is not the repository: name it with --root'}"
+            f"{path}: there is no chapter {shortened(task)} in {folder}; known: {AUDIT}, "
+            f"{', '.join(sources) or 'no chapter, since this is not the repository: name it with --root'}"
         )
-    notebook = read_text_notebook(source)
+    notebook = read_text_notebook(sources[task])
     defaults = declared_parameters(notebook)
+    around = Path(root).resolve()
+    records = [folder / "book" / "records" for folder in (around, *around.parents)]
 
-    def make(given, root):
+    def make(given, root, here):
         check_parameters(notebook, given, task)
         cell = Cell(task, _exact(given, defaults), defaults)
-        values = {**defaults, **given}
-        if "experiment" in values:
-            catalogue.get(values["experiment"])
-        if "precisions" in values:
-            Quantizer.each(values["precisions"], scheme=values.get("scheme", "banner"))
-        _check_data_dir(given, root)
+        # Defaults are the chapter's own affair.
+        chosen = _with_data_dir({**defaults, **given}, root)
+        known = {name for name in chosen if name in given or name in ("scheme", "data_dir")}
+        known |= {"experiment"} & chosen.keys() if {"device", "data_dir"} & given.keys() else set()
+        check_values({k: v for k, v in chosen.items() if k in known}, task, records, here=here)
         return cell
 
     return make
 
 
-def audit_cell(given, root):
+def audit_cell(given, root, here=True):
     """A plain audit out of its parameters; what they leave out is as the experiment has it."""
     if not isinstance(given.get("experiment"), str):
         raise ValueError(f"an audit names its experiment, one of {', '.join(catalogue.EXPERIMENTS)}")
@@ -117,9 +128,12 @@ def audit_cell(given, root):
     check_declared(defaults, kinds, named, "an audit")
     cell = Cell(AUDIT, {"experiment": experiment.name, **_exact(named, defaults)}, defaults)
     own, options = split_audit(cell.given)
-    catalogue.get(**own)
+    place = _with_data_dir(cell.given, root)
+    catalogue.check(catalogue.get(**own), place.get("data_dir"), place.get("device", "auto"), here=here)
+    images = cell.given.get("curvature_images")
+    if images is not None:
+        check_whole("curvature_images", images, 1)
     check_audit(options["quantizers"], options.get("curvature", False))
-    _check_data_dir(given, root)
     return cell
 
 
@@ -152,12 +166,13 @@ def _exact(given, defaults):
     return {k: float(v) if isinstance(defaults[k], float) else v for k, v in given.items()}
 
 
-def _check_data_dir(given, root):
-    if given.get("data_dir") and not (root / Path(given["data_dir"]).expanduser()).exists():
-        raise ValueError(f"data_dir: {root / given['data_dir']} does not exist; name the folder or archive")
+def _with_data_dir(given, root):
+    """The parameters with the place of the images, which begins at the repository where it is relative."""
+    place = given.get("data_dir")
+    return {**given, "data_dir": str(Path(root) / Path(place).expanduser())} if place else given
 
 
-def read_grid(path, root="."):
+def read_grid(path, root=".", here=True):
     """The cells of a grid, in the order of the file.
 
     Parameters
@@ -166,6 +181,8 @@ def read_grid(path, root="."):
         A YAML file, see above.
     root : path
         The repository, whose ``notebooks`` are the chapters; a relative `data_dir` begins here too.
+    here : bool
+        Whether the cells run on this machine, which then has to have their devices.
 
     Returns
     -------
@@ -183,11 +200,12 @@ def read_grid(path, root="."):
     if not content or not isinstance(content, dict):
         raise ValueError(f"{path} holds no grid: write `{AUDIT}:` or a chapter's name, `product:` below it")
     cells, places = [], {}
+    _check_extent(content, path)
     for task, block in content.items():
         make = audit_cell if task == AUDIT else chapter_cells(task, root, path)
         for where, given in _combinations(block, f"{path}, {task}"):
             try:
-                cell = make(given, Path(root))
+                cell = make(given, Path(root), here)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
             if cell.id in places:
@@ -198,52 +216,100 @@ def read_grid(path, root="."):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        if self.depth > _DEEPEST:
+            problem = f"it is nested more than {_DEEPEST} deep"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node, deep=False):
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name is plain text", key.start_mark)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key, (named, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1:
-                problem = f"{key!r} is given twice"
+                problem = f"{shortened(key)} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, named.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _load(path):
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        # A device has no end.
+        with open(path, "rb") as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise ValueError(f"{path} is no grid: it has more than {_LONGEST:,} bytes; split it in several")
+        text = content.decode()
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no grid at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text ({error}); name a YAML file") from None
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{line}: {getattr(error, 'problem', None) or error}; mend the YAML") from None
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0][:200]
+        raise ValueError(f"{path}{line}: {problem}; mend the YAML") from None
+
+
+def _check_extent(content, path):
+    """Refuse values that YAML's references make larger than any grid is."""
+    known = {}
+
+    def extent(value, around=()):
+        if not isinstance(value, dict | list | tuple | set):
+            return 1
+        if id(value) in around:
+            raise ValueError(f"{path}: a value contains itself; mend the YAML")
+        if id(value) not in known:
+            parts = value.values() if isinstance(value, dict) else value
+            known[id(value)] = 1 + sum(extent(part, (*around, id(value))) for part in parts)
+        return known[id(value)]
+
+    if extent(content) > _LONGEST:
+        raise ValueError(f"{path}: its references stand for more than {_LONGEST:,} values; write them out")
+
+
+def _word(value):
+    """A value as it stands in a list of values."""
+    return value if isinstance(value, str) and len(value) <= 80 else shortened(value)
 
 
 def _combinations(block, where):
     """Each cell's parameters, with the words that say where they stand."""
     if not isinstance(block, dict) or not block or block.keys() - {"product", "cells"}:
-        found = ", ".join(map(str, block)) if isinstance(block, dict) and block else repr(block)
+        found = ", ".join(map(_word, block)) if isinstance(block, dict) and block else shortened(block)
         raise ValueError(f"{where}: write `product:`, `cells:` or both below it; got {found}")
     product, cells = block.get("product", {}), block.get("cells", [])
     if not isinstance(product, dict) or not isinstance(cells, list):
         raise ValueError(f"{where}: `product` maps parameters to lists, and `cells` is a list of mappings")
     for name, values in product.items():
         if not isinstance(values, list) or not values:
-            raise ValueError(f"{where}: in a product {name} needs a list of values, as [{values!r}]")
+            shown = f"[{shortened(values)}]"
+            raise ValueError(f"{where}: in a product {name} needs a list of values, as {shown}")
+    count = math.prod(map(len, product.values())) + len(cells)
+    if count > _MOST_CELLS:
+        raise ValueError(f"{where}: {count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it")
     found = []
     if product:
         for values in itertools.product(*product.values()):
             given = dict(zip(product, values, strict=True))
-            words = ", ".join(f"{name}: {value}" for name, value in given.items())
+            words = ", ".join(f"{name}: {_word(value)}" for name, value in given.items())
             found.append((f"{where}, product ({words})", given))
     for number, given in enumerate(cells, 1):
         if not isinstance(given, dict):
-            raise ValueError(f"{where}, cell {number} is no mapping of parameters: {given!r}")
+            raise ValueError(f"{where}, cell {number} is no mapping of parameters: {shortened(given)}")
         found.append((f"{where}, cell {number}", given))
     if not found:
         raise ValueError(f"{where}: there are no cells; write `product:` or `cells:` below it")

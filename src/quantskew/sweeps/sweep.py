@@ -77,7 +77,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     if workers < 1:
         raise ValueError(f"--jobs must be at least 1; got {workers}")
     root, folder = Path(root).resolve(), Path(folder)
-    cells = read_grid(grid, root)
+    cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         _hold(lock, folder)
@@ -192,7 +192,7 @@ def _command(folder, workers, executor, gpus, passed):
 
 
 def _schedule(command, folder, plan, waiting, lock, here):
-    """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done, until it ends."""
+    """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
     with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:

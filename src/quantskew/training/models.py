@@ -8,6 +8,7 @@ from safetensors.torch import load as from_bytes
 from torch import nn
 
 from quantskew.cache import read_tensors
+from quantskew.checks import shortened
 
 
 class _Block(nn.Module):
@@ -59,7 +60,7 @@ def known_models():
 def check_name(name):
     """Refuse a model name that is not known, with the known ones."""
     if name != "small_resnet" and name not in known_models():
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(known_models())}")
+        raise ValueError(f"unknown model {shortened(name)}; known: {', '.join(known_models())}")
 
 
 def build(name, num_classes, in_channels=3, seed=0):

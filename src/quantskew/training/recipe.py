@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from quantskew.checks import MOST_SEED, check_number, check_whole, shortened
+
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one-cycle", "cosine", "constant")
 _COMPUTE = ("fp32", "bf16")
+# The least and the largest value; images have at most 2048 pixels a side, and a shift stays on them.
+_WHOLE = {"epochs": (1, 10**6), "batch_size": (2, 10**6), "shift": (0, 64), "seed": (0, MOST_SEED)}
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,15 @@ class Recipe:
     def __post_init__(self):
         for name, known in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES), ("compute", _COMPUTE)):
             if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be larger than 0; got {self.learning_rate}")
+                given = shortened(getattr(self, name))
+                raise ValueError(f"unknown {name} {given}; known: {', '.join(known)}")
+        for name, (least, most) in _WHOLE.items():
+            check_whole(name, getattr(self, name), least, most)
+        check_number("learning_rate", self.learning_rate, above=True)
+        check_number("momentum", self.momentum, below=1)
+        check_number("weight_decay", self.weight_decay)
+        if not isinstance(self.flip, bool):
+            raise ValueError(f"flip is True or False; got {shortened(self.flip)}")
         if self.class_weights is not None:
             check_class_weights(self.class_weights)
 
