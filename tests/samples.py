@@ -89,8 +89,8 @@ def uneven_audit():
 
 
 def empty_audit():
-    nothing = np.empty((0, 3))
-    return Audit.from_logits({"fp32": nothing, "int2": nothing}, [], [], ("a", "b"))
+    nothing, classes = np.empty(0, dtype=np.int64), ("class 0", "class 1", "class 2")
+    return Audit(np.empty((2, 0, 3), np.float32), nothing, nothing, ("fp32", "int2"), classes, ("a", "b"))
 
 
 def noise_jpeg(seed, side=20):

@@ -306,12 +306,19 @@ def _load_array(path):
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            if len(found.files) != 1:
+                raise ValueError(f"it holds {len(found.files)} arrays; save each to a file of its own")
+            return found[found.files[0]]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
-            f"{path} is not an array that numpy.save wrote without pickling ({error})"
+            f"{path} is not an array that numpy.save wrote without pickling ({error}); save it so, and names "
+            "as .astype(str)"
         ) from error
 
 

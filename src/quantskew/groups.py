@@ -4,7 +4,34 @@ A group is an integer id 0..G-1 per sample.  The value of a group without sample
 and every table that shows a group shows its count.
 """
 
+import numbers
+import unicodedata
+
 import numpy as np
+
+OVERALL = "all"
+LEAVE_OUT = "leave such samples out, or give them a group of their own, such as 'unknown'"
+# What other programs write where there is no value.
+MISSING = {
+    "",
+    "-",
+    "?",
+    "na",
+    "<na>",
+    "#na",
+    "n/a",
+    "#n/a",
+    "nan",
+    "-nan",
+    "nat",
+    "nil",
+    "none",
+    "null",
+    "#null!",
+}
+# Groups of an Audit, at most: figures have a line for each.
+MOST = 1000
+_FEW = 100
 
 
 def check_group_ids(groups, num_groups=None, what="group"):
@@ -25,6 +52,124 @@ def check_group_ids(groups, num_groups=None, what="group"):
     return ids, num_groups
 
 
+def as_array(values, what):
+    """What a list, pandas, torch or numpy holds as an array: text, bytes and mixed values as objects."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what} are masked in places; leave these samples out")
+    if not isinstance(values, np.ndarray):
+        # Numpy would turn the None and NaN of a list into the texts "None" and "nan".
+        objects = np.asarray(values, dtype=object)
+        kinds = {np.asarray(value).dtype.kind for value in objects.ravel()}
+        values = np.asarray(values) if kinds and kinds <= set("biufc") else objects
+    return values.astype(object) if values.dtype.kind in "SUT" else np.asarray(values)
+
+
+def distinct(values, what="group"):
+    """Ids (N,) of the distinct values in their order, and the values: whole numbers, or text.
+
+    Text is decoded, stripped and composed; what is missing is refused, as is what is neither.
+    """
+    array = as_array(values, f"{what}s")
+    if array.ndim != 1:
+        raise ValueError(
+            f"{what}s must be one-dimensional, one id a sample; got shape {array.shape} (of one column take "
+            ".ravel(), of one-hot rows .argmax(axis=1), and join several columns into one name)"
+        )
+    if array.dtype.kind in "fc" and np.isnan(array).any():
+        raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {LEAVE_OUT}")
+    if array.dtype.kind == "b":
+        array = array.astype(object)
+    if array.dtype.kind not in "iuO":
+        raise ValueError(
+            f"{what}s must be integers or names; got dtype {array.dtype} (of whole numbers take .astype(int))"
+        )
+    if array.dtype == object:
+        known = {}
+        # Equal values of different types, such as 1 and True, are told apart.
+        keys = [(type(value), value) if _hashable(value) else id(value) for value in array]
+        for sample, (key, value) in enumerate(zip(keys, array, strict=True)):
+            if key not in known:
+                known[key] = _meant(value, sample, what)
+        kinds = {type(value) for value in known.values()}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{what}s are numbers for some samples and names for others; give one or the other"
+            )
+        array = np.array([known[key] for key in keys])
+    found, ids = np.unique(array, return_inverse=True)
+    return ids.astype(np.int64), found.tolist()
+
+
+def ids_of(ids, found, named, what, remedy=""):
+    """The values that `distinct` found for each sample, as ids below `named` (None: of any size)."""
+    if found and not isinstance(found[0], str):
+        if found[0] < 0:
+            raise ValueError(
+                f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}: {LEAVE_OUT}"
+            )
+        if named is not None and found[-1] >= named:
+            sample = int(ids.argmax())
+            raise ValueError(f"sample {sample} has {what} {found[-1]}, but only {named} are named; {remedy}")
+    return ids if named is None else np.array(found, dtype=np.int64)[ids]
+
+
+def _hashable(value):
+    try:
+        return hash(value) is not None
+    except TypeError:
+        return False
+
+
+def _meant(value, sample, what):
+    """An element of an object array as int or text."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, (bytes, np.bytes_)):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"the {what} of sample {sample} is not UTF-8 text: {shortened(value)}") from None
+    if isinstance(value, (bool, np.bool_)):
+        value = str(value)
+    if isinstance(value, str):
+        value = unicodedata.normalize("NFC", value.strip())
+        if value.casefold() not in MISSING:
+            return value
+    elif not (value is None or type(value).__name__ in ("NAType", "NaTType") or value != value):
+        raise ValueError(
+            f"the {what} of sample {sample} is {shortened(value)} of type {type(value).__name__}; "
+            f"{what}s must be integers or names"
+        )
+    raise ValueError(f"sample {sample} has no {what} ({shortened(value)}); {LEAVE_OUT}")
+
+
+def shortened(value, most=60):
+    """A value for a message, in at most so many characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 10]}...{text[-7:]}"
+
+
+def check_names(names, what):
+    """Names as a tuple of text, each once; refused where one is missing, repeated or no text."""
+    if isinstance(names, (str, bytes, dict)):
+        raise ValueError(
+            f"{what} names must be a list of names in the order of the ids; got {shortened(names)}"
+        )
+    names = [name.strip() if isinstance(name, str) else name for name in names]
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{what} {place} must have a name; got {shortened(name)}")
+        if name in names[:place]:
+            raise ValueError(
+                f"two {what}{'es' if what == 'class' else 's'} are named {shortened(name)}; "
+                f"give each {what} a name of its own"
+            )
+    return tuple(map(str, names))
+
+
 def group_counts(groups, num_groups):
     """Number of samples in each group, shape (G,)."""
     return np.bincount(groups, minlength=num_groups)
@@ -38,11 +183,19 @@ def group_means(values, groups, num_groups):
     >>> group_means(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 2]), 3)
     array([ 1., nan,  3.])
     """
-    membership = np.eye(num_groups)[groups]
     defined = ~np.isnan(values)
-    total = np.where(defined, values, 0.0) @ membership
-    count = defined.astype(np.float64) @ membership
+    total = group_sums(np.where(defined, values, 0.0), groups, num_groups)
+    count = group_sums(defined.astype(np.float64), groups, num_groups)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def group_sums(values, groups, num_groups):
+    """Sum of `values` (..., N) over the samples of each group, shape (..., G)."""
+    if num_groups <= _FEW:
+        return values @ np.eye(num_groups, dtype=values.dtype)[groups]
+    # Of many groups such a matrix would not fit into memory.
+    rows = [np.bincount(groups, row, num_groups) for row in values.reshape(-1, len(groups))]
+    return np.reshape(rows, (*values.shape[:-1], num_groups)).astype(values.dtype)
 
 
 def largest_gap(values):

@@ -77,8 +77,8 @@ def test_groups_by_name_are_numbered_in_alphabetical_order():
 def test_names_and_counts_are_made_up_where_they_are_not_given():
     audit = Audit.from_logits({"a": np.eye(3)}, [0, 1, 2], [0, 2, 2])
     assert audit.class_names == ("class 0", "class 1", "class 2")
-    assert audit.group_names == ("group 0", "group 1", "group 2")
-    assert audit.train_counts.tolist() == [1, 0, 2]
+    assert audit.group_names == ("group 0", "group 2")
+    assert audit.train_counts.tolist() == [1, 2]
     given = Audit.from_logits({"a": np.eye(3)}, [0, 1, 2], [0, 0, 1], ["p", "q"], ["k", "l", "m"], [30, 4])
     assert (given.group_names, given.class_names) == (("p", "q"), ("k", "l", "m"))
     assert given.train_counts.tolist() == [30, 4]

@@ -77,7 +77,9 @@ def test_a_cell_without_samples_has_no_line(axes):
     [
         samples.uneven_audit(),
         samples.empty_audit(),
-        Audit.from_logits({"fp32": np.ones((3, 1))}, [0] * 3, [0] * 3),
+        Audit(
+            np.ones((1, 3, 1), np.float32), np.zeros(3, int), np.zeros(3, int), ("fp32",), ("only",), ("all",)
+        ),
         made(classes=6),
     ],
     ids=["one sample", "no samples", "one group and class", "more classes than lines"],

@@ -22,7 +22,11 @@ from quantskew.measures.fairness import intersections
 def audit_of_predictions(labels, groups, *predictions, classes=2, group_names=None):
     """An Audit that predicts just these classes, a row a precision."""
     logits = {f"p{n}": np.eye(classes)[list(row)].reshape(-1, classes) for n, row in enumerate(predictions)}
-    return Audit.from_logits(logits, labels, groups, group_names)
+    if classes > 1:
+        return Audit.from_logits(logits, labels, groups, group_names)
+    names = tuple(f"group {group}" for group in range(max(groups) + 1))
+    arrays = np.stack(list(logits.values())).astype(np.float32), np.array(labels), np.array(groups)
+    return Audit(*arrays, tuple(logits), ("only",), names)
 
 
 def audit_of_rates(*rates, count=100):
@@ -234,7 +238,7 @@ ALL = [
 
 @pytest.mark.parametrize("measure", ALL, ids=str)
 def test_one_group_has_no_gap(measure):
-    table = measure(audit_of_predictions([0, 1, 1], [1, 1, 1], [0, 1, 0], [1, 1, 0]))
+    table = measure(audit_of_predictions([0, 1, 1], [1, 1, 1], [0, 1, 0], [1, 1, 0], group_names=["a", "b"]))
     assert table[["value", "low", "high"]].isna().to_numpy().all()
     assert set(table["count"]) == {1}
     # The group that is named and absent has neither class.

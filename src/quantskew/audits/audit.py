@@ -15,7 +15,17 @@ from safetensors.numpy import save as to_bytes
 
 from quantskew.audits.statistics import Curvature, WeightStatistics
 from quantskew.cache import Damaged, cache_dir, make_once, read_tensors, write_tensors
-from quantskew.groups import check_group_ids, group_counts
+from quantskew.groups import (
+    MOST,
+    OVERALL,
+    as_array,
+    check_group_ids,
+    check_names,
+    distinct,
+    group_counts,
+    ids_of,
+    shortened,
+)
 from quantskew.quantization.quantizer import Quantizer
 
 _KEY, _FORMAT = "quantskew.audit", 1
@@ -182,8 +192,10 @@ class Audit:
             One entry a precision or runtime, by any name; the first is the reference.
         labels : array_like of int, shape (N,)
         groups : array_like of int or str, shape (N,)
-            Ids, or names that are then numbered in alphabetical order.
-        group_names, class_names : sequence of str, optional
+            Ids or names, which are numbered in their order.  Text is stripped, and what is missing refused.
+        group_names : sequence of str, optional
+            Of the ids 0, 1, ..., of which some may have no samples.
+        class_names : sequence of str, optional
         train_counts : array_like of int, shape (G,), optional
         provenance : dict, optional
 
@@ -200,38 +212,67 @@ class Audit:
         array([[0, 1],
                [1, 1]])
         """
+        if not hasattr(logits, "items"):
+            raise ValueError(
+                'give the logits by the name of each precision, such as {"fp32": array, "int8": array}'
+            )
         if not logits:
             raise ValueError("no logits were given; give at least one precision")
-        # What is too large for fp32 becomes infinite and is refused by its sample.
-        with np.errstate(over="ignore"):
-            arrays = {name: np.asarray(values, dtype=np.float32) for name, values in logits.items()}
+        names = check_names(list(logits), "precision")
+        arrays = {name: _logits(values, name) for name, values in zip(names, logits.values(), strict=True)}
         first, *_ = arrays
         shape = arrays[first].shape
         for name, own in arrays.items():
-            if own.ndim != 2:
-                expected = "must have the shape (samples, classes)"
-                raise ValueError(f"the logits of {name} {expected}; got {own.shape}")
             if own.shape != shape:
                 raise ValueError(
                     f"the logits of {name} have the shape {own.shape}, those of {first} {shape}; they must "
                     "be of the same samples in the same order"
                 )
-        labels, _ = check_group_ids(labels, what="label")
-        groups = np.asarray(groups)
-        if groups.size and groups.dtype.kind in "US":
-            named, groups = np.unique(groups, return_inverse=True)
-            if group_names is not None:
-                raise ValueError("give group_names only where the groups are numbers")
-            group_names = [str(name) for name in named]
-        groups, num_groups = check_group_ids(groups, None if group_names is None else len(group_names))
+        if not shape[0]:
+            raise ValueError("there are no samples to audit: the logits are empty")
+        if shape[1] < 2:
+            raise ValueError(
+                f"an audit needs two classes or more, but the logits have {shape[1]} column(s); of one "
+                "logit for two classes make two columns, zeros and it"
+            )
+        labels, found = distinct(labels, "label")
+        if found and isinstance(found[0], str):
+            raise ValueError(
+                f"labels are names, such as {shortened(found[0])}; give for each sample the number of its "
+                f"class's column in the logits, 0 to {shape[1] - 1}"
+            )
+        labels = ids_of(labels, found, shape[1], "label", "number the classes from 0")
+        groups, found = distinct(groups)
+        if group_names is None:
+            ids_of(groups, found, None, "group")
+            group_names = [name if isinstance(name, str) else f"group {name}" for name in found]
+        elif found and isinstance(found[0], str):
+            raise ValueError("give group_names only where the groups are numbers")
+        else:
+            group_names = check_names(group_names, "group")
+            groups = ids_of(groups, found, len(group_names), "group", "name every id from 0 on")
+        if OVERALL in group_names:
+            raise ValueError(f"no group can be named {OVERALL!r}, which stands for all samples; rename it")
+        if len(group_names) > MOST:
+            raise ValueError(
+                f"{len(group_names):,} groups are more than the {MOST:,} of an Audit; are these ids of "
+                "samples? Give for each sample what it has in common with others"
+            )
+        if train_counts is not None:
+            train_counts = as_array(train_counts, "training counts")
+            if train_counts.dtype.kind not in "iu" or train_counts.ndim != 1 or (train_counts < 0).any():
+                raise ValueError(
+                    f"training counts must be whole numbers from 0 on; got {shortened(train_counts)}"
+                )
+            train_counts = train_counts.astype(np.int64)
         return cls(
             np.stack(list(arrays.values())),
             labels,
             groups,
             tuple(arrays),
-            tuple(class_names or (f"class {c}" for c in range(shape[1]))),
-            tuple(group_names or (f"group {g}" for g in range(num_groups))),
-            None if train_counts is None else np.asarray(train_counts, dtype=np.int64),
+            check_names(class_names or [f"class {c}" for c in range(shape[1])], "class"),
+            tuple(group_names),
+            train_counts,
             provenance=provenance or {"source": "logits"},
         )
 
@@ -288,6 +329,21 @@ class Audit:
             raise FileNotFoundError(f"there is no Audit at {path}") from None
         except (Damaged, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a whole Audit ({error}); make it again") from error
+
+
+def _logits(values, name):
+    """The logits of one precision in float32, shape (N, C)."""
+    array = as_array(values, f"the logits of {name}")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"the logits of {name} must be real numbers; got dtype {array.dtype} (decisions and text "
+            "are no logits)"
+        )
+    if array.ndim != 2:
+        raise ValueError(f"the logits of {name} must have the shape (samples, classes); got {array.shape}")
+    # What is too large for fp32 becomes infinite and is refused by its sample.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _quantizer(name):

@@ -111,14 +111,16 @@ def check_values(values, name, folders=None, *, here=True):
     """
     # A kernel or a reader of texts need not wait for torch before there is something to check.
     from quantskew.experiments import catalogue, runs
-    from quantskew.quantization.quantizer import Quantizer
+    from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
     try:
         place = values.get("data_dir"), values.get("device", "auto")
         for experiment in [values["experiment"]] if "experiment" in values else values.get("experiments", []):
             catalogue.check(catalogue.get(experiment), *place, here=here)
-        if values.get("precisions") is not None:
-            Quantizer.each(values["precisions"], scheme=values.get("scheme", "banner"))
+        if {"precisions", "scheme"} & values.keys():
+            given = values.get("precisions")
+            chosen = DEFAULT_PRECISIONS if given is None else given
+            Quantizer.each(chosen, scheme=values.get("scheme", "banner"))
         for key, least, most in (("seed", 0, MOST_SEED), ("seeds", 1, MOST_SEEDS)):
             if key in values:
                 check_whole(key, values[key], least, most)

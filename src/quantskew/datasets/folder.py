@@ -10,15 +10,13 @@ import numpy as np
 
 from quantskew.datasets.decode import as_text, cached_decode, folder_files
 from quantskew.datasets.split import shorten, split_arrays
-from quantskew.groups import group_counts
+from quantskew.groups import MISSING, group_counts
 
 LABELS = ("class",)
 # Or any table.
 GROUPS = None
 _GROUPS_FILE = "groups.csv"
 _SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
-# How tables write that something is missing.
-_MISSING = {"", "-", "?", "na", "<na>", "#na", "n/a", "#n/a", "nan", "-nan", "nil", "none", "null", "#null!"}
 
 
 def load(data_dir, size=None, group=None, seed=0):
@@ -210,7 +208,7 @@ def _groups(path, root, names, skipped):
             continue
         other, before = found.setdefault(name, (group, line))
         wrong = None
-        if group.casefold() in _MISSING:
+        if group.casefold() in MISSING:
             wrong = f"has no group ({group!r}): write one, 'unknown' for instance, or move the image"
         elif other != group:
             wrong = f"is in {shorten(group)}, but in row {before} in {shorten(other)}: remove one of the rows"

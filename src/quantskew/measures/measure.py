@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from quantskew.groups import group_means
+from quantskew.groups import OVERALL, group_means, group_sums
 from quantskew.measures.intervals import bootstrap_group_means, percentile_interval, wilson
 
-OVERALL = "all"
 MEASURES, MODEL_MEASURES = {}, {}
 
 
@@ -176,14 +175,14 @@ def pooled(audit):
 def group_table(audit, samples, share=False):
     """Group means of samples (P, N), NaN left out, with their intervals; see `Measure`."""
     num_groups, defined = len(audit.group_names), ~np.isnan(samples)
-    membership = np.eye(num_groups, dtype=np.int64)[audit.groups]
-    value, count = group_means(samples, audit.groups, num_groups), defined @ membership
+    value = group_means(samples, audit.groups, num_groups)
+    count = group_sums(defined.astype(np.int64), audit.groups, num_groups)
     if share:
         low, high = wilson(np.rint(value * count), count)
         return long_table(audit, value=value, low=low, high=high, count=count)
     low, high = percentile_interval(bootstrap_group_means(samples, audit.groups, num_groups))
     low, high = (np.where(count < 2, np.nan, bound) for bound in (low, high))
-    left_out = ~defined @ membership
+    left_out = audit.group_counts - count
     return long_table(audit, value=value, low=low, high=high, count=count, undefined=left_out)
 
 
