@@ -84,9 +84,11 @@ def check(experiment, data_dir=None, device="auto", *, here=True):
 
 
 def untrained(experiment, data):
-    """The experiment's model with its initial weights."""
+    """The experiment's model with its initial weights; one that cannot take the images is refused."""
     channels = data.train.images.shape[1]
-    return models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
+    model = models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
+    models.check_takes(model, experiment.model, normalise(data.train.images[:2]))
+    return model
 
 
 def trained(experiment, data, device="auto"):
