@@ -15,7 +15,7 @@ import torch
 from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_model, check_audit
-from quantskew.cache import digest, source_digest
+from quantskew.cache import digest, go_on, source_digest
 from quantskew.checks import shortened
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
@@ -178,7 +178,8 @@ def audit(
 
     def make(path):
         facts, checkpoint = training_facts(experiment, data, record, device), path.with_suffix(".curvature")
-        return audit_model(model, data, chosen, facts=facts, curvature=curvature, checkpoint=checkpoint)
+        options = {"facts": facts, "curvature": curvature}
+        return go_on(lambda kept: audit_model(model, data, chosen, checkpoint=kept, **options), checkpoint)
 
     return audit_once(experiment.name, key, make)
 
