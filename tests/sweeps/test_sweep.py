@@ -17,6 +17,8 @@ AUDITS = """
 audit:
   product: {experiment: [digits], epochs: [1], scheme: [banner, mse], precisions: [[fp32, int3]]}
 """
+# What no check can foresee.
+FAILING = "  cells: [{experiment: digits, epochs: 1, learning_rate: 1.0e+30}]"
 DEADLY = "00_made: {product: {target: [kernel, worker, scheduler], seed: [7]}}"
 SHARED = "00_made: {product: {target: [a, b], seed: [7]}}"
 ONE = "00_made: {product: {target: [a], seed: [7]}}"
@@ -47,8 +49,10 @@ def test_audits_are_run_gathered_and_not_run_again(root, tmp_path):
     assert not (folder / sweep._LOG).exists(), "Snakemake ran although nothing was to be done"
     # A grid that grows runs what is new.
     more = AUDITS.replace("mse]", "mse, symmetric]")
-    failed = run_sweep(grid(root, more + "  cells: [{experiment: digits, label: nobody}]"), folder, 1, root)
-    assert list(failed.values()) == ["ValueError: unknown label 'nobody' of digits; known: digit"]
+    failed = run_sweep(grid(root, more + FAILING), folder, 1, root)
+    assert list(failed.values()) == [
+        "ValueError: the training loss became nan in epoch 0; a lower learning_rate than 1e+30 may help"
+    ]
     assert set(pd.read_parquet(folder / "table.parquet")["scheme"]) == {"banner", "mse", "symmetric"}
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
