@@ -1,6 +1,7 @@
 """Small made inputs: a data set, models, Audits, and files in the formats that are read."""
 
 import io
+import random
 import tarfile
 
 import numpy as np
@@ -143,3 +144,18 @@ def epoch_entry(epoch, accuracy, measured=None):
     """An epoch of a training history, as far as accuracies and gradient norms of the groups go."""
     entry = {"epoch": epoch, "train": {"accuracy": list(accuracy)}}
     return entry if measured is None else entry | {"measured": list(measured)}
+
+
+def damaged(whole, seed=0, places=40):
+    """A file's bytes with one bit flipped, at many places, and cut, emptied, or with more at the end."""
+    rng = random.Random(seed)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    if header >= len(whole):  # not of safetensors
+        header = len(whole) // 2
+    for place in [*rng.sample(range(header), places), *rng.sample(range(header, len(whole)), places)]:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << rng.randrange(8)
+        yield bytes(changed)
+    yield from (whole[:cut] for cut in (0, 5, 8, header - 1, header, len(whole) - 1))
+    yield whole + b"\0"
+    yield bytes(len(whole))

@@ -32,19 +32,6 @@ from quantskew.training import models
 from quantskew.training.checkpoint import train_once
 
 
-def damaged(whole, seed=0, places=40):
-    """A file's bytes with one bit flipped, at many places, and cut, emptied, or with more at the end."""
-    rng = random.Random(seed)
-    header = 8 + int.from_bytes(whole[:8], "little")
-    for place in [*rng.sample(range(header), places), *rng.sample(range(header, len(whole)), places)]:
-        changed = bytearray(whole)
-        changed[place] ^= 1 << rng.randrange(8)
-        yield bytes(changed)
-    yield from (whole[:cut] for cut in (0, 5, 8, header - 1, header, len(whole) - 1))
-    yield whole + b"\0"
-    yield bytes(len(whole))
-
-
 @pytest.fixture
 def audit():
     return samples.random_audit()
@@ -63,7 +50,7 @@ def model():
 def test_no_audit_is_read_from_other_bytes_than_were_written(audit, tmp_path):
     path = tmp_path / "record.safetensors"
     audit.save(path)
-    for content in damaged(path.read_bytes()):
+    for content in samples.damaged(path.read_bytes()):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"record\.safetensors is not a whole Audit"):
             Audit.load(path, own=True)
@@ -100,7 +87,7 @@ def test_a_damaged_audit_in_the_cache_is_made_again_with_one_line(audit, fresh_c
     audit_once("a", "key", make)
     path = folder / "a-key.safetensors"
     whole = path.read_bytes()
-    for number, content in enumerate(damaged(whole, places=8), 2):
+    for number, content in enumerate(samples.damaged(whole, places=8), 2):
         path.write_bytes(content)
         before = len(said())
         assert audit_once("a", "key", make).logits.tobytes() == audit.logits.tobytes()
@@ -128,7 +115,7 @@ def test_a_damaged_model_or_checkpoint_in_the_cache_is_made_again(tmp_path, said
     assert train_once(first, path, train)["history"] == [{"epoch": 0}]
     whole = path.read_bytes()
     assert os.listdir(tmp_path) == [path.name]
-    for content in damaged(whole, places=3):
+    for content in samples.damaged(whole, places=3):
         path.write_bytes(content)
         again = model()
         again.load_state_dict(state)
@@ -137,7 +124,7 @@ def test_a_damaged_model_or_checkpoint_in_the_cache_is_made_again(tmp_path, said
         assert all(torch.equal(again.state_dict()[name], state[name]) for name in state)
     samples.fit_tiny(checkpoint)
     whole = checkpoint.read_bytes()
-    for content in damaged(whole, places=1):
+    for content in samples.damaged(whole, places=1):
         path.unlink()
         checkpoint.write_bytes(content)
         train_once(model(), path, train)
@@ -149,7 +136,7 @@ def test_a_damaged_model_or_checkpoint_in_the_cache_is_made_again(tmp_path, said
 def test_a_damaged_checkpoint_that_the_user_names_is_refused_by_name(tmp_path):
     path = tmp_path / "run.checkpoint"
     samples.fit_tiny(path)
-    for content in damaged(path.read_bytes(), places=6):
+    for content in samples.damaged(path.read_bytes(), places=6):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"run\.checkpoint .*delete it"):
             samples.fit_tiny(path)

@@ -151,6 +151,22 @@ def digest(description):
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def sealed(facts):
+    """JSON-able facts with a digest of them, for `unsealed`."""
+    return {**facts, "digest": digest(facts)}
+
+
+def unsealed(text):
+    """The facts that `sealed` text in JSON holds; `Damaged` where they are not what was written."""
+    try:
+        facts = json.loads(text)
+        if facts.pop("digest", None) == digest(facts):
+            return facts
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"it is not whole: {error}") from error
+    raise Damaged("its content does not agree with its digest")
+
+
 class _Lock(FileLock):
     def __enter__(self):
         try:

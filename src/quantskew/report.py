@@ -134,8 +134,20 @@ def summary(audit):
         "accuracy with 95 % interval",
         *(wide(part).to_string() for part in parts),
     ]
+    floating, unfolded = audit.provenance.get("floating"), audit.provenance.get("unfolded")
+    if floating:
+        lines.append(
+            f"in floating point: {floating['share']:.2%} of the parameters: {_some(floating['names'])}"
+        )
+    if unfolded:
+        lines.append(f"batch norm left unfolded: {_some(unfolded)}")
     nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
+
+
+def _some(names, most=5):
+    """The first of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 FORMATS = ("text", "csv", "json")

@@ -90,7 +90,7 @@ def test_a_precision_is_named_once():
 def test_nothing_to_measure():
     data = samples.tiny_data()
     assert audit_model(samples.tiny_model(), data.test.subset([]), PRECISIONS).logits.shape == (4, 0, 2)
-    with pytest.raises(ValueError, match="no precisions"):
+    with pytest.raises(ValueError, match="give 1 to 64 precisions"):
         audit_model(samples.tiny_model(), data, [])
 
 

@@ -7,7 +7,7 @@ import shutil
 import nbformat
 import pytest
 
-from quantskew.book import chapters
+from quantskew.book import chapters, execution
 from small_chapter import TEXT
 
 
@@ -113,3 +113,18 @@ def test_injected_parameters_do_not_show_in_the_page(chapter, tmp_path):
     assert "remove-cell" in injected.metadata["tags"]
     with pytest.raises(ValueError, match="known: bits, names, path, share"):
         chapters.build(tmp_path, {"bitz": 2})
+
+
+def test_a_stored_chapter_that_was_changed_is_not_whole(tmp_path):
+    (tmp_path / "a.md").write_text(TEXT)
+    path = tmp_path / "a.ipynb"
+    execution.execute(tmp_path / "a.md", path, progress=False)
+    assert execution.is_whole(path)
+    whole = path.read_bytes()
+    cells = nbformat.reads(whole, as_version=4).cells
+    assert cells
+    cells[0]["source"] += " "
+    for content in (b"", whole[:-40], whole.replace(b'"source": [', b'"source": ["", ', 1)):
+        path.write_bytes(content)
+        assert not execution.is_whole(path)
+    assert not execution.is_whole(tmp_path / "none.ipynb")

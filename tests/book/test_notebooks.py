@@ -85,7 +85,7 @@ def test_the_scorecard_is_made_with_images_and_without_a_further_record(tmp_path
     records.mkdir(parents=True)
     shutil.copy(ROOT / "book" / "records" / "utkface_mobilenet.safetensors", records)
     # The digits need no images; they stand for an experiment whose images are here.
-    images = {"record": "digits", "data_dir": "images", "seeds": 1}
+    images = {"record": "digits", "data_dir": ".", "seeds": 1}
     execute(SCORECARD, tmp_path / "out.ipynb", images, cwd=tmp_path, progress=False)
     printed = outputs(tmp_path / "out.ipynb")
     assert "no record 'utkface_gender'; known: utkface_mobilenet: it is left out" in printed

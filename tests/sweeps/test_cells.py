@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+import samples
 from quantskew.audits.audit import Audit
 from quantskew.sweeps import cells
 from quantskew.sweeps.cells import PLAN, cell_folder, one_gpu, result_of, run_job, visible_gpus
@@ -138,3 +139,26 @@ def test_visible_gpus_are_those_that_were_chosen(count, choice, names, monkeypat
     if choice:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", choice)
     assert visible_gpus() == names
+
+
+def test_a_cell_whose_result_or_audit_is_gone_or_damaged_is_not_done(folder, caplog):
+    plan(folder, good={"quantizers": ["fp32"]})
+    run_job(folder, "job")
+    result = result_of(folder, "good", "k")
+    for name in ("result.json", "audit.safetensors"):
+        path = cell_folder(folder, "good") / name
+        whole = path.read_bytes()
+        for content in (*samples.damaged(whole, places=10), None):
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+            found = result_of(folder, "good", "k")
+            # The last digits of a number may be others of the same number.
+            if found is not None:
+                assert name == "result.json"
+                assert found == result
+                continue
+            if content is not None or name != "result.json":
+                assert "cell good counts as not done" in caplog.records[-1].getMessage()
+        path.write_bytes(whole)
+        assert result_of(folder, "good", "k") == result

@@ -6,10 +6,11 @@ import signal
 import time
 
 import pandas as pd
+import psutil
 import pytest
 
 import sweep_runs
-from quantskew.sweeps import sweep
+from quantskew.sweeps import cells, sweep
 from quantskew.sweeps.sweep import run_sweep
 
 AUDITS = """
@@ -76,16 +77,19 @@ def test_after_kill_9_of_anything_the_same_command_gives_the_same_table(root, tm
         assert (disturbed / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
-def test_after_kill_9_of_the_command_itself_it_waits_for_its_orphans(root, tmp_path):
+def test_after_kill_9_of_the_command_itself_no_process_stays(root, tmp_path):
     path, folder = grid(root, SHARED), tmp_path / "out"
     (root / "hold").touch()
     process = sweep_runs.start(path, folder, root, 1)
     until(lambda: list(folder.rglob("started")))
+    # The kernel too, which is in a session of its own.
+    until(lambda: any("ipykernel" in " ".join(one.cmdline()) for one in children(process)))
+    family = [psutil.Process(process.pid), *children(process)]
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    second = sweep_runs.start(path, folder, root, 1)
-    assert "waiting for the sweep that runs in" in second.stderr.readline()
+    until(lambda: not any(map(cells._lives, family)), 20)
     (root / "hold").unlink()
+    second = sweep_runs.start(path, folder, root, 1)
     second.communicate(timeout=120)
     assert second.returncode == 0
     assert pd.read_csv(folder / "table.csv")["target"].unique().tolist() == ["a", "b"]
@@ -140,6 +144,10 @@ def test_what_is_missing_is_named(root, monkeypatch, tmp_path):
 def test_options_that_snakemake_refuses_are_shown(root, tmp_path):
     with pytest.raises(RuntimeError, match=r"(?s)2 of 2 cells to do.*unrecognized arguments: --no-such"):
         run_sweep(grid(root, AUDITS), tmp_path / "out", 1, root, passed=["--no-such"])
+
+
+def children(process):
+    return psutil.Process(process.pid).children(recursive=True)
 
 
 def until(condition, seconds=60):

@@ -8,7 +8,7 @@ import pytest
 import samples
 from quantskew.cache import write_bytes
 from quantskew.measures.measure import audit_rows
-from quantskew.sweeps.cells import PLAN, cell_folder
+from quantskew.sweeps.cells import PLAN, write_result
 from quantskew.sweeps.table import gather, named_runs, overview, write_table
 
 
@@ -27,8 +27,7 @@ def folder(tmp_path):
         cells[name] = {"task": task, "given": given, "settings": settings, "key": "k"}
         if audits:
             made = [{"audit": audit, "audited": f"digits {audit}", "rows": rows} for audit in audits]
-            result = {"key": "k", "seconds": 1.5, "audits": made}
-            write_bytes(cell_folder(tmp_path, name) / "result.json", json.dumps(result).encode())
+            write_result(tmp_path, name, "k", 1.5, made)
     write_bytes(tmp_path / PLAN, json.dumps({"cells": cells}).encode())
     return tmp_path
 

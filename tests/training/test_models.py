@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from quantskew.training import models
 from quantskew.training.models import SmallResNet, build, check_name, known_models, load_weights
 
 
@@ -78,3 +79,70 @@ def test_no_file_and_half_a_file_are_refused(tmp_path):
     (tmp_path / "half.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_weights(build("small_resnet", 4, 1), tmp_path / "half.safetensors")
+
+
+def _other(tensors, change):
+    return {name: change(value) if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _prefixed(tensors, prefix):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+TAKEN = {
+    "as it is": lambda t: t,
+    "data parallel": lambda t: _prefixed(t, "module."),
+    "compiled": lambda t: _prefixed(t, "_orig_mod."),
+    "lightning": lambda t: _prefixed(t, "model."),
+    "several": lambda t: _prefixed(t, "model._orig_mod.module."),
+    "no counts": lambda t: {name: value for name, value in t.items() if "num_batches" not in name},
+    "half": lambda t: _other(t, lambda value: value.half()),
+    "bfloat16": lambda t: _other(t, lambda value: value.bfloat16()),
+    "double": lambda t: _other(t, lambda value: value.double()),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_weights_are_taken_as_other_tools_leave_them(name, tmp_path, capsys):
+    source = models.build("small_resnet", 3, 1, seed=1)
+    tensors = {name: value.contiguous() for name, value in source.state_dict().items()}
+    given = TAKEN[name](tensors)
+    save_file(given, tmp_path / "w.safetensors")
+    model = models.build("small_resnet", 3, 1, seed=2)
+    models.load_weights(model, tmp_path / "w.safetensors")
+    for key, value in model.state_dict().items():
+        kind = torch.float16 if name == "half" else torch.bfloat16 if name == "bfloat16" else value.dtype
+        expected = tensors[key].to(kind).to(value.dtype) if value.is_floating_point() else tensors[key]
+        assert torch.equal(value, expected), key
+    assert ("taken without" in capsys.readouterr().err) == (next(iter(given)) not in tensors)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_has_saved_is_refused_with_the_way_to_convert_it(ending, zipped, tmp_path):
+    model = models.build("small_resnet", 3, 1)
+    path = tmp_path / f"w.{ending}"
+    torch.save({"state_dict": model.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"written by torch\.save; convert it"):
+        models.load_weights(model, path)
+
+
+def test_weights_that_are_not_finite_and_folders_are_refused(tmp_path):
+    model = models.build("small_resnet", 3, 1)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors["head.weight"][1, 2] = torch.nan
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"not finite, such as head\.weight"):
+        models.load_weights(model, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="is a folder"):
+        models.load_weights(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "takes"), [("alexnet", 32, "64 x 64"), ("squeezenet1_1", 8, "32 x 32")]
+)
+def test_a_model_that_cannot_take_the_size_says_so_before_training(name, side, takes):
+    model = models.build(name, 3)
+    with pytest.raises(ValueError, match=rf"{name} cannot take .*{side} x {side} pixels.*it takes {takes}"):
+        models.check_takes(model, name, torch.zeros(2, 3, side, side))
+    assert model.training

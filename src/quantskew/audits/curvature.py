@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
+from safetensors.torch import load as load_vectors
+from safetensors.torch import save as save_vectors
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from quantskew.audits.statistics import Curvature
-from quantskew.cache import digest, write_bytes
+from quantskew.cache import Damaged, digest, read_tensors, write_tensors
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
 from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
@@ -27,35 +28,59 @@ class CurvatureState:
     """What has been measured so far, the rest NaN; in a file, which a later run goes on with.
 
     The file is replaced after each step, and refused where it is of another `run` (a digest of model and
-    settings).
+    settings).  Beside it is one of each group's eigenvectors, since Lanczos begins at that of the row before:
+    `vectors` are the last ones by group, `reference` those of the first row.
     """
 
     def __init__(self, precisions, images, path=None, run=None):
-        self.path, self.run, shape = path, run, (precisions, len(images))
+        self.path, self.run, shape = path and Path(path), run, (precisions, len(images))
+        self.vectors, self.reference = {}, {}
         names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
         self.arrays = {name: np.full(shape, np.nan) for name in names}
         self.arrays["images"] = np.array(images, dtype=np.int64)
         self.arrays["matvecs"] = np.zeros(shape, dtype=np.int64)
         self.arrays["change_norms"] = np.full(precisions, np.nan)
-        if path is None or not Path(path).exists():
+        if path is None or not self.path.exists():
             return
         try:
-            with safe_open(path, framework="np") as file:
-                found = (file.metadata() or {}).get(_KEY)
-                self.arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path} is not a whole checkpoint ({error}); delete it to begin anew"
-            ) from error
-        if found != run:
-            raise ValueError(f"{path} belongs to another model or other settings; delete it")
+            self.arrays, metadata = read_tensors(self.path, load, own=True)
+            if metadata.get(_KEY) == run:
+                for group, rows in enumerate((~np.isnan(self.arrays["trace_errors"])).sum(axis=0)):
+                    if rows:
+                        kept, _ = read_tensors(self._vectors_of(group), load_vectors, own=True)
+                        self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
+        except (ValueError, KeyError, OSError) as error:
+            raise Damaged(f"{path} is not a whole checkpoint ({error}); delete it to begin anew") from error
+        if metadata.get(_KEY) != run:
+            raise Damaged(f"{path} belongs to another model or other settings; delete it")
+
+    def _vectors_of(self, group):
+        return self.path.with_name(f"{self.path.name}-{group}")
+
+    def put_vector(self, row, group, vector):
+        """Take a group's eigenvector of a row, and keep the row's before it until the row itself is put."""
+        kept = {"0": self.reference.setdefault(group, vector), str(row): vector}
+        if row > 1:
+            kept[str(row - 1)] = self.vectors[group]
+        self.vectors[group] = vector
+        if self.path is not None:
+            # No two of them may be one in memory.
+            own = {name: own.detach().cpu().clone() for name, own in kept.items()}
+            write_tensors(self._vectors_of(group), save_vectors(own))
+
+    def remove(self):
+        """Remove what is on disk."""
+        for path in () if self.path is None else map(self._vectors_of, range(self.arrays["images"].size)):
+            path.unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def put(self, where, **values):
         """Take what was measured at that place of the arrays, and keep all on disk."""
         for name, value in values.items():
             self.arrays[name][where] = value
         if self.path is not None:
-            write_bytes(self.path, save(self.arrays, {_KEY: self.run}))
+            write_tensors(self.path, save(self.arrays, {_KEY: self.run}))
 
 
 def check_curvature(quantizers):
@@ -91,7 +116,7 @@ def measure_curvature(
     weights = parameter_vector(base)
     settings = [[own.name for own in chosen], images, rtol, samples, seed, weights.sum().item(), len(split)]
     state = CurvatureState(len(chosen), problem.counts, checkpoint, digest(settings))
-    vectors, served = {}, problem.served(base)
+    served = problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
         for row, own in enumerate(chosen):
             quantized = quantize_model(model, own)
@@ -99,13 +124,12 @@ def measure_curvature(
                 norms = group_gradient_norms(quantized, *problem.everything)
                 change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
                 state.put(row, gradient_norms=norms.numpy(), change_norms=float(change))
-            # Two of the reference's eigenvectors are needed again for the profiles.
-            done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist() if row else []
+            done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist()
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
-                pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)), rtol)
+                pair = top_eigenvalue(operator, starting_vector(operator, state.vectors.get(group)), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
-                vectors[group] = pair.vector
+                state.put_vector(row, group, pair.vector)
                 state.put(
                     (row, group),
                     lambda_max=pair.value,
@@ -117,13 +141,10 @@ def measure_curvature(
                 bar.update()
                 # Before the next group's graphs are built, this one's must be free.
                 del operator
-            if row == 0:
-                reference = {group: vectors[group] for group in served}
         profiled = next((own for own in chosen if own.precision == _PROFILE_PRECISION), chosen[-1])
         change = parameter_vector(quantize_model(model, profiled)) - weights
-        profile = problem.profiles(base, served, reference, state.arrays["lambda_max"][0], change)
-    if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
+        profile = problem.profiles(base, served, state.reference, state.arrays["lambda_max"][0], change)
+    state.remove()
     return Curvature(**state.arrays, **profile, profile_precision=profiled.name)
 
 
@@ -174,7 +195,7 @@ class _Problem:
         losses = np.zeros((2, 2, len(_PROFILE_STEPS)))
         for position, group in enumerate(served):
             own = inputs[self.members[group]], labels[self.members[group]]
-            along = functional.normalize(vectors[group], dim=0) * float(lengths[0])
+            along = functional.normalize(vectors[group].to(change), dim=0) * float(lengths[0])
             for index, direction in enumerate((along, change)):
                 losses[position, index] = loss_along(model, *own, direction, _PROFILE_STEPS)
         profile = {"groups": served, "steps": _PROFILE_STEPS, "lengths": lengths, "losses": losses}

@@ -1,10 +1,11 @@
 """Run a model through the quantizers and fill an Audit."""
 
-import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from quantskew.audits.audit import Audit
@@ -13,10 +14,13 @@ from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
 from quantskew.checks import check_whole
 from quantskew.datasets import Dataset, normalise
-from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization import checked
+from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 _CALIBRATION_IMAGES = 256
+# What every copy is tried on before the audit.
+_TRIED_IMAGES = 4
 
 
 def audit_model(
@@ -37,7 +41,8 @@ def audit_model(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps normalised images (B, C, H, W) to logits; it is not changed.
+        Maps normalised images (B, C, H, W) to logits, or to a tuple that begins with them, or to what has
+        ``logits``; it is not changed.  One in another floating-point format is converted to fp32.
     data : Dataset or Split
         Of a Dataset the test split is used, and the training split's group counts are kept; activations are
         calibrated on its training images (see `calibration_images`).
@@ -64,7 +69,8 @@ def audit_model(
     ------
     ValueError
         If a name is not known, there is nothing to audit, weights or logits are not finite, activations are
-        to be quantized without training images, or `curvature` cannot be measured.
+        to be quantized without training images, `curvature` cannot be measured, or a copy of the model fails
+        the checks: on a few images it must use the weights that are listed, and folding must keep the logits.
 
     Examples
     --------
@@ -76,6 +82,8 @@ def audit_model(
     """
     chosen = check_audit(quantizers, curvature)
     images = calibration_images(data) if any(own.activation_precision for own in chosen) else None
+    split = data.test if isinstance(data, Dataset) else data
+    model, tried, logits = _ready(model, split)
     quantized = {own.name: quantize_model(model, own, images) for own in chosen}
     # Weights are compared with what they were made of: a folded model's are others.
     floats = {
@@ -83,19 +91,111 @@ def audit_model(
         for folded in {own.fold_batchnorm for own in chosen}
     }
     originals = [floats[own.fold_batchnorm] for own in chosen]
-    device = torch.device(device or next(model.parameters()).device)
+    for copied in quantized.values() if len(tried) else ():
+        checked.check_use(model, copied, weight_parameters(copied), tried)
     facts = {"quantizers": list(quantized), **(facts or {})}
+    if any(own.bits for own in chosen):
+        facts["floating"] = floating(originals[0])
+    if True in floats:
+        if len(tried):
+            with torch.inference_mode():
+                checked.check_folded(logits, floats[True](tried).float())
+        facts["unfolded"] = floats[True].unfolded
+    device = torch.device(device or next(model.parameters()).device)
     audit = audit_models(originals, quantized, data, device=device, batch_size=batch_size, facts=facts)
     if not curvature:
         return audit
     surface = measure_curvature(
-        copy.deepcopy(model).to(device),
-        data.test if isinstance(data, Dataset) else data,
+        checked.copied(model).to(device),
+        split,
         chosen,
         images=None if curvature is True else curvature,
         checkpoint=checkpoint,
     )
     return replace(audit, curvature=surface)
+
+
+class Logits(nn.Module):
+    """A model that gives its logits (B, C) among other things, or with further axes, gives them alone."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        """Logits (B, C) of images."""
+        return _logits_in(self.model(images))
+
+
+def _logits_in(output):
+    tensors = torch.Tensor, torch.fx.Proxy
+    if isinstance(output, Mapping):
+        output = output.get("logits", output)
+    elif not isinstance(output, tensors):
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        output = getattr(output, "logits", first)
+    return output.flatten(1) if isinstance(output, tensors) and output.ndim > 2 else output
+
+
+@torch.inference_mode()
+def _ready(model, split):
+    """The model in fp32 as one that gives logits, the first images, and its logits of them; or a refusal."""
+    model, classes = checked.plain(model), len(split.class_names)
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors):
+        model = checked.copied(model).float()
+    images = normalise(split.images[:_TRIED_IMAGES])
+    float_model = quantize_model(model, "fp32")
+    images = images.to(next(float_model.parameters()).device)
+    if not len(images):
+        return model, images, None
+    try:
+        given = float_model(images)
+    except Exception as error:  # a model may raise anything
+        raise ValueError(
+            f"the model cannot take images of shape {tuple(images.shape[1:])} "
+            f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
+        ) from error
+    logits = _logits_in(given)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (len(images), classes):
+        shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
+        raise ValueError(
+            f"the model gives a {type(logits).__name__}{shape} for {len(images)} images, but an audit of "
+            f"{classes} classes needs logits of shape {(len(images), classes)}, alone, first in a tuple or "
+            "as logits; wrap the model in one that gives these"
+        )
+    logits = logits.float()
+    broken = torch.nonzero(~torch.isfinite(logits).all(1)).flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"the logits are not finite for sample {broken[0]} at fp32; check the model's weights"
+        )
+    if classes > 1 and bool((logits > 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
+        raise ValueError("the model gives probabilities; take off the softmax at its end, to give logits")
+    return (model if _is_alone(given) else Logits(model)), images, logits
+
+
+def _is_alone(given):
+    """Whether what a model gives is the logits and nothing else."""
+    return isinstance(given, torch.Tensor) and given.ndim == 2
+
+
+def floating(model):
+    """What stays in floating point when a model's weights are quantized, the largest first, and its share."""
+    seen, sizes = {id(weight) for weight in weight_parameters(model).values()}, {}
+    quantized = {name.rpartition(".")[0] for name in weight_parameters(model)}
+    for path, module in model.named_modules():
+        for own, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            name = (
+                f"{path} ({type(module).__name__})" if path and next(module.children(), None) is None else ""
+            )
+            name = "biases" if path in quantized and "bias" in own else name or f"{path}.{own}".lstrip(".")
+            sizes[name] = sizes.get(name, 0) + parameter.numel()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {"share": sum(sizes.values()) / total, "names": sorted(sizes, key=sizes.get, reverse=True)}
 
 
 def check_audit(quantizers, curvature=False):
@@ -130,7 +230,7 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
 
     Weights are compared layer by layer with those of the float model `original`, or of one for each column.
     """
-    originals = original if isinstance(original, list) else [original] * len(quantized)
+    originals = original if isinstance(original, list) else [checked.plain(original)] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data
     models = list(quantized.values())
     device = torch.device(device or next(originals[0].parameters()).device)

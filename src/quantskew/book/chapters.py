@@ -11,7 +11,13 @@ from pathlib import Path
 import nbformat
 from jupyter_core.utils import ensure_event_loop
 
-from quantskew.book.execution import check_parameters, declared_parameters, execute, read_text_notebook
+from quantskew.book.execution import (
+    check_parameters,
+    declared_parameters,
+    execute,
+    is_whole,
+    read_text_notebook,
+)
 from quantskew.cache import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -125,10 +131,11 @@ def build(root, parameters=None, at_once=None):
 
     def prepare(number, source):
         name = f"[{number}/{len(texts)}] {source.stem}:"
-        if stores[source].exists():
+        if is_whole(stores[source]):
             print(name, "unchanged", flush=True)
             return
-        print(name, "executing", flush=True)
+        damaged = f" again, since {stores[source]} is damaged" if stores[source].exists() else ""
+        print(f"{name} executing{damaged}", flush=True)
         start = time.perf_counter()
         try:
             execute(source, stores[source], shares[source], cwd=root, progress=False)

@@ -4,6 +4,7 @@ papermill loads this module while it is being imported, so nothing here may impo
 """
 
 import ast
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import nbformat
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
-from quantskew.cache import replacing, write_bytes
+from quantskew.cache import digest, replacing, write_bytes
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_whole, shortened
 
 CELL_TIMEOUT, START_TIMEOUT = 900, 120
@@ -110,14 +111,16 @@ def check_values(values, name, folders=None, *, here=True):
     """
     # A kernel or a reader of texts need not wait for torch before there is something to check.
     from quantskew.experiments import catalogue, runs
-    from quantskew.quantization.quantizer import Quantizer
+    from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
     try:
         place = values.get("data_dir"), values.get("device", "auto")
         for experiment in [values["experiment"]] if "experiment" in values else values.get("experiments", []):
             catalogue.check(catalogue.get(experiment), *place, here=here)
-        if values.get("precisions") is not None:
-            Quantizer.each(values["precisions"], scheme=values.get("scheme", "banner"))
+        if {"precisions", "scheme"} & values.keys():
+            given = values.get("precisions")
+            chosen = DEFAULT_PRECISIONS if given is None else given
+            Quantizer.each(chosen, scheme=values.get("scheme", "banner"))
         for key, least, most in (("seed", 0, MOST_SEED), ("seeds", 1, MOST_SEEDS)):
             if key in values:
                 check_whole(key, values[key], least, most)
@@ -177,7 +180,19 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
             raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
         except DeadKernelError as error:
             raise RuntimeError(f"{source}: its kernel died; was it out of memory?") from error
-        partial.write_bytes(executed.read_bytes())
+        content = json.loads(executed.read_bytes())
+        # Where a reader of notebooks leaves it alone.
+        content["metadata"]["quantskew"] = digest(content["cells"])
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_whole(path):
+    """Whether an executed chapter is there, as `execute` wrote it."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+        return content["metadata"]["quantskew"] == digest(content["cells"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _own_sockets(folder):

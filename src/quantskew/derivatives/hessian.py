@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from quantskew.derivatives.folding import DifferentiableModel
@@ -74,7 +75,8 @@ class HessianOperator:
 
     def _differentiate(self, images, labels):
         """A chunk's part of the gradient in the leaves, and where its graph begins for each leaf."""
-        with full_precision(images.device):
+        # The other kernels of attention cannot be differentiated twice.
+        with full_precision(images.device), sdpa_kernel(SDPBackend.MATH):
             loss = functional.cross_entropy(self.model(images), labels, reduction="sum") * self._share
             gradient = torch.autograd.grad(
                 loss, self.model.leaves, create_graph=True, allow_unused=True, materialize_grads=True

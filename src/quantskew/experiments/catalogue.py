@@ -15,7 +15,7 @@ import torch
 from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_model, check_audit
-from quantskew.cache import digest, source_digest
+from quantskew.cache import digest, go_on, source_digest
 from quantskew.checks import shortened
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
@@ -84,9 +84,11 @@ def check(experiment, data_dir=None, device="auto", *, here=True):
 
 
 def untrained(experiment, data):
-    """The experiment's model with its initial weights."""
+    """The experiment's model with its initial weights; one that cannot take the images is refused."""
     channels = data.train.images.shape[1]
-    return models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
+    model = models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
+    models.check_takes(model, experiment.model, normalise(data.train.images[:2]))
+    return model
 
 
 def trained(experiment, data, device="auto"):
@@ -176,7 +178,8 @@ def audit(
 
     def make(path):
         facts, checkpoint = training_facts(experiment, data, record, device), path.with_suffix(".curvature")
-        return audit_model(model, data, chosen, facts=facts, curvature=curvature, checkpoint=checkpoint)
+        options = {"facts": facts, "curvature": curvature}
+        return go_on(lambda kept: audit_model(model, data, chosen, checkpoint=kept, **options), checkpoint)
 
     return audit_once(experiment.name, key, make)
 

@@ -184,10 +184,10 @@ def check_record(name, folders=None):
     folders = record_folders() if folders is None else [Path(folder) for folder in folders]
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
         raise ValueError(f"a record is a name such as utkface; got {shortened(name)}")
-    path = Path(name)
+    path, stem = Path(name), name
     if path.suffix == _SUFFIX:
-        folders, name = [path.parent], path.stem
-    if not any(_any_of(folder, name) for folder in folders):
+        folders, stem = [path.parent], path.stem
+    if not any(_any_of(folder, stem) for folder in folders):
         raise FileNotFoundError(_nothing(name, (BASE,), folders))
 
 

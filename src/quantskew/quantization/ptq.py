@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from quantskew.quantization import checked
 from quantskew.quantization.activations import quantize_activations
@@ -14,6 +15,10 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 # What these give is fp16 where what they get is.
 _EXACT = (nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Flatten, nn.Dropout)
+# What a model's own code may compute beyond fp16's range, and where that rounds to infinity.
+_ARITHMETIC = {"add", "sub", "mul", "div", "truediv", "exp", "pow", "square", "sum", "prod", "cumsum"}
+_ARITHMETIC |= {"matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "norm"}
+_HALF_OVERFLOW = 65520
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -128,6 +133,7 @@ def quantize_model(model, quantizer, calibration=None):
     if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
     result.quantized, result.activation_grids = quantized, {}
+    result.unfolded = getattr(model, "unfolded", [])
     if quantizer.activation_precision:
         # Layers that share a weight are fed something else each.
         layers = [name for name, module in result.named_modules() if isinstance(module, _WEIGHTED)]
@@ -145,7 +151,9 @@ class HalfPrecision(nn.Module):
     """A model, changed in place, that computes in half precision, with fp32 images in and fp32 logits out.
 
     Parameters, buffers and the output of every layer are rounded to fp16, while sums are accumulated in
-    fp32: what a GPU's fp16 units do, in the same steps on every device.  (A processor without fp16 units
+    fp32: what a GPU's fp16 units do, in the same steps on every device.  What the model's own code computes
+    between layers (residual sums, a softmax by hand) keeps its digits until the next layer, but is infinite
+    where fp16 overflows.  (A processor without fp16 units
     gives the same values six times slower when torch's ``model.half()`` runs on it.)
     """
 
@@ -163,7 +171,22 @@ class HalfPrecision(nn.Module):
 
     def forward(self, images):
         """Logits of images, both fp32 in format and fp16 in precision."""
-        return _round_to_half(self.model(_round_to_half(images)))
+        with _Overflow():
+            output = self.model(_round_to_half(images))
+        return _round_to_half(output) if isinstance(output, torch.Tensor) else output
+
+
+class _Overflow(TorchFunctionMode):
+    """Makes the results of arithmetic infinite that fp16 cannot hold."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        # As in __iadd__ and __rsub__.
+        name = getattr(function, "__name__", "").strip("_").removeprefix("i").removeprefix("r")
+        if name not in _ARITHMETIC or not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            return result
+        beyond = result.abs() >= _HALF_OVERFLOW
+        return torch.where(beyond, result.sign() * torch.inf, result) if bool(beyond.any()) else result
 
 
 def _round_to_half(tensor):

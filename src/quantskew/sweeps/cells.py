@@ -4,10 +4,13 @@ A process that runs them may be killed at any moment, and sees one GPU that no o
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -16,12 +19,15 @@ from filelock import Timeout
 
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
-from quantskew.cache import cache_dir, locked, write_bytes
+from quantskew.cache import Damaged, cache_dir, locked, sealed, unsealed, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
+_LOG = logging.getLogger(__name__)
 PLAN = "plan.json"
 AUDIT = "audit"
 _CHOICE = "CUDA_VISIBLE_DEVICES"
+# Number of the process of a sweep whose workers are on its machine.
+SWEEP = "QUANTSKEW_SWEEP"
 
 
 def cell_folder(folder, name):
@@ -32,14 +38,39 @@ def cell_folder(folder, name):
 def result_of(folder, name, key):
     """What a cell has left, or None; a result with another `key`, as of older code, counts as none.
 
+    So does one that is damaged, or whose files are gone or are not what was written.
+
     ``audits`` has of each Audit its name in the cache (``audit``), what it is of (``audited``) and its tidy
     ``rows`` by column; ``seconds`` is what the cell took.
     """
+    own = cell_folder(folder, name)
     try:
-        result = json.loads((cell_folder(folder, name) / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        result = unsealed((own / "result.json").read_bytes())
+        if result["key"] != key:
+            return None
+        for made, content in result["files"].items():
+            if _content(own / made) != content:
+                raise Damaged(f"its {made} is not what was written")
+    except FileNotFoundError as error:
+        if (own / "result.json").exists():
+            _LOG.warning("cell %s counts as not done: its %s is gone", name, Path(error.filename).name)
         return None
-    return result if result["key"] == key else None
+    except (Damaged, OSError) as error:
+        _LOG.warning("cell %s counts as not done: %s", name, error)
+        return None
+    return result
+
+
+def write_result(folder, name, key, seconds, audits, files=()):
+    """Leave what `result_of` reads: `files` are the names of what else the cell has left."""
+    own = cell_folder(folder, name)
+    result = {"key": key, "seconds": seconds, "audits": audits}
+    result["files"] = {made: _content(own / made) for made in files}
+    write_bytes(own / "result.json", json.dumps(sealed(result)).encode())
+
+
+def _content(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run_job(folder, job):
@@ -72,14 +103,18 @@ def _run_cell(folder, name, cell, timeout):
                 start = time.perf_counter()
                 audits = _execute(own, cell, timeout)
                 seconds = round(time.perf_counter() - start, 3)
-                result = {"key": cell["key"], "seconds": seconds, "audits": audits}
-                write_bytes(own / "result.json", json.dumps(result).encode())
+                files = [made for made in _made(cell) if (own / made).exists()]
+                write_result(folder, name, cell["key"], seconds, audits, files)
                 print(f"done in {seconds} s")
             except Exception as failure:
                 traceback.print_exc()
                 write_bytes(error, f"{type(failure).__name__}: {failure}".encode())
         # The next sweep may have cleared it already, if this worker outlived its own.
         started.unlink(missing_ok=True)
+
+
+def _made(cell):
+    return ["audit.safetensors" if cell["task"] == AUDIT else f"{cell['task']}.ipynb"]
 
 
 def _execute(own, cell, timeout):
@@ -167,5 +202,37 @@ def _output_to(path):
                 os.close(old)
 
 
+def _lives(process):
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _end_with_the_sweep():
+    """End this process, its kernel and its schedulers as soon as the sweep or one of them is no more.
+
+    A process that is killed cannot end its own children, and they would compute on for nobody.
+    """
+    import psutil
+
+    me = psutil.Process()
+    above = me.parents()
+    sweep = next((number for number, one in enumerate(above) if str(one.pid) == os.environ[SWEEP]), None)
+    if sweep is None:
+        os._exit(1)
+    above = above[: sweep + 1]
+    while (gone := next((place for place, one in enumerate(above) if not _lives(one)), None)) is None:
+        time.sleep(0.5)
+    # The one that starts others goes first.
+    for one in (*reversed(above[:gone]), *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    if SWEEP in os.environ:
+        threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     run_job(*sys.argv[1:])

@@ -3,12 +3,14 @@
 Only one sweep at a time runs in a folder; one that was ended in any way goes on when it is given again.
 """
 
+import ctypes
 import fcntl
 import importlib.util
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import digest, source_digest, write_bytes
-from quantskew.sweeps.cells import AUDIT, PLAN, cell_folder, result_of, visible_gpus
+from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
 
@@ -98,7 +100,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
             for left in ("result.json", "error.txt", "started"):
                 for name in waiting:
                     (cell_folder(folder, name) / left).unlink(missing_ok=True)
-            _schedule(command, folder, plan, waiting, lock)
+            _schedule(command, folder, plan, waiting, lock, here=executor in (None, "local"))
         write_table(folder)
     return failures(folder, pending(folder, plan))
 
@@ -189,12 +191,14 @@ def _command(folder, workers, executor, gpus, passed):
     return [*command, *passed]
 
 
-def _schedule(command, folder, plan, waiting, lock):
-    """Run Snakemake and show how many cells are done, until it ends."""
+def _schedule(command, folder, plan, waiting, lock, here):
+    """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
     with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
+        if here:
+            pipes |= {"env": os.environ | {SWEEP: str(os.getpid())}, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
         while running:
@@ -217,6 +221,13 @@ def _schedule(command, folder, plan, waiting, lock):
             f"same command goes on with them. The end of {folder / _LOG}:\n"
             + "\n".join([*tail, *(f"failed: {name}: {error}" for name, error in others.items())])
         )
+
+
+def _die_with_parent():
+    """Let the kernel kill this process when its parent is killed, where the kernel is Linux."""
+    if sys.platform == "linux":
+        death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
 
 
 def _ended(folder, name):

@@ -3,12 +3,20 @@
 Every model is built with random weights: nothing is downloaded.
 """
 
+import copy
+import sys
+from pathlib import Path
+
 import torch
 from safetensors.torch import load as from_bytes
 from torch import nn
 
 from quantskew.cache import read_tensors
 from quantskew.checks import shortened
+
+# What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SIDES = (16, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 384, 480, 512)
 
 
 class _Block(nn.Module):
@@ -104,14 +112,22 @@ def build(name, num_classes, in_channels=3, seed=0):
 
 
 def load_weights(model, path):
-    """Give a model the weights of a safetensors file, in place; what does not fit is refused by name."""
+    """Give a model the weights of a safetensors file, in place; what does not fit is refused by name.
+
+    A prefix that a wrapper has put before every name is taken off, which is said; other floating-point
+    formats are converted, and counts of batches that batch norm does not need may be missing.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; give a safetensors file in it")
     try:
         found, _ = read_tensors(path, from_bytes)
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+        raise ValueError(_unreadable(path, error)) from error
     own = model.state_dict()
+    found = _without_prefix(found, own, path)
+    found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
     differing = [name for name in own if name not in found] + [name for name in found if name not in own]
     differing += [name for name in own if name in found and own[name].shape != found[name].shape]
     if differing:
@@ -119,7 +135,78 @@ def load_weights(model, path):
             f"{path} holds the weights of another architecture or another number of classes: "
             f"{len(differing)} tensors differ, such as {differing[0]}"
         )
+    broken = [name for name, value in found.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ValueError(
+            f"{path} has weights that are not finite, such as {broken[0]}; take a checkpoint from before the "
+            "training diverged"
+        )
     model.load_state_dict(found)
+
+
+def _unreadable(path, error):
+    start = b""
+    if not isinstance(error, OSError):
+        with open(path, "rb") as file:
+            start = file.read(2)
+    # A zip archive or a pickle, as torch.save writes them.
+    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        return (
+            f"{path} was written by torch.save; convert it with safetensors.torch.save_file(torch.load("
+            "PATH, weights_only=True), NEW_PATH), after taking its state_dict out where there is one"
+        )
+    return f"{path} is not a whole safetensors file ({error})"
+
+
+def _without_prefix(found, own, path):
+    """The tensors by the names that the model has, without what wrappers put before them."""
+    prefixes, names = "", found
+    while not set(names) & set(own):
+        first = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        if first is None:
+            return found
+        prefixes += first
+        names = {name.removeprefix(first): value for name, value in names.items()}
+    if prefixes:
+        print(f"{path}: the names of its weights are taken without {prefixes!r}", file=sys.stderr)
+    return names
+
+
+def check_takes(model, name, images):
+    """Refuse a model that cannot take images of that size, before it is trained; `images` are normalised."""
+    try:
+        _dry_pass(model, images)
+    except Exception as error:  # a model may raise anything
+        channels, *size = images.shape[1:]
+        takes = next((side for side in _SIDES if _can_take(model, channels, side)), None)
+        hint = f"; it takes {takes} x {takes}" if takes else ""
+        raise ValueError(
+            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({_reason(error)}){hint}; choose "
+            "another size or model"
+        ) from error
+
+
+def _can_take(model, channels, side):
+    try:
+        # On the meta device nothing is computed but shapes.
+        _dry_pass(copy.deepcopy(model).to("meta"), torch.empty(2, channels, side, side, device="meta"))
+    except Exception:
+        return False
+    return True
+
+
+@torch.inference_mode()
+def _dry_pass(model, images):
+    modes = {module: module.training for module in model.modules()}
+    try:
+        return model.eval()(images)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _reason(error):
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def _torchvision_models():
