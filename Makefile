@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 LAB := $(VENV)/.lab
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf latex lab test bench lint lock records clean
+.PHONY: help book pdf latex lab test fuzz bench lint lock records clean
 
 help:  ## show this list
 	@echo "quantskew: an executable book on how quantization disparately skews a model"
@@ -57,6 +57,9 @@ lab: $(LAB)  ## open the chapters as notebooks in JupyterLab; OPTIONS are passed
 test: $(READY)  ## run all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 	@echo "all tests passed (their settings: pyproject.toml)"
+
+fuzz: $(READY)  ## kill every kind of work at random moments, KILLS=300 times or for MINUTES=20
+	@$(BIN)/python tests/fuzz/campaign.py --kills $(or $(KILLS),300) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),0)
 
 bench: $(READY)  ## run the benchmarks: ratios to a floor or a peer, in one process
 	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,10 +1,15 @@
 """One chapter run by papermill: parameters refused, errors told, nothing half-written."""
 
+import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from click.testing import CliRunner
+from papermill import iorw
+from papermill.__main__ import papermill as papermill_command
 
 from quantskew.book import execution
 from small_chapter import TEXT, outputs
@@ -67,3 +72,26 @@ def test_whole_numbers_serve_for_floats_and_none_for_an_empty_path(chapter):
 def test_a_source_is_never_overwritten(chapter):
     with pytest.raises(ValueError, match="is a chapter's source"):
         execution.TextNotebookHandler.write("{}", str(chapter))
+
+
+@pytest.mark.filterwarnings("ignore:The specified file")
+@pytest.mark.parametrize(
+    "form", ["notebooks/{}", "./notebooks/{}", "../{parent}/notebooks/{}", "{root}/notebooks/{}"]
+)
+def test_plain_papermill_reads_a_chapter_however_its_path_begins(
+    form, chapter, tmp_path, monkeypatch, repository
+):
+    # Entry points are read when the package is installed: these are the ones that will be.
+    declared = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["entry-points"]
+    local = [own for own in iorw.papermill_io._handlers if own[0] == "local"]
+    handlers = [(name, pkgutil.resolve_name(place)) for name, place in declared["papermill.io"].items()]
+    monkeypatch.setattr(iorw.papermill_io, "_handlers", handlers + local)
+    monkeypatch.chdir(tmp_path)
+    path = form.format(chapter.name, parent=tmp_path.name, root=tmp_path)
+    for output in ("out.ipynb", "./out.ipynb", str(tmp_path / "out.ipynb")):
+        done = CliRunner().invoke(papermill_command, ["--prepare-only", path, output, "-p", "bits", "2"])
+        assert done.exit_code == 0, done.output
+        assert "bits = 2" in (tmp_path / "out.ipynb").read_text()
+        (tmp_path / "out.ipynb").unlink()
+    refused = CliRunner().invoke(papermill_command, ["--prepare-only", path, str(chapter)])
+    assert "is a chapter's source; name an .ipynb" in str(refused.exception)

@@ -1,0 +1,229 @@
+"""kill -9 at random moments: nothing lost or half-read, the same result in the end, nothing left behind.
+
+``python tests/fuzz/campaign.py [--kills N] [--seed N] [--minutes M] [TASK ...]``: seeded and bounded.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+from safetensors.numpy import load_file
+
+_CURVED = ["--curvature", "--curvature-images", "2"]
+_PHOTOS = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+rng = np.random.default_rng(0)
+for kind in "ab":
+    folder = Path(sys.argv[1]) / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(120):
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+"""
+_CHAPTER = """---
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+seed: int = 0
+```
+
+```{code-cell} ipython3
+from quantskew.experiments import catalogue
+
+for number in range(3):
+    experiment = catalogue.get("digits", epochs=2, seed=seed + number)
+    print(catalogue.audit(experiment, ["fp32", "int2"], device="cpu").logits.sum())
+```
+"""
+_GRID = (
+    "audit:\n  product: {experiment: [digits], epochs: [1], precisions: [[fp32, int2]], seed: [0, 1, 2]}\n"
+)
+_SAVE = """
+import numpy as np
+from quantskew.audits.audit import Audit
+labels = np.arange(4000) % 4
+for number in range(40):
+    logits = {"fp32": np.random.default_rng(number).normal(size=(4000, 4)).astype(np.float32)}
+    Audit.from_logits(logits, labels, labels % 2).save(f"out/{number}.safetensors")
+    assert len(Audit.load(f"out/{number}.safetensors").labels) == 4000
+"""
+
+
+def command(name, *words):
+    """A command of quantskew, in this interpreter."""
+    code = "import sys; from quantskew.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, name, *words]
+
+
+TASKS = {
+    "train": command("train", "digits", "--epochs", "4"),
+    "audit": command("audit", "digits", "--epochs", "1", "--precisions", "fp32,int4,int2", "--output", "out"),
+    "curvature": command(
+        "audit", "digits", "--epochs", "1", "--precisions", "fp32,int2", *_CURVED, "--output", "out"
+    ),
+    "decode": command(
+        "train", "folder", "--data-dir", "photos", "--model", "small_resnet", "--size", "16", "--epochs", "1"
+    ),
+    "save": [sys.executable, "-c", _SAVE],
+    "sweep": command("sweep", "grid.yml", "--jobs", "2", "--output", "out"),
+    "book": command("book"),
+}
+
+
+class Campaign:
+    """One task: its folder, how long it takes, and what it makes when nobody kills it."""
+
+    def __init__(self, task, folder):
+        self.task, self.base = task, folder
+        self.expected, self.seconds = None, 0.0
+        start = time.monotonic()
+        place = self.fresh("reference")
+        self.run(place)
+        self.seconds, self.expected = time.monotonic() - start, results(place)
+        if not self.expected:
+            raise AssertionError(f"{task} makes nothing that could be compared")
+
+    def fresh(self, name):
+        """An empty place for the task, with what it reads."""
+        place = self.base / f"{self.task}-{name}"
+        (place / "notebooks").mkdir(parents=True)
+        (place / "notebooks" / "00_small.md").write_text(_CHAPTER)
+        (place / "grid.yml").write_text(_GRID)
+        if self.task == "decode":
+            subprocess.run([sys.executable, "-c", _PHOTOS, str(place / "photos")], check=True)
+        return place
+
+    def start(self, place):
+        """The task, in a session of its own, whose processes a mark in their environment tells."""
+        environment = {
+            **os.environ,
+            "QUANTSKEW_CACHE": str(place / "cache"),
+            "QUANTSKEW_FUZZ": str(place),
+            "OMP_NUM_THREADS": "1",
+        }
+        with open(place / "log.txt", "ab") as log:
+            return subprocess.Popen(
+                TASKS[self.task],
+                cwd=place,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def run(self, place):
+        """The task to its end."""
+        process = self.start(place)
+        if process.wait(timeout=600):
+            raise AssertionError(f"{self.task} failed:\n{(place / 'log.txt').read_text()[-3000:]}")
+
+    def attack(self, number, rng, kills=2):
+        """Kill the task a few times at random moments, let it end, and compare; how often it was killed."""
+        place, killed = self.fresh(str(number)), 0
+        for _ in range(kills):
+            process = self.start(place)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=rng.uniform(0.05, 1.1) * self.seconds)
+            if process.poll() is not None and process.returncode != 0:
+                raise AssertionError(f"{self.task} failed:\n{(place / 'log.txt').read_text()[-3000:]}")
+            killed += process.poll() is None
+            process.kill()
+            process.wait()
+            wait_for_the_end(place)
+        self.run(place)
+        wait_for_the_end(place)
+        made = results(place)
+        if made != self.expected:
+            names = sorted({*made.items()} ^ {*self.expected.items()})
+            raise AssertionError(f"{self.task}, attack {number}: other results after a kill: {names}")
+        if left := left_over(place):
+            raise AssertionError(f"{self.task}, attack {number}: left over: {left}")
+        return killed
+
+
+def wait_for_the_end(place, seconds=60):
+    """Wait until no process of the task is left; one that stays is an error, and is ended."""
+    end = time.monotonic() + seconds
+    while running := processes(place):
+        if time.monotonic() > end:
+            names = [process.cmdline()[:6] for process in running]
+            for process in running:
+                process.send_signal(signal.SIGKILL)
+            raise AssertionError(f"processes outlive their command: {names}")
+        time.sleep(0.1)
+
+
+def processes(place):
+    """The processes that were started for a place."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = process.environ().get("QUANTSKEW_FUZZ")
+            if mark == str(place) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def results(place):
+    """Digests of what a task has made, by path: arrays of tensors, tables, and the outputs of chapters."""
+    made = {}
+    for path in sorted(place.rglob("*")):
+        name = str(path.relative_to(place))
+        if path.suffix == ".safetensors":
+            arrays = sorted(load_file(path).items())
+            content = b"".join(key.encode() + array.tobytes() for key, array in arrays)
+        elif path.suffix == ".ipynb" and "chapters" in path.parts:
+            cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+            content = repr([output.get("text") for cell in cells for output in cell.outputs]).encode()
+        elif path.suffix == ".csv" and path.name != "table.csv":
+            content = path.read_bytes()
+        else:
+            continue
+        made[name] = hashlib.sha256(content).hexdigest()
+    return made
+
+
+def left_over(place):
+    """Files that nobody needs any more."""
+    pattern = re.compile(r"\.partial$|\.tmp|\.curvature$|\.checkpoint$")
+    return [str(path.relative_to(place)) for path in place.rglob("*") if pattern.search(path.name)]
+
+
+def main():
+    """Run the campaign, task by task in turn, until it has killed enough or its time is over."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=20)
+    options = parser.parse_args()
+    rng, end = random.Random(options.seed), time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        campaigns, killed, number = [Campaign(task, Path(folder)) for task in options.tasks], 0, 0
+        while killed < options.kills and time.monotonic() < end:
+            campaign = campaigns[number % len(campaigns)]
+            killed += campaign.attack(number, rng, kills=4)
+            number += 1
+            print(f"{killed} kills; the last: {campaign.task}", flush=True)
+    print(f"nothing lost in {killed} kills (seed {options.seed})")
+
+
+if __name__ == "__main__":
+    main()
