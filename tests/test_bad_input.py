@@ -10,7 +10,7 @@ import pytest
 from quantskew import cli, datasets
 from quantskew.audits.model import check_audit
 from quantskew.book.execution import check_values
-from quantskew.chapter import Chapter
+from quantskew.chapter import Chapter, playground
 from quantskew.cli import main
 from quantskew.experiments import catalogue, runs
 from quantskew.quantization.quantizer import Quantizer
@@ -88,6 +88,10 @@ def test_a_count_out_of_range_is_refused_with_its_bound(arguments, capsys):
         (["train", "digits", "--device", "meta"], "use auto"),
         (["train", "digits", "--device", "cuda:-1"], "use auto"),
         (["train", "../digits"], "known: digits"),
+        (["train", "utkface", "--data-dir", "nowhere"], "data_dir: nowhere does not exist; name the folder"),
+        (["mitigate", "utkface", "--data-dir", "nowhere"], "data_dir: nowhere does not exist"),
+        (["records", "digits", "--device", "tpu"], "use auto or cpu"),
+        (["claims", "digits", "--seed", "4294967290", "--seeds", "9"], "the last seed must be at most"),
         (["audit", "digits", "--precisions", ""], "a name begins with one of fp32"),
         (["audit", "digits", "--precisions", "fp32,fp32"], "each precision is named once"),
         (["audit", "digits", "--precisions", "fp32,int4:ends-fp32"], "must be an integer precision"),
@@ -303,6 +307,22 @@ def test_a_chapter_checks_its_parameters_itself(change, message, monkeypatch):
     monkeypatch.setattr("quantskew.chapter.beside", None)
     with pytest.raises(ValueError, match=re.escape(message)):
         Chapter(**{"experiment": "digits", "record": "utkface", **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "abc"}, "this chapter: seed must be of type int, not str ('abc')"),
+        ({"experiments": "digits"}, "experiments must be of type list, not str ('digits'); papermill takes"),
+        ({"experiments": ["digit"]}, "unknown experiment 'digit'; known: digits"),
+        ({"precisions": ["int99"]}, "unknown precision 'int99'"),
+        ({"device": "tpu"}, "use auto or cpu"),
+    ],
+    ids=str,
+)
+def test_a_playground_checks_its_parameters_itself(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        playground(**{"experiments": ["digits"], "precisions": ["fp32"], **change})
 
 
 def test_a_record_that_is_missing_is_said_before_anything_is_trained(monkeypatch):

@@ -23,7 +23,8 @@ from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
 from quantskew.figures import comparisons, flow, lines, surface
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, number, wide
-from quantskew.interactive.control import bit_width, playground
+from quantskew.interactive import control
+from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
@@ -178,3 +179,18 @@ def _glue(prefix, audit, tables, values, role=None):
         else:
             for part, own in value.items() if isinstance(value, dict) else [("", value)]:
                 glue_value(f"{key}-{part}" if part else key, own)
+
+
+def playground(experiments, precisions, seed=0, *, data_dir=None, device="auto"):
+    """See `quantskew.interactive.control.playground`; what it is given is checked first."""
+    given = {
+        "experiments": experiments,
+        "precisions": precisions,
+        "seed": seed,
+        "data_dir": data_dir,
+        "device": device,
+    }
+    declared = {**_DECLARED, "experiments": None}
+    check_declared(declared, {**_KINDS, "experiments": list}, given, "this chapter")
+    check_values(given, "this chapter")
+    return control.playground(experiments, precisions, seed, data_dir=data_dir, device=device)

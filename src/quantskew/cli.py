@@ -179,9 +179,11 @@ def _chosen(options):
 
 def _over_seeds(options):
     """Experiment, seeds, and where images and device are; images are fetched if that is asked for."""
-    from quantskew.experiments.catalogue import load_data
+    from quantskew.experiments.catalogue import check, load_data
 
     experiment, first = _chosen(options), options.seed or 0
+    check_whole("the last seed", first + options.seeds - 1, 0, MOST_SEED)
+    check(experiment, None if options.download else options.data_dir, options.device)
     if options.download:
         load_data(experiment, options.data_dir, download=True)
     where = {"data_dir": options.data_dir, "device": options.device}
@@ -204,10 +206,11 @@ def experiments(options):
 @_command("train an experiment's model, or go on with it", *_experiment())
 def train(options):
     """Print what the model reaches on each group, and where it is kept."""
-    from quantskew.experiments.catalogue import load_data, trained
+    from quantskew.experiments.catalogue import check, load_data, trained
     from quantskew.training.checkpoint import model_path
 
     experiment = _chosen(options)
+    check(experiment, None if options.download else options.data_dir, options.device)
     data = load_data(experiment, options.data_dir, options.download)
     _, record = trained(experiment, data, options.device)
     last = record["history"][-1]["validation"]

@@ -86,13 +86,35 @@ def write_report(audit, folder):
     audit.save(written[0])
     for name, table in tables(audit):
         written.append(folder / "tables" / f"{name}.csv")
-        write_bytes(written[-1], table.to_csv(index=False).encode())
+        write_bytes(written[-1], as_csv(table).encode())
     title = audit.provenance.get("experiment", {}).get("name", "audit")
     # A comparison with the reference needs something to compare.
     for name, draw, legend in figures(audit) if len(audit.precisions) > 1 else ():
         written.append(folder / "figures" / f"{name}.png")
         _save(written[-1], compare(draw, {title: audit}, legend=legend))
     return written
+
+
+def as_csv(table):
+    """A table as CSV in which no text is a formula: a spreadsheet takes for one what begins as these do.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> print(as_csv(pd.DataFrame({"group": ["=cmd()"], "value": [-1.5]})), end="")
+    group,value
+    '=cmd(),-1.5
+    """
+    texts = {name: own.map(_no_formula) for name, own in table.items() if own.dtype.kind not in "biuf"}
+    return table.assign(**texts).to_csv(index=False)
+
+
+def _no_formula(value):
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
 
 
 def _save(path, figure):
@@ -146,7 +168,7 @@ def written(table, form="text"):
     if form not in FORMATS:
         raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
     if form == "csv":
-        return table.to_csv(index=False).rstrip()
+        return as_csv(table).rstrip()
     if form == "json":
         # JSON has no NaN.
         return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1)
@@ -177,7 +199,7 @@ def _count(table):
 def write_comparison(audits, folder, title="methods"):
     """Write the comparison of methods (a dict of title to Audits by seed) into a folder; give its table."""
     folder, table = Path(folder), comparison(audits)
-    write_bytes(folder / "comparison.csv", table.to_csv(index=False).encode())
+    write_bytes(folder / "comparison.csv", as_csv(table).encode())
     drawn = {measure: comparisons.by_method(measure) for measure in ("fvo", "accuracy")}
     drawn |= {f"tradeoff-{p}": comparisons.accuracy_against_fvo(p) for p in table["precision"].unique()[1:]}
     for name, draw in drawn.items():

@@ -73,12 +73,23 @@ class Shown(Styler):
 
 def captioned(title, table):
     """A table with its row names and a title above it."""
-    return Shown(table, caption=title, table_attributes='class="dataframe"')
+    return _shown(table, caption=html.escape(title))
 
 
-def show(table, digits=4):
-    """A table as a page shows it: every word of every cell, no row numbers."""
-    return Shown(table, precision=digits, table_attributes='class="dataframe"').hide(axis="index")
+def show(table, digits=4, markup=False):
+    """A table as a page shows it: every word of every cell, no row numbers; cells may be `markup`."""
+    return _shown(table, None if markup else "html", precision=digits).hide(axis="index")
+
+
+def _shown(table, escape="html", **look):
+    # A row of Markdown is one line.
+    table = table.map(_line).rename(index=_line, columns=_line)
+    shown = Shown(table, escape=escape, table_attributes='class="dataframe"', **look)
+    return shown.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+
+
+def _line(value):
+    return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
 def linked(tables):
@@ -89,7 +100,7 @@ def linked(tables):
         link = f'<a href="{claim.shown.replace("#", ".md#")}">{html.escape(claim.statement)}</a>'
         row = {"claim": link, "paper": claim.source.replace("section ", ""), "at": claim.at}
         rows.append(row | {title: _marked(table.iloc[position]) for title, table in tables.items()})
-    return show(pd.DataFrame(rows))
+    return show(pd.DataFrame(rows), markup=True)
 
 
 def _marked(row):

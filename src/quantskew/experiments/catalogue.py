@@ -171,6 +171,7 @@ def audit(
     if isinstance(experiment, str):
         experiment = get(experiment)
     chosen = check_audit(quantizers, curvature)
+    check(experiment, None if download else data_dir, device)
     data = load_data(experiment, data_dir, download)
     model, record = trained(experiment, data, device)
     names = [own.name for own in chosen]

@@ -107,7 +107,7 @@ def dtdb_distribution(audit, axes):
             own = table[(table["precision"] == precision) & (table["group"] == look.name)]
             heights = 0.9 * np.sqrt(own["value"])
             ridge(axes, own, row, heights, fill=True, color=look.color, alpha=0.25)
-            named = {"label": look.name} if row == 0 else {}
+            named = {"label": style.legible(look.name, 24)} if row == 0 else {}
             ridge(axes, own, row, heights, color=look.color, linewidth=1.5, **named)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return _ridge_axis(axes, audit.precisions, "distance to the decision boundary")
@@ -179,5 +179,5 @@ def group_and_class_legend(audit, axes):
     for number in range(len(audit.class_names)):
         look = {"color": "black", "marker": "o", "markersize": 4.5} | class_looks(number, "black")
         handles.append(Line2D([], [], **look))
-    labels += audit.class_names
+    labels += [style.legible(name, 24) for name in audit.class_names]
     return style.legend_below(axes, handles, labels, "group (images in training), class", handlelength=2)

@@ -1,14 +1,18 @@
 """How figures and tables look: one colour and marker a group, the size of a page, numbers as text."""
 
 import contextlib
+import functools
 import itertools
+import logging
+import unicodedata
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
@@ -29,7 +33,17 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "svg.hashsalt": "quantskew",
+    # A dollar is a dollar.
+    "text.parse_math": False,
 }
+
+
+# For the signs that matplotlib's own font lacks, where one is installed.
+_STAND_INS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Arial Unicode MS", "Hiragino Sans"),
+    *("PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei", "Noto Sans", "Noto Sans Arabic"),
+    *("Noto Sans Devanagari", "Noto Sans Kannada", "Nirmala UI"),
+)
 
 
 class Look(NamedTuple):
@@ -81,8 +95,54 @@ def shaded(names, first=0.88, last=0.0):
 @contextlib.contextmanager
 def book_style():
     """The book's matplotlib settings, for the time of the block."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(_STYLE | {"font.family": list(_fonts()[0])}):
         yield
+
+
+@functools.cache
+def _fonts():
+    """The families that figures are written in, and the signs that these have."""
+    families = ["sans-serif", *(name for name in _STAND_INS if name in font_manager.get_font_names())]
+    files = (font_manager.findfont(font_manager.FontProperties(family=[name])) for name in families)
+    return families, set().union(*(font_manager.get_font(file).get_charmap() for file in files))
+
+
+@functools.cache
+def legible(text, most=56):
+    """Text as a figure can show it: lines of at most so many characters, unknown signs in letters.
+
+    Examples
+    --------
+    >>> legible("\N{KATAKANA LETTER KA}\N{KATAKANA LETTER NA}", 10), legible("a" * 99, 10)
+    ('ka na', 'aaaaaa…aaa')
+    """
+    known, spelled = _fonts()[1], text
+    for sign in dict.fromkeys(text):
+        if ord(sign) not in known and sign != "\n":
+            name = unicodedata.name(sign, f"{ord(sign):x}").split()[-1].removeprefix("IDEOGRAPH-")
+            spelled = spelled.replace(sign, f" {name.lower()} ")
+    if spelled != text:
+        spelled = " ".join(spelled.split())
+        logging.getLogger("quantskew").info(
+            "figures spell %r as %r: no font here has its signs", text, spelled
+        )
+    lines = (line if len(line) <= most else f"{line[: most - 4]}…{line[-3:]}" for line in spelled.split("\n"))
+    return "\n".join(lines)
+
+
+def written(figure):
+    """The figure with its words as text that can be read: names from outside are no mathematics."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(legible(text.get_text()))
+    for axes in figure.axes:
+        for axis, most in ((axes.xaxis, 40), (axes.yaxis, 30)):
+            if isinstance(axis.get_major_locator(), FixedLocator):
+                names = [label.get_text() for label in axis.get_ticklabels()]
+                short = [legible(" ".join(name.splitlines()), most) for name in names]
+                if short != names:
+                    axis.set_ticks(axis.get_ticklocs(), short)
+    return figure
 
 
 def compare(draw, audits, height=3.2, legend=True, width=None):
@@ -116,7 +176,7 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
             grid[0, column].set_title(title, loc="left", fontweight="bold")
             if legend:
                 (group_legend if legend is True else legend)(audit, grid[-1, column])
-        plt.close(figure)
+        plt.close(written(figure))
     return figure
 
 
@@ -199,7 +259,7 @@ def number_map(axes, values, texts, dark, **look):
 def legend_of(groups):
     """Handles and labels of a legend of `looks`: every group with its number of images."""
     handles = [Line2D([], [], **look.style, markersize=4, linewidth=1.5) for look in groups]
-    return handles, [f"{look.name} ({look.images:,})" for look in groups]
+    return handles, [f"{legible(look.name, 24)} ({look.images:,})" for look in groups]
 
 
 def group_legend(audit, axes):

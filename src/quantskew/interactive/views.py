@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quantskew.figures import rows
-from quantskew.figures.style import book_style, compare, crossed, group_looks, number
+from quantskew.figures.style import book_style, compare, crossed, group_looks, number, written
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import cosine_distance, dtdb, group_accuracy, group_loss, logit_variance
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, audit_rows
@@ -143,7 +143,7 @@ class Chain:
                 if place % _ACROSS:
                     axes.set_ylabel("")
                     axes.set_yticks([])
-        return figure
+            return written(figure)
 
     def _empty(self, groups):
         """Empty panels at fixed places: to find places that fit would take longer than to draw."""

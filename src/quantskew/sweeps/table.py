@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from quantskew.cache import replacing
+from quantskew.cache import replacing, write_bytes
+from quantskew.report import as_csv
 from quantskew.sweeps.cells import PLAN, result_of
 
 
@@ -87,8 +88,7 @@ def write_table(folder):
     folder, table = Path(folder), gather(folder)
     with replacing(folder / "table.parquet") as partial:
         table.to_parquet(partial, index=False)
-    with replacing(folder / "table.csv") as partial:
-        table.to_csv(partial, index=False)
+    write_bytes(folder / "table.csv", as_csv(table).encode())
     return table
 
 
