@@ -11,7 +11,7 @@ GRID = """
 audit:
   product: {experiment: [digits], epochs: [1], scheme: [banner, mse], precisions: [[fp32, int4]]}
   cells:
-    - {experiment: digits, label: nobody}
+    - {experiment: digits, epochs: 1, learning_rate: 1.0e+30}
 """
 
 
@@ -20,14 +20,14 @@ def test_a_sweep_leaves_a_page_and_names_what_failed(fresh_cache, tmp_path, repo
     command = ["sweep", str(tmp_path / "grid.yml"), "--output", str(tmp_path / "out"), "--jobs", "2"]
     assert main([*command, "--root", str(repository)]) == 1
     captured = capsys.readouterr()
-    assert "failed: audit-digits-nobody" in captured.err
-    assert "ValueError: unknown label 'nobody' of digits; known: digit" in captured.err
+    assert "failed: audit-digits-epochs-1-learning_rate-1e-30" in captured.err
+    assert "ValueError: the training loss became nan in epoch 0" in captured.err
     assert str(tmp_path / "out" / "table.parquet") in captured.out
     page = tmp_path / "out" / "page" / "index.html"
     assert str(page) in captured.out
     text = page.read_text()
     assert len(re.findall(r'<img[^>]+alt="[^"]{40,}"[^>]+src="_images', text)) == 3
-    assert "nobody" in text
+    assert f"{1e30:.2f}" in text, "the overview lacks the cell that failed"
     loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', text)
     assert [address for address in loaded if "canonical" not in address] == []
     assert not list((tmp_path / "out").glob(".page*"))
