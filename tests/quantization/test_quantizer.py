@@ -125,7 +125,7 @@ def test_options_are_for_those_that_can_take_them_and_have_not_said_otherwise():
     ]
     for values, message in (
         ([], "the reference first"),
-        ("fp32", "given in a list"),
+        ("fp32", "in a list, the reference first"),
         (["int4:mse", "int4"], "each precision is named once; got int4:mse, int4:mse"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -109,7 +109,7 @@ def made_audit(effect, rng, spread=0.0, images=400):
     # One threshold an image: a precision that is more accurate is right wherever a worse one is.
     difficulty = rng.random(2 * images)
     right = {"fp32": difficulty < 0.8, "int4": difficulty < np.where(groups == 0, 0.75, 0.75 - own)}
-    logits = {name: np.stack([correct, ~correct], axis=1) for name, correct in right.items()}
+    logits = {name: np.stack([correct, ~correct], axis=1) * 1.0 for name, correct in right.items()}
     return Audit.from_logits(logits, np.zeros(2 * images, dtype=int), groups, train_counts=[900, 100])
 
 
