@@ -9,6 +9,8 @@ import unicodedata
 
 import numpy as np
 
+from quantskew.checks import shortened
+
 OVERALL = "all"
 LEAVE_OUT = "leave such samples out, or give them a group of their own, such as 'unknown'"
 # What other programs write where there is no value.
@@ -144,12 +146,6 @@ def _meant(value, sample, what):
             f"{what}s must be integers or names"
         )
     raise ValueError(f"sample {sample} has no {what} ({shortened(value)}); {LEAVE_OUT}")
-
-
-def shortened(value, most=60):
-    """A value for a message, in at most so many characters."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 10]}...{text[-7:]}"
 
 
 def check_names(names, what):

@@ -15,6 +15,7 @@ from safetensors.numpy import save as to_bytes
 
 from quantskew.audits.statistics import Curvature, WeightStatistics
 from quantskew.cache import Damaged, cache_dir, make_once, read_tensors, write_tensors
+from quantskew.checks import shortened
 from quantskew.groups import (
     MOST,
     OVERALL,
@@ -24,7 +25,6 @@ from quantskew.groups import (
     distinct,
     group_counts,
     ids_of,
-    shortened,
 )
 from quantskew.quantization.quantizer import Quantizer
 
