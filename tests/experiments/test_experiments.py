@@ -141,6 +141,18 @@ def test_two_processes_at_once_give_the_same_result(fresh_cache):
     ]
 
 
+def test_key_and_provenance_say_in_what_was_computed(monkeypatch):
+    experiment, said = catalogue.get("digits", compute="auto"), []
+    data = catalogue.load_data(experiment)
+    record = {"seconds": 0.0, "history": []}
+    for units in ({}, {"avx512_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        key = catalogue.what_decides(experiment, data, "cpu")
+        facts = catalogue.training_facts(experiment, data, record, "cpu")
+        said.append((key[1]["compute"], facts["experiment"]["recipe"]["compute"]))
+    assert said == [("fp32", "fp32"), ("bf16", "bf16")]
+
+
 def test_provenance_says_what_was_done(fresh_cache):
     provenance = quick_audit().provenance
     assert provenance["experiment"]["recipe"]["epochs"] == 1

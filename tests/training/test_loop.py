@@ -16,7 +16,7 @@ import oracles
 import samples
 from quantskew.datasets import Dataset, normalise
 from quantskew.training import loop
-from quantskew.training.loop import Hooks, augment, batches_of_epoch, evaluate, fit
+from quantskew.training.loop import Hooks, augment, batches_of_epoch, evaluate, fit, on_device
 from quantskew.training.recipe import Recipe
 
 KILLED = """
@@ -225,6 +225,25 @@ def test_the_weights_stay_fp32(compute):
     model = samples.tiny_model()
     fit(model, samples.tiny_data(), dataclasses.replace(samples.TINY_RECIPE, compute=compute))
     assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_auto_asks_the_processor_and_trains_like_what_it_chose(monkeypatch):
+    recipe, device = dataclasses.replace(samples.TINY_RECIPE, compute="auto"), torch.device("cpu")
+    trained = {}
+    for units, chosen in (({"avx2": True}, "fp32"), ({"avx2": True, "avx512_bf16": True}, "bf16")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        assert on_device(recipe, device).compute == chosen
+        for compute in ("auto", chosen):
+            model = samples.tiny_model()
+            fit(model, samples.tiny_data(), dataclasses.replace(recipe, compute=compute))
+            trained[compute] = model.state_dict()
+        assert all(torch.equal(trained["auto"][name], value) for name, value in trained[chosen].items())
+    assert any(not torch.equal(trained["fp32"][name], value) for name, value in trained["bf16"].items())
+
+
+def test_what_a_recipe_fixes_is_not_chosen_anew():
+    for compute in ("fp32", "bf16"):
+        assert on_device(Recipe(compute=compute), "cpu").compute == compute
 
 
 def test_a_loss_that_is_not_finite_is_refused():

@@ -162,7 +162,7 @@ def test_losses_that_measure_no_difficulty_are_refused(losses):
     [
         ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: sgd, adamw"),
         ({"schedule": "step"}, "unknown schedule 'step'; known: one-cycle, cosine, constant"),
-        ({"compute": "fp16"}, "unknown compute 'fp16'; known: fp32, bf16"),
+        ({"compute": "fp16"}, "unknown compute 'fp16'; known: auto, fp32, bf16"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"shift": -1}, "shift must be at least 0"),

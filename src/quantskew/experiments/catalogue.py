@@ -115,8 +115,9 @@ def trained(experiment, data, device="auto"):
 
 def what_decides(experiment, data, device):
     """What a trained model depends on beside the code: part of the key of all that is made from it."""
-    recipe = dataclasses.asdict(experiment.recipe)
-    where = device_name(choose_device(device)), torch.__version__
+    device = choose_device(device)
+    recipe = dataclasses.asdict(loop.on_device(experiment.recipe, device))
+    where = device_name(device), torch.__version__
     return experiment.model, recipe, experiment.targets, data.digest, *where
 
 
@@ -187,13 +188,15 @@ def audit(
 
 def training_facts(experiment, data, record, device="auto"):
     """What the provenance of an Audit says of the experiment: `data` and `record` are those of `trained`."""
+    device = choose_device(device)
+    chosen = dataclasses.replace(experiment, recipe=loop.on_device(experiment.recipe, device))
     return {
-        "experiment": dataclasses.asdict(experiment),
+        "experiment": dataclasses.asdict(chosen),
         "data_digest": data.digest,
         "left_out": len(data.skipped),
         "training_seconds": record["seconds"],
         "history": record["history"],
-        "device": device_name(choose_device(device)),
+        "device": device_name(device),
     }
 
 

@@ -139,6 +139,7 @@ class _Retraining:
             # As many epochs as float training and retraining have together.
             epochs = experiment.recipe.epochs + self.recipe.epochs
             self.recipe = dataclasses.replace(experiment.recipe, epochs=epochs)
+        self.recipe = loop.on_device(self.recipe, self.device)
         self.seconds = 0.0
 
     def models(self, model, key, precisions):

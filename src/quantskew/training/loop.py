@@ -17,6 +17,9 @@ from quantskew.groups import group_means
 from quantskew.training import checkpoint as checkpoints
 from quantskew.training.recipe import check_class_weights, weighted_cross_entropy
 
+# As `torch.cpu.get_capabilities` names them, of x86 and of Arm.
+_BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
+
 
 class Hooks:
     """What a kind of training adds to the plain loop at its marked places; by default nothing.
@@ -79,6 +82,7 @@ def fit(model, data, recipe, checkpoint=None, title="training", hooks=None, meas
     criterion = _criterion(recipe, data.train, device)
     own = hooks.own_optimizers()
     optimizers = [_optimizer(model, own, recipe), *own]
+    recipe = on_device(recipe, device)
     steps = len(batches_of_epoch(recipe, len(data.train), 0)[0])
     scheduler = _scheduler(optimizers[0], recipe, steps * recipe.epochs)
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
@@ -192,7 +196,30 @@ def _by_group(outcomes, split, order):
 
 def autocast(device, compute):
     """The arithmetic that a recipe's `compute` names, for the block."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=compute == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=_chosen_compute(compute, device) == "bf16")
+
+
+def on_device(recipe, device):
+    """The recipe with its `compute` chosen for a device: what a key and a provenance say."""
+    compute = _chosen_compute(recipe.compute, torch.device(device))
+    return recipe if compute == recipe.compute else dataclasses.replace(recipe, compute=compute)
+
+
+def _chosen_compute(compute, device):
+    if compute != "auto":
+        return compute
+    return "bf16" if computes_bfloat16(device) else "fp32"
+
+
+def computes_bfloat16(device):
+    """Whether a device multiplies bfloat16 itself.
+
+    One that does not emulates it: a training step then takes more than ten times as long as in fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    units = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(units.get(unit, False) for unit in _BFLOAT16_UNITS)
 
 
 def _criterion(recipe, split, device):

@@ -7,7 +7,7 @@ from quantskew.checks import MOST_SEED, check_number, check_whole, shortened
 
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one-cycle", "cosine", "constant")
-_COMPUTE = ("fp32", "bf16")
+_COMPUTE = ("auto", "fp32", "bf16")
 # The least and the largest value; images have at most 2048 pixels a side, and a shift stays on them.
 _WHOLE = {"epochs": (1, 10**6), "batch_size": (2, 10**6), "shift": (0, 64), "seed": (0, MOST_SEED)}
 
@@ -34,9 +34,9 @@ class Recipe:
         Whether each image is mirrored left to right with probability one half.
     shift : int
         Each image is moved by up to so many pixels in each direction, its border filled with its edge.
-    compute : {"fp32", "bf16"}
-        bf16 trains in autocast, about three times as fast where the processor has it; weights, optimizer and
-        whatever is measured later stay in fp32.
+    compute : {"auto", "fp32", "bf16"}
+        bf16 trains in autocast; weights, optimizer and whatever is measured later stay in fp32.  auto is bf16
+        where the processor or GPU computes it, which is about twice as fast, and fp32 elsewhere.
     class_weights : tuple of float, optional
         Of `weighted_cross_entropy`, one a class.  The loss is divided by the mean weight of the training
         images, so that the learning rate means what it means without.
@@ -58,7 +58,7 @@ class Recipe:
     schedule: str = "one-cycle"
     flip: bool = True
     shift: int = 4
-    compute: str = "bf16"
+    compute: str = "auto"
     class_weights: tuple | None = None
     seed: int = 0
 
