@@ -123,6 +123,26 @@ def test_claims_are_judged_on_every_column(asked):
     assert table["record: faces"][0].startswith("holds")
 
 
+def test_a_measure_of_every_seed_is_read_at_every_precision(asked, monkeypatch):
+    seeds = [samples.exact_audit(accuracies(key), train_counts=COUNTS) for key in (BASE, "other")]
+    monkeypatch.setattr(chapter, "read", lambda name, keys: {keys[0]: seeds} if name == "faces" else None)
+    page = Chapter("digits", "faces", ["fp32"])
+    accuracy, gap = page.recorded(qs.group_accuracy), page.recorded(qs.fvo)
+    assert accuracy.columns.tolist() == gap.columns.tolist() == ["fp32", "int4"]
+    assert accuracy.loc[0, "int4"].tolist() == pytest.approx([0.9, 0.7, 0.4])
+    assert accuracy.loc[1, "int4"].tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert gap["int4"].tolist() == pytest.approx([0.5, 0.4])
+
+
+def test_a_sentence_that_is_not_true_of_the_record_is_refused(asked):
+    sentences = {"all groups fall": lambda: True, "the moon is a cheese": lambda: False}
+    with pytest.raises(ValueError, match="record utkface: the moon is a cheese"):
+        Chapter("digits", "utkface").check(sentences)
+    Chapter("digits", "utkface").check({"all groups fall": lambda: True})
+    # A page that shows another record says nothing of this one.
+    Chapter("digits", "faces").check(sentences)
+
+
 def test_a_control_begins_with_what_the_chapter_has_measured(asked):
     page = Chapter("digits", "faces", scheme="mse")
     control = page.control("accuracy")

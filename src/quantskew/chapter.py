@@ -32,6 +32,8 @@ from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import Measure
 
+# What the sentences of the chapters are about; they are not checked on another record.
+_BOOK = "utkface"
 _DECLARED = {"experiment": "digits", "precisions": None, "scheme": "banner", "seed": 0, "seeds": 1}
 _DECLARED |= {"data_dir": None, "device": "auto"}
 _KINDS = {name: str if default is None else type(default) for name, default in _DECLARED.items()}
@@ -93,7 +95,7 @@ class Chapter:
         check_declared(_DECLARED, _KINDS, given, "this chapter")
         check_values(given, "this chapter")
         self._model = {"experiment": experiment, "seed": seed, "device": device}
-        self._scheme = scheme
+        self._scheme, self._record = scheme, records[0]
         options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
         where = {"data_dir": data_dir, "device": device}
         self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options, **where)
@@ -132,6 +134,34 @@ class Chapter:
     def scorecard(self, keys, precisions=None):
         """Verdicts on claims, see `quantskew.claims.register.scorecard`."""
         return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
+
+    def recorded(self, measure, key=BASE):
+        """A Measure of every seed of the record: one row a seed and group, one column a precision."""
+        # Read whole: a page may show it at fewer precisions than its sentences are about.
+        audits = read(self._record, (key,))[key]
+        table = pd.concat(measure(audit).assign(seed=seed) for seed, audit in enumerate(audits))
+        rows = ["seed", *({"group"} & set(table))]
+        return table.pivot(index=rows, columns="precision", values="value")[list(audits[0].precisions)]
+
+    def check(self, sentences):
+        """Fail where a sentence of the page is not true of the record.
+
+        Parameters
+        ----------
+        sentences : dict of str to callable
+            What the page says, word for word, and a function without arguments that is true where it is so.
+            With another record than the one that the page was written about, nothing is checked.
+
+        Raises
+        ------
+        ValueError
+            With the sentences that are not true.
+        """
+        if f"record: {_BOOK}" not in [own.title for own in self.runs]:
+            return
+        untrue = [text for text, holds in sentences.items() if not holds()]
+        if untrue:
+            raise ValueError(f"not true of the record {_BOOK}: {'; '.join(untrue)}")
 
     def glue(self, *tables, **values):
         """Glue what functions of the live Audit and of the record give, as ``live-NAME`` and ``record-NAME``.
