@@ -137,7 +137,7 @@ class Chapter:
         return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
 
     def every_seed(self, key=BASE):
-        """The Audits of all seeds of the record, whole: a page may show fewer precisions than it speaks of."""
+        """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""
         return read(self._record, (key,))[key]
 
     def recorded(self, measure, key=BASE):
