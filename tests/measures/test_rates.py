@@ -150,8 +150,8 @@ SERVED = {
 def test_intervals_of_few_samples_cover_the_truth(small, served):
     """FVO, its change and what Wilson's interval of the smallest group says: nominal 95 %.
 
-    Where a rate is that of few samples no interval of 95 % covers as often for every truth: Wilson's covers in
-    79 % for one sample at the worst.
+    Of few samples no interval covers as often as it says whatever the truth is: Wilson's covers in 79 %
+    for one sample at the worst.
     """
     sizes, repetitions = SMALL[small], 40
     shares = [share[: len(sizes)] for share in SERVED[served]]
