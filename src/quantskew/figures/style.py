@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
-_MARKERS = "osD^vPX*hp<>d8H1234"
+_MARKERS = "osD^vPX*hp<>d8H1234+x|_"
 _STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
