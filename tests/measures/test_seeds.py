@@ -11,6 +11,7 @@ from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.intervals import DRAWS
 from quantskew.measures.seeds import (
     comparison,
+    each_seed,
     fairness_over_seeds,
     group_accuracies,
     interval,
@@ -180,3 +181,13 @@ def test_methods_are_paired_by_the_seeds_that_all_have():
 def test_audits_without_a_seed_are_paired_by_their_position():
     own = paired({"a": [samples.random_audit()] * 3, "b": [samples.random_audit()] * 2})
     assert [len(audits) for audits in own.values()] == [2, 2]
+
+
+def test_every_seed_by_itself_has_the_values_of_its_images():
+    audits = {"a": [with_seed(3), with_seed(1)], "b": [with_seed(0)]}
+    table = each_seed(audits, ["int8", "int2"])
+    assert list(zip(table["method"], table["seed"], strict=True))[::6] == [("a", 3), ("a", 1), ("b", 0)]
+    for row in table.itertuples():
+        audit = with_seed(row.seed)
+        assert row.value == pytest.approx(STATISTICS[row.measure](right_by_group(audit, row.precision)))
+    assert each_seed(audits, ["int16"]).empty

@@ -25,14 +25,15 @@ def paired(audits):
 
     An Audit whose provenance does not say its seed goes by its position.
     """
-    by_seed = {key: {_seed(*own): own[1] for own in enumerate(given)} for key, given in audits.items()}
+    by_seed = {key: _by_seed(given) for key, given in audits.items()}
     seeds = [set(own) for own in by_seed.values() if own]
     shared = sorted(set.intersection(*seeds)) if seeds else []
     return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
 
 
-def _seed(position, audit):
-    return audit.provenance.get("experiment", {}).get("recipe", {}).get("seed", position)
+def _by_seed(audits):
+    recipes = (audit.provenance.get("experiment", {}).get("recipe", {}) for audit in audits)
+    return {own.get("seed", n): audit for n, (own, audit) in enumerate(zip(recipes, audits, strict=True))}
 
 
 def group_accuracies(audits, precision, draws=DRAWS):
@@ -112,6 +113,18 @@ def comparison(audits, precisions=None):
                 within = {name: (value, np.clip(draws, 0, 1)) for name, (value, draws) in found.items()}
                 rows += _rows(method, precision, len(seeds), within)
     return pd.DataFrame(rows)
+
+
+def each_seed(audits, precisions):
+    """As `comparison`, of every seed by itself and without intervals; ``seed`` says which one it is."""
+    return pd.DataFrame(
+        {"method": method, "precision": precision, "measure": name, "value": float(value), "seed": seed}
+        for method, own in audits.items()
+        for seed, audit in _by_seed(own).items()
+        for precision in precisions
+        if precision in audit.precisions
+        for name, (value, _) in fairness_over_seeds([audit], precision, 1).items()
+    )
 
 
 def difference(audits, method, reference, precisions=None):
