@@ -1,6 +1,7 @@
 """Every table and figure of an Audit, in a folder."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ _FURTHER = (
         {lines.class_accuracy: lines.group_and_class_legend},
     ),
 )
+# Lines of a figure of the classes in each group, at most: of more none can be told from another.
+_LINES = 100
 
 
 def tables(audit):
@@ -65,6 +68,9 @@ def figures(audit):
             yield measure.name, lines.of(measure), not measure.from_reference
     for applies, _, drawn in _FURTHER:
         for function, legend in drawn.items() if applies(audit) else ():
+            if function is lines.class_accuracy and fairness.cell_counts(audit).size > _LINES:
+                print(f"no figure of each class in each group: more than {_LINES} lines", file=sys.stderr)
+                continue
             yield function.__name__, function, legend
 
 

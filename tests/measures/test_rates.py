@@ -114,7 +114,7 @@ def test_shuffled_groups_are_those_of_a_slow_shuffle(classes):
         slow.append(np.ptp(table / table.sum(axis=2, keepdims=True), axis=1).max())
     # With two outcomes from urns, with many by order; both are the same law.
     ways = [rates._urns, rates._permutations]
-    assert [np.prod(shape) <= 200] == [classes == 2]
+    assert (10 * np.prod(shape) <= 200) == (classes == 2)
     for way in ways:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rates, "_urns", way)

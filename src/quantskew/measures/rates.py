@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from quantskew.measures.intervals import DRAWS
 
 # Numbers of one batch, and of all draws: of very many patterns fewer draws are made.
-_BATCH, _MOST = 2**21, 3 * 10**7
+_BATCH, _MOST = 2**21, 2 * 10**7
 # Samples of a cell below which its noise is taken off a largest gap.
 _FEW = 100
 
@@ -155,10 +155,9 @@ def resampled_gaps(outcomes, conditions, groups, shape):
         each = []
         for slots, of, measured, expected, varies in rows:
             rates = of(weights)
-            alone = rates if varies.all() else np.where(varies, rates, expected)
-            each.append(
-                [largest_gaps(slots, own, present, shape) for own in (rates, rates - measured, alone)]
-            )
+            gaps = [largest_gaps(slots, own, present, shape) for own in (rates, rates - measured)]
+            alone = np.where(varies, rates, expected)
+            each.append([*gaps, gaps[0] if varies.all() else largest_gaps(slots, alone, present, shape)])
         drawn.append(np.array(each))
     draws, noise, alone = np.moveaxis(np.concatenate(drawn, axis=2), 0, 2)
     value, expected = (
@@ -215,7 +214,8 @@ def shuffled_gaps(outcome, conditions, groups, shape, draws, seed):
     rng = np.random.default_rng(seed)
     sizes = np.bincount(conditions * shape[1] + groups, minlength=shape[0] * shape[1])
     drawn, present = [], present_groups(conditions, groups, shape)
-    few = np.prod(shape) <= len(outcome)
+    # An urn costs more than to move a sample.
+    few = 10 * np.prod(shape) <= len(outcome)
     for slots, counts in (_urns if few else _permutations)(rng, outcome, conditions, groups, shape, draws):
         in_cell = sizes[cell_of(slots, shape)]
         known = in_cell > 0
