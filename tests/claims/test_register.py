@@ -11,7 +11,7 @@ import samples
 from quantskew.claims.effects import BASE, claim
 from quantskew.claims.register import CLAIMS, get, judged, needs, scorecard
 from quantskew.claims.verdicts import VERDICTS, judge
-from quantskew.experiments import difficulty, runs
+from quantskew.experiments import difficulty, experiment, runs
 from quantskew.experiments.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +141,16 @@ def test_the_record_has_the_same_verdicts_in_a_chapter_and_on_the_scorecard():
         cells = scorecard({"record": page}, keys)[column]
         assert [text.partition(":")[0] for text in cells] == list(whole.loc[keys, "verdict"])
     assert set(whole["verdict"]) <= set(VERDICTS)
+
+
+def test_live_digits_have_the_same_verdicts_in_a_chapter_and_on_the_scorecard():
+    digits, keys = experiment.get("digits", epochs=1), ["fvo_grows", "minority_loses_accuracy", "loss_order"]
+    page = runs.make(digits, [BASE], range(3), device="cpu")
+    more = runs.make(digits, [BASE, runs.ACTIVATIONS], range(3), device="cpu")
+    whole = judged(more).set_index("key")
+    cells = scorecard({"live": page}, keys)["live, 3 seeds"]
+    assert [text.partition(":")[0] for text in cells] == list(whole.loc[keys, "verdict"])
+    assert set(scorecard({"live": {BASE: page[BASE][:1]}}, keys)["live, one seed"].str[:8]) == {"one seed"}
 
 
 def test_all_claims_are_judged_together(curved_audit):

@@ -149,7 +149,8 @@ def cell(result):
     known = result["low"] < result["high"]
     interval = f" [{result['low']:.2g}, {result['high']:.2g}]" if known else ""
     seeds = f", {result['positive']} of {result['seeds']}" if result["seeds"] > 1 else ""
-    chance = "" if np.isnan(result["control"]) else f" (by chance {result['control']:.2g})"
+    # Far below what an effect could be, digits are noise.
+    chance = "" if np.isnan(result["control"]) else f" (by chance {round(result['control'], 3) + 0.0:.2g})"
     return f"{result['verdict']}: {result['effect']:.2g}{interval}{seeds}{chance}"
 
 
