@@ -20,7 +20,7 @@ from quantskew.book.prose import (
 from quantskew.claims import register, verdicts
 from quantskew.experiments import catalogue, difficulty, methods
 from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
-from quantskew.figures import comparisons, flow, lines, surface
+from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, group_order, number, wide
 from quantskew.interactive import control

@@ -7,19 +7,18 @@ from quantskew.cache import replacing, write_bytes
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines
-from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
 _OF_SURFACE = (
-    surface_figures.gradient_against_size,
-    surface_figures.gradient_against_accuracy,
-    surface_figures.lambda_against_accuracy,
-    surface_figures.lambda_against_confidence,
-    surface_figures.gradient_against_lambda,
-    surface_figures.excess_loss,
+    lines.gradient_against_size,
+    lines.gradient_against_accuracy,
+    lines.lambda_against_accuracy,
+    lines.lambda_against_confidence,
+    lines.gradient_against_lambda,
+    lines.excess_loss,
 )
 # What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
@@ -32,7 +31,7 @@ _FURTHER = (
     (
         surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
-        {surface_figures.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
+        {lines.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
     (
         fairness.equalized_odds.applies,
