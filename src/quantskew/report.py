@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from quantskew.cache import replacing, write_bytes
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
@@ -89,7 +91,7 @@ def write_report(audit, folder):
     folder = Path(folder)
     written = [folder / "audit.safetensors"]
     audit.save(written[0])
-    for name, table in tables(audit):
+    for name, table in tqdm(tables(audit), desc="tables", unit=" tables", delay=5, leave=False):
         written.append(folder / "tables" / f"{name}.csv")
         write_bytes(written[-1], as_csv(table).encode())
     title = audit.provenance.get("experiment", {}).get("name", "audit")

@@ -1,8 +1,10 @@
-"""Seconds and memory of ``quantskew audit --logits``: samples x classes and groups, on one thread, with the goals.
+"""Seconds and memory of ``quantskew audit --logits`` on one thread, beside what is asked for.
 
-Run as ``python tests/benchmarks/bench_statistics.py [ROW ...]`` with rows such as 200000x10x5; by default all.
+Run as ``python tests/benchmarks/bench_statistics.py [SAMPLESxCLASSESxGROUPS ...]``; by default all rows.
 """
 
+import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -68,8 +70,8 @@ def report(folder):
         command += ["--logits", f"{name}={folder}/{name}.npy"]
     for name in ("labels", "groups", "output"):
         command += [f"--{name}", f"{folder}/{name}" + ".npy" * (name != "output")]
-    sys.stdout = open(os.devnull, "w")
-    assert not cli.main(command)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert not cli.main(command)
     return time.process_time() - start, peak()
 
 

@@ -217,12 +217,6 @@ def _registered(measure):
     return measure
 
 
-def strata(audit, groups, by_class=True):
-    """Stratum of each sample, shape (N,), and how many there are: groups, or the classes of each group."""
-    classes, labels = (len(audit.class_names), audit.labels) if by_class else (1, 0)
-    return groups * classes + labels, len(audit.group_names) * classes
-
-
 def pooled(audit):
     """The same Audit with all samples in one group."""
     one = {"groups": np.zeros_like(audit.groups), "train_counts": audit.train_counts.sum(keepdims=True)}
