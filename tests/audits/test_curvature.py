@@ -94,7 +94,7 @@ def test_a_damaged_state_is_refused_by_name(tmp_path):
 
 
 def test_an_interrupted_run_goes_on_where_it_stood(measured, digits_model, split, tmp_path, monkeypatch):
-    done, real = [], module.top_eigenvalue
+    done, real = [], module.top_eigenpair
 
     def interrupted(*arguments):
         if len(done) == 14:
@@ -104,12 +104,12 @@ def test_an_interrupted_run_goes_on_where_it_stood(measured, digits_model, split
 
     checkpoint = tmp_path / "curvature"
     options = {"images": 6, "samples": 4, "checkpoint": checkpoint}
-    monkeypatch.setattr(module, "top_eigenvalue", interrupted)
+    monkeypatch.setattr(module, "top_eigenpair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_curvature(digits_model, split, PRECISIONS, **options)
     assert checkpoint.exists()
     counted = []
-    monkeypatch.setattr(module, "top_eigenvalue", lambda *a: counted.append(1) or real(*a))
+    monkeypatch.setattr(module, "top_eigenpair", lambda *a: counted.append(1) or real(*a))
     resumed = measure_curvature(digits_model, split, PRECISIONS, **options)
     # The sixteen groups that were missing.
     assert len(counted) == 16

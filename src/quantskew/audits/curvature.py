@@ -14,8 +14,8 @@ from quantskew.audits.statistics import Curvature
 from quantskew.cache import Damaged, digest, read_tensors, write_tensors
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
-from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
-from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
+from quantskew.derivatives.hessian import group_operators, top_eigenpair, top_eigenvalues
+from quantskew.derivatives.lanczos import trace_samples
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
@@ -127,7 +127,7 @@ def measure_curvature(
             done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist()
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
-                pair = top_eigenvalue(operator, starting_vector(operator, state.vectors.get(group)), rtol)
+                pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
                 state.put_vector(row, group, pair.vector)
                 state.put(
