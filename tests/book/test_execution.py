@@ -53,7 +53,7 @@ def test_a_stalled_cell_ends_at_its_timeout(chapter, tmp_path, monkeypatch):
 
 def test_a_kernel_is_reached_through_files_where_their_names_are_short_enough():
     assert execution._own_sockets("/tmp/short").KernelManager.transport == "ipc"
-    assert not execution._own_sockets("/tmp/" + "long" * 30)
+    assert "ip" not in execution._own_sockets("/tmp/" + "long" * 30).KernelManager
 
 
 def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):

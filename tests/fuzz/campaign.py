@@ -65,6 +65,9 @@ for number in range(40):
 """
 
 
+_EMPTY_IN_THE_END = {"TMPDIR": "tmp", "JUPYTER_RUNTIME_DIR": "runtime"}
+
+
 def command(name, *words):
     """A command of quantskew, in this interpreter."""
     code = "import sys; from quantskew.cli import main; sys.exit(main())"
@@ -102,7 +105,8 @@ class Campaign:
     def fresh(self, name):
         """An empty place for the task, with what it reads."""
         place = self.base / f"{self.task}-{name}"
-        (place / "notebooks").mkdir(parents=True)
+        for folder in ("notebooks", *_EMPTY_IN_THE_END.values()):
+            (place / folder).mkdir(parents=True)
         (place / "notebooks" / "00_small.md").write_text(_CHAPTER)
         (place / "grid.yml").write_text(_GRID)
         if self.task == "decode":
@@ -116,6 +120,8 @@ class Campaign:
             "QUANTSKEW_CACHE": str(place / "cache"),
             "QUANTSKEW_FUZZ": str(place),
             "OMP_NUM_THREADS": "1",
+            # Where nothing may be left in the end.
+            **{name: str(place / folder) for name, folder in _EMPTY_IN_THE_END.items()},
         }
         with open(place / "log.txt", "ab") as log:
             return subprocess.Popen(
@@ -205,7 +211,9 @@ def results(place):
 def left_over(place):
     """Files that nobody needs any more."""
     pattern = re.compile(r"\.partial$|\.tmp|\.curvature$|\.checkpoint$")
-    return [str(path.relative_to(place)) for path in place.rglob("*") if pattern.search(path.name)]
+    found = [path for path in place.rglob("*") if pattern.search(path.name)]
+    found += [path for folder in _EMPTY_IN_THE_END.values() for path in (place / folder).rglob("*")]
+    return [str(path.relative_to(place)) for path in found]
 
 
 def main():
@@ -225,7 +233,7 @@ def main():
             killed += campaign.attack(number, rng, kills=4)
             number += 1
             print(f"{killed} kills; the last: {campaign.task}", flush=True)
-    print(f"nothing lost in {killed} kills (seed {options.seed})")
+    print(f"nothing lost in {killed} kills in {number} attacks (seed {options.seed})")
 
 
 if __name__ == "__main__":

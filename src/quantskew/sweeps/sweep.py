@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
-from quantskew.cache import digest, source_digest, write_bytes
+from quantskew.cache import digest, replacing, scratch, source_digest, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
@@ -255,8 +254,7 @@ def write_page(folder, root="."):
     folder, root = Path(folder).resolve(), Path(root).resolve()
     if not (root / _CHAPTER).exists():
         raise FileNotFoundError(f"the page needs the repository, which is not {root}; name it with --root")
-    with tempfile.TemporaryDirectory() as temporary:
-        book = Path(temporary)
+    with replacing(folder / "page") as partial, scratch() as book:
         shutil.copy(root / "_config.yml", book)
         shutil.copytree(root / "book", book / "book", ignore=shutil.ignore_patterns("chapters", "records"))
         write_bytes(book / "_toc.yml", b"format: jb-book\nroot: index\n")
@@ -269,13 +267,5 @@ def write_page(folder, root="."):
         if result.returncode:
             said = result.stdout[-2000:] + result.stderr[-2000:]
             raise RuntimeError(f"the page could not be rendered:\n{said}")
-        _replace(folder / "page", book / "_build" / "html")
+        shutil.copytree(book / "_build" / "html", partial)
     return folder / "page" / "index.html"
-
-
-def _replace(place, made):
-    """Put a folder in its place, so that it is never half there."""
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    shutil.copytree(made, partial)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
