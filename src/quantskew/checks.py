@@ -30,6 +30,18 @@ def shortened(value):
         return f"a {type(value).__name__} of too many digits"
 
 
+def some(texts, most=5):
+    """The first of many texts in one, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def check_known(what, value, known):
+    """Refuse a value that is not known, with a ValueError that names those that are."""
+    if value not in known:
+        raise ValueError(f"unknown {what} {shortened(value)}; known: {', '.join(known)}")
+
+
 def check_whole(name, value, least=0, most=2**31 - 1):
     """Refuse what is no whole number from `least` to `most`, with a ValueError that says so."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -65,12 +65,12 @@ def test_what_is_not_an_image_in_a_class_folder_is_left_out(root):
         (
             [(name, "g") for name in NAMES[1:]],
             "file,group",
-            r"groups\.csv names no group for 1 images, the first cat/0",
+            r"groups\.csv names no group for 1 images, the first 'cat/0\.png'; add their rows",
         ),
         (
             [(name, "g") for name in NAMES],
             "name,kind",
-            r"groups\.csv needs the columns file and group; it has name, kind",
+            r"groups\.csv needs the columns file and group; it has 'name', 'kind'",
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_validation_that_is_not_given_is_drawn_from_training(tmp_path, fresh_cac
     [
         (
             {"train/a": 6, "train/b": 6, "val/a": 6, "val/b": 6},
-            "holds train, val: splits are train, test and",
+            "holds 'train', 'val': splits are train, test and",
         ),
         ({"train/a": 6, "test/b": 6, "more/a": 6}, "move what else there is"),
         ({"train/a": 6, "test/a": 6, "val/a": 6, "valid/a": 6}, "one of val, valid and validation"),
@@ -150,19 +150,19 @@ def test_validation_that_is_not_given_is_drawn_from_training(tmp_path, fresh_cac
         ({"train/a": 6, "train/b": 6}, "a single folder; the classes are in .*/x/train: give that"),
         (
             {"train/a": 6, "train/b": 6, "test/a": 6},
-            "of the class b there are 5/1/0 images .* put some there",
+            "of the class 'b' there are 5/1/0 images .* put some there",
         ),
         ({"data/a": 6, "data/b": 6}, "a single folder; the classes are in .*/x/data: give that"),
         ({"x/y/a": 6, "x/y/z/b": 6}, "the classes are in .*/x/x/y: give that"),
         (
             {"one/a": 6, "one/b": 6, "two/a": 6, "two/b": 6},
-            "holds one, two, each with the same folders, such as a",
+            "holds 'one', 'two', each with the same folders, such as 'a'",
         ),
-        ({"a": 20}, "holds a, a single class; give a folder with"),
-        ({"a/b": 20}, "holds a, a single class"),
+        ({"a": 20}, "holds 'a', a single class; give a folder with"),
+        ({"a/b": 20}, "holds 'a', a single class"),
         ({".": 20}, "20 images are in no folder; make a folder for each class"),
-        ({"a": 9, "b": 1}, "of the class b there are 1/0/0 images .* 5 of one group are enough"),
-        ({"a": 9, "b": 4}, "of the class b there are 3/0/1 images"),
+        ({"a": 9, "b": 1}, "of the class 'b' there are 1/0/0 images .* 5 of one group are enough"),
+        ({"a": 9, "b": 4}, "of the class 'b' there are 3/0/1 images"),
         ({"a": 1, "b": 1}, "2 images give 2/0/0 of training, validation and test"),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_class_that_is_a_link_is_a_class(root, tmp_path):
 def test_a_class_that_would_vanish_is_refused(root, name, why):
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).mkdir(exist_ok=True) if name.endswith("/") else (root / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match=rf"animals, class fish: {why}"):
+    with pytest.raises(ValueError, match=rf"animals, class 'fish': {why}"):
         datasets.load("folder", root, size=8)
     (root / "fish").rename(root / ".fish")
     assert datasets.load("folder", root, size=8).class_names == ("bird", "cat", "dog")
@@ -215,7 +215,7 @@ def test_a_class_that_would_vanish_is_refused(root, name, why):
 
 def test_a_class_that_is_linked_twice_is_refused(root):
     (root / "hound").symlink_to("dog")
-    with pytest.raises(ValueError, match=r"class hound: .*a link to a folder that is read already"):
+    with pytest.raises(ValueError, match=r"class 'hound': .*a link to a folder that is read already"):
         datasets.load("folder", root, size=8)
 
 
@@ -233,7 +233,7 @@ def test_the_two_ways_to_write_an_accent_are_one_class(tmp_path, fresh_cache):
 def test_classes_that_differ_in_case_only_are_said(tmp_path, fresh_cache, capsys):
     make(tmp_path / "x", {"a": 6, "A": 6})
     assert datasets.load("folder", tmp_path / "x", size=8).class_names == ("A", "a")
-    assert "x: the classes A and a differ in case only" in capsys.readouterr().out
+    assert "x: the classes 'A' and 'a' differ in case only" in capsys.readouterr().out
 
 
 def test_a_class_that_is_not_utf_8_has_a_name(tmp_path, fresh_cache):
@@ -324,33 +324,33 @@ def test_tables_are_read_as_they_are_meant(root, content):
         (text().encode("utf-16-le"), "needs the columns file and group"),
         (
             text([*ROWS, ("cat/3.png", "a")]),
-            "row 32: cat/3.png is in a, but in row 5 in b: remove one of the rows",
+            "row 32: 'cat/3.png' is in 'a', in row 5 in 'b': remove one row",
         ),
-        (text([*ROWS, ("./cat/3.png", "B")]), "row 32: ./cat/3.png is in B, but in row 5 in b"),
+        (text([*ROWS, ("./cat/3.png", "B")]), "row 32: './cat/3.png' is in 'B', in row 5 in 'b'"),
         *(
             (
                 text([*ROWS[:4], (ROWS[4][0], group), *ROWS[5:]]),
-                "row 6: cat/4.png has no group .*write one, 'unknown'",
+                "row 6: 'cat/4.png' has no group .*write one, 'unknown'",
             )
             for group in ("", " ", "NA", "N/A", "nan", "NaN", "None", "null", "#N/A", "-", "<NA>")
         ),
-        ("file,group\n" + "\n".join(NAMES), "row 2: cat/0.png has no group"),
-        (text(ROWS[3:]), "names no group for 3 images, the first cat/0.png"),
+        ("file,group\n" + "\n".join(NAMES), "row 2: 'cat/0.png' has no group"),
+        (text(ROWS[3:]), "names no group for 3 images, the first 'cat/0.png'"),
         (
             text(changed(lambda file: file.split("/")[1])),
             r"30 images, .* \(30 rows name no file in .*animals\)",
         ),
         (
             text([(f, g.upper() if n % 4 else g) for n, (f, g) in enumerate(ROWS)]),
-            "the groups A and a differ in case",
+            "the groups 'A' and 'a' differ in case",
         ),
         (
             text([*ROWS, ("cat/0.png", "a,b")]),
             "row 32: 3 values for 2 columns; remove the row, or put values with ','",
         ),
         (text([*ROWS[:3], (ROWS[3][0], '"b'), *ROWS[4:]]), "row 31: unexpected end of data"),
-        (text(header="filename,label"), "has filename, label"),
-        (text(header="file,Group,group"), "has file, group, group"),
+        (text(header="filename,label"), "has 'filename', 'label'"),
+        (text(header="file,Group,group"), "has 'file', 'group', 'group'"),
         ("", "it has none"),
         ("file,group\n", "names no group for 30 images"),
         (text([(f, n) for n, (f, _) in enumerate(ROWS)]), "30 images give 30/0/0 of training"),
@@ -389,11 +389,11 @@ def test_another_table_leaves_what_is_decoded(root, fresh_cache):
     first = datasets.load("folder", root, size=8)
     write_groups(root / "groups.csv", [(name, "c") for name in NAMES])
     assert datasets.load("folder", root, size=8).digest != first.digest
-    assert len(list(fresh_cache.rglob("index.json"))) == 1
+    assert len(list(fresh_cache.rglob("*.json"))) == 1
 
 
 def test_long_names_are_shortened_in_messages(tmp_path, fresh_cache):
     make(tmp_path / "x", {"a" * 200: 9, "b" * 200: 1})
-    with pytest.raises(ValueError, match=r"class b{40}\.\.\.b{27} there") as error:
+    with pytest.raises(ValueError, match=r"class 'b{37}\.\.\.b{38}' there") as error:
         datasets.load("folder", tmp_path / "x", size=8)
     assert len(re.sub(re.escape(str(tmp_path)), "", str(error.value))) < 250

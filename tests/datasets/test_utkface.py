@@ -130,7 +130,7 @@ def test_64_pixels_a_side_by_default(archive):
         (
             lambda path: samples.write_folder(path, [("a.jpg", b"text")]),
             ValueError,
-            r"no image in .*faces could be used: a\.jpg \(the name does not give",
+            r"no image in .*faces could be used: 'a\.jpg' \(the name does not give",
         ),
     ],
 )

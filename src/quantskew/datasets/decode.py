@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import sys
 import tarfile
 import threading
 import warnings
@@ -22,11 +21,21 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from quantskew.cache import cache_dir, digest, lock_of, make_once, replacing, source_digest, write_bytes
-from quantskew.datasets.split import shorten
+from quantskew.cache import (
+    Damaged,
+    cache_dir,
+    digest,
+    make_once,
+    replacing,
+    sealed,
+    source_digest,
+    unsealed,
+    write_bytes,
+)
+from quantskew.checks import shortened, some
 
 FILE_LIMIT = 64 * 2**20
 PIXEL_LIMIT = 50_000_000
@@ -50,16 +59,6 @@ TEXT = "not an image"
 TWICE = "a link to a folder that is read already"
 _TOO_LARGE = f"more than {PIXEL_LIMIT // 10**6} million pixels"
 _BROKEN = "the image cannot be decoded"
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def is_image_name(name):
@@ -206,19 +205,14 @@ def decode_image(content, size, refuse=lambda reason: None):
 def _shown(image):
     """An opaque, upright RGB image of 8 bits."""
     image.load()
-    try:
-        turn = _TURNS.get(image.getexif().get(0x0112))
-    except Exception:  # A viewer shows an image in spite of damaged EXIF.
-        turn = None
+    with contextlib.suppress(Exception):  # A viewer shows an image in spite of damaged EXIF.
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "IF":
-        shown = _eight_bits(image)
+        image = _eight_bits(image)
     elif image.has_transparency_data:
-        shown = image.convert("RGBA")
-        shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-    else:
-        shown = image
-    shown = shown.convert("RGB")
-    return shown if turn is None else shown.transpose(turn)
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _eight_bits(image):
@@ -280,19 +274,14 @@ def cached_decode(title, source, files, size, reject=None, class_of=lambda name:
     state = _state(source) if files is None else [(name, why or _state(path)) for name, path, why in files]
     how = [size, bare, reject and reject.__qualname__, source_digest("quantskew.datasets"), PIL.__version__]
     key = digest([str(source.resolve()), state, how])
-    folder = cache_dir() / "datasets" / f"{re.sub('[^A-Za-z0-9]+', '_', title)[:40]}-{size}-{key}"
+    index = cache_dir() / "datasets" / f"{re.sub('[^A-Za-z0-9]+', '_', title)[:40]}-{size}-{key}.json"
 
     def make():
         members = archive_members(source) if files is None else folder_members(files)
         members = _named_once(source, members, reject or (lambda name: None), bare)
-        _write(folder, *decode(members, size, f"decoding {title}"), source)
+        _write(index, *decode(members, size, f"decoding {title}"), source)
 
-    while (found := _read(folder)) is None:
-        try:
-            make_once(folder / "index.json", make)
-        finally:
-            lock_of(folder / "index.json").unlink(missing_ok=True)
-    images, names, skipped = found
+    images, names, skipped = make_once(index, make, _read)
     _report_left_out(title, source, names, skipped, class_of)
     return images, names, skipped
 
@@ -311,67 +300,45 @@ def _named_once(source, members, reject, bare):
         reason = content if isinstance(content, str) else reject(own)
         if own in seen:
             if reason is None and seen[own] is None:
-                raise ValueError(f"{source} has two files named {shorten(own)}; rename or remove one of them")
+                raise ValueError(f"{source} has two files named {shortened(own)}; rename or remove one")
             own = name
         seen[own] = reason
         yield own, reason or content
 
 
-def _write(folder, decoded, skipped, source):
-    """Keep decoded images in `folder`; nothing stays there where it cannot be done."""
+def _write(index, decoded, skipped, source):
+    """Keep decoded images beside their index; nothing stays there where it cannot be done."""
     if not decoded:
-        shown = [f"{shorten(name)} ({reason})" for name, reason in sorted(skipped.items())]
-        more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
-        shown = ", ".join(shown[:5]) or "there are no files"
-        raise ValueError(
-            f"no image in {source} could be used: {shown}{more}; give images such as PNG or JPEG"
-        )
-    index = {"names": list(decoded), "skipped": dict(sorted(skipped.items()))}
-    index["digest"] = _content(index, decoded.values())
-    shape = (len(decoded), *next(iter(decoded.values())).shape)
-    images_path, index_path = folder / "images.npy", folder / "index.json"
+        why = [f"{shortened(name)} ({reason})" for name, reason in sorted(skipped.items())]
+        why = some(why) or "there are no files"
+        raise ValueError(f"no image in {source} could be used: {why}; give images such as PNG or JPEG")
+    pixels, shape = index.with_suffix(".npy"), (len(decoded), *next(iter(decoded.values())).shape)
+    # Not through a map into memory: where the disk is full, that ends the process.
+    with replacing(pixels) as partial, open(partial, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for image in decoded.values():
+            file.write(np.ascontiguousarray(image))
+    facts = {"names": list(decoded), "skipped": dict(sorted(skipped.items())), "pixels": _digest_of(pixels)}
     try:
-        # Not through a map into memory: where the disk is full, that ends the process.
-        with replacing(images_path) as partial, open(partial, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for pixels in decoded.values():
-                file.write(np.ascontiguousarray(pixels))
-            file.flush()
-            os.fsync(file.fileno())
-        # The index is written last: where it is, the array is whole.
-        write_bytes(index_path, json.dumps(index).encode())
-    except OSError as error:
-        images_path.unlink(missing_ok=True)
-        remedy = "make room, or set QUANTSKEW_CACHE to another folder"
-        what = f"{error.strerror} for {np.prod(shape) / 2**20:.1f} MiB of decoded images; {remedy}"
-        raise OSError(error.errno, what, str(folder)) from error
+        # Written last: where it is, the array is whole.
+        write_bytes(index, json.dumps(sealed(facts)).encode())
+    except OSError:
+        pixels.unlink()
+        raise
 
 
-def _content(index, images):
-    """Digest of decoded images, their names and what was left out."""
-    content = hashlib.sha256(json.dumps([index["names"], index["skipped"]]).encode())
-    for pixels in images:
-        content.update(np.ascontiguousarray(pixels))
-    return content.hexdigest()
+def _digest_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(folder):
-    """Images, names and what was left out, or None where they are not there whole."""
-    index_path = folder / "index.json"
-    try:
-        index = json.loads(index_path.read_bytes())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        if index["digest"] != _content(index, images) or len(images) != len(index["names"]):
-            raise ValueError("its digest is another")
-    except FileNotFoundError:
-        index_path.unlink(missing_ok=True)
-    except (ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
-        print(f"{folder} is damaged ({shorten(error)}) and is made again", file=sys.stderr)
-        index_path.unlink(missing_ok=True)
-    else:
-        return images, index["names"], index["skipped"]
-    return None
+def _read(index):
+    """Images, names and what was left out; refused where they are not what was written."""
+    facts, pixels = unsealed(index.read_bytes()), index.with_suffix(".npy")
+    if _digest_of(pixels) != facts["pixels"]:
+        raise Damaged("its images do not agree with their digest")
+    return np.load(pixels, mmap_mode="r"), facts["names"], facts["skipped"]
 
 
 def _report_left_out(title, source, names, skipped, class_of):
@@ -381,22 +348,19 @@ def _report_left_out(title, source, names, skipped, class_of):
     left_out = defaultdict(lambda: defaultdict(list))
     for name, reason in skipped.items():
         left_out[class_of(name)][reason].append(name)
-    shown = [
-        f"{reason}: {len(own)}{of and f' of {shorten(of)}'} ({shorten(own[0])})"
+    told = {
+        of: ", ".join(f"{reason}: {len(own)} ({shortened(own[0])})" for reason, own in reasons.items())
         for of, reasons in sorted(left_out.items())
-        for reason, own in reasons.items()
-    ]
-    more = f"; and {len(shown) - 10} more kinds" if len(shown) > 10 else ""
-    files = len(names) + len(skipped)
-    print(f"{title}: {len(skipped)} of {files} files left out: {'; '.join(shown[:10])}{more}")
+    }
+    shown = some([f"{of and f'{shortened(of)}: '}{why}" for of, why in told.items()], 10)
+    print(f"{title}: {len(skipped)} of {len(names) + len(skipped)} files left out: {shown}")
     used = Counter(map(class_of, names))
     for of, reasons in left_out.items():
         lost = sum(len(own) for reason, own in reasons.items() if reason not in (HIDDEN, LOOP, TEXT, TWICE))
         kept = used[of] if of else len(names)
         if lost > SHARE * (lost + kept) or (not kept and reasons.keys() - {HIDDEN, LOOP}):
-            why = ", ".join(f"{reason}: {len(own)} ({shorten(own[0])})" for reason, own in reasons.items())
-            place = f"{source}, class {shorten(of)}" if of else source
             raise ValueError(
-                f"{place}: {kept} of {kept + lost} files can be used ({why}), but {1 - SHARE:.0%} must; "
-                "mend the others, save them as PNG or JPEG, or move them elsewhere"
+                f"{source}{of and f', class {shortened(of)}'}: {kept} of {kept + lost} files can be used "
+                f"({told[of]}), but {1 - SHARE:.0%} must; mend the others, save them as PNG or JPEG, or move "
+                "them elsewhere"
             )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from quantskew.checks import shortened, some
 from quantskew.datasets.decode import as_text, cached_decode, folder_files
-from quantskew.datasets.split import shorten, split_arrays
+from quantskew.datasets.split import split_arrays
 from quantskew.groups import MISSING, group_counts
 
 LABELS = ("class",)
@@ -101,7 +102,7 @@ def _differ_in_case(names):
     for name in sorted(names):
         other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
         if other != name:
-            return f"{shorten(other)} and {shorten(name)}"
+            return f"{shortened(other)} and {shortened(name)}"
     return None
 
 
@@ -110,7 +111,7 @@ def _depth(root, names):
     folders = {tuple(name.split("/")[:-1]) for name in names} - {()}
     tops = sorted({parts[0] for parts in folders})
     kinds = sorted(_SPLITS.get(top.casefold(), 3) for top in tops)
-    held = f"{root} holds {', '.join(map(shorten, tops[:8]))}{', ...' if len(tops) > 8 else ''}"
+    held = f"{root} holds {some([*map(shortened, tops)], 8)}"
     if names and not tops:
         raise ValueError(f"{root}: {len(names)} images are in no folder; make a folder for each class")
     if len({*kinds} - {3}) > 1 or (len(tops) > 1 and 3 not in kinds):
@@ -129,7 +130,7 @@ def _depth(root, names):
     same = set.union(*inner.values()) if tops else set()
     if len(same) > 1 and () not in same and all(own == same for own in inner.values()):
         raise ValueError(
-            f"{held}, each with the same folders, such as {shorten(min(same)[0])}; if those "
+            f"{held}, each with the same folders, such as {shortened(min(same)[0])}; if those "
             "are classes, give one of the outer folders; if not, put the images of a class into its folder"
         )
     return 1
@@ -143,7 +144,7 @@ def _check_classes(root, data, given):
         if not all(own):
             remedy = "put some there" if given else "5 of one group are enough: add some, or join groups"
             raise ValueError(
-                f"{root}: of the class {shorten(name)} there are {own[0]}/{own[1]}/{own[2]} images in "
+                f"{root}: of the class {shortened(name)} there are {own[0]}/{own[1]}/{own[2]} images in "
                 f"training, validation and test; {remedy}, or move the class elsewhere"
             )
     alike = _differ_in_case(data.class_names)
@@ -183,7 +184,7 @@ def _rows(path):
     try:
         header = [_text(column).casefold() for column in next(rows, [])]
         if header.count("file") != 1 or header.count("group") != 1:
-            has = shorten(", ".join(header)) or "none"
+            has = some([*map(shortened, header)]) or "none"
             raise ValueError(f"{path} needs the columns file and group; it has {has}")
         for row in rows:
             if any(map(str.strip, row[len(header) :])):
@@ -211,13 +212,13 @@ def _groups(path, root, names, skipped):
         if group.casefold() in MISSING:
             wrong = f"has no group ({group!r}): write one, 'unknown' for instance, or move the image"
         elif other != group:
-            wrong = f"is in {shorten(group)}, but in row {before} in {shorten(other)}: remove one of the rows"
+            wrong = f"is in {shortened(group)}, in row {before} in {shortened(other)}: remove one row"
         if wrong:
-            raise ValueError(f"{path}, row {line}: {shorten(file)} {wrong}")
+            raise ValueError(f"{path}, row {line}: {shortened(file)} {wrong}")
     missing = [name for name in names if _text(name) not in found]
     if missing:
         also = f" ({gone} rows name no file in {root})" if gone else ""
-        example = f"{len(missing)} images, the first {shorten(missing[0])}"
+        example = f"{len(missing)} images, the first {shortened(missing[0])}"
         raise ValueError(f"{path} names no group for {example}; add their rows{also}")
     groups = [found[_text(name)][0] for name in names]
     alike = _differ_in_case(set(groups))

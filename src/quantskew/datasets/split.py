@@ -177,9 +177,3 @@ def split_arrays(
         arrays = np.ascontiguousarray(images[part]), labels[part], groups[part]
         splits.append(Split(*map(torch.from_numpy, arrays), tuple(class_names), tuple(group_names)))
     return Dataset(name, *splits, skipped=skipped or {})
-
-
-def shorten(value, limit=80):
-    """The text of a value as it stands in a message: of a long one, its two ends."""
-    text = str(value)
-    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 3 :]}"
