@@ -42,15 +42,17 @@ class CurvatureState:
         self.arrays["change_norms"] = np.full(precisions, np.nan)
         if path is None or not self.path.exists():
             return
+        read = self.path
         try:
-            self.arrays, metadata = read_tensors(self.path, load, own=True)
+            self.arrays, metadata = read_tensors(read, load, own=True)
             if metadata.get(_KEY) == run:
                 for group, rows in enumerate((~np.isnan(self.arrays["trace_errors"])).sum(axis=0)):
                     if rows:
-                        kept, _ = read_tensors(self._vectors_of(group), load_vectors, own=True)
+                        read = self._vectors_of(group)
+                        kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(f"{path} is not a whole checkpoint ({error}); delete it to begin anew") from error
+            raise Damaged(f"{read} is not whole ({error}); delete {path} to begin anew") from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import digest, replacing, scratch, source_digest, write_bytes
+from quantskew.checks import shortened
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
@@ -233,8 +234,12 @@ def _ended(folder, name):
     return any((cell_folder(folder, name) / left).exists() for left in ("result.json", "error.txt"))
 
 
-def small_sweep():
-    """Run the grid that the chapter shows, in the repository around the working directory; its folder."""
+def swept(folder=None):
+    """The folder of a sweep, or of that of the grid that the chapter shows, which is run here first."""
+    if folder is not None:
+        if not (isinstance(folder, str | Path) and (Path(folder) / PLAN).is_file()):
+            raise ValueError(f"sweep must be a folder of `quantskew sweep`; got {shortened(folder)}")
+        return Path(folder)
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / _GRID).exists()), None)
     if root is None:
