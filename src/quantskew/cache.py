@@ -71,7 +71,7 @@ def replacing(path):
 @contextlib.contextmanager
 def scratch():
     """Yield a folder of the system's temporary ones, which a later block removes if this one is killed."""
-    folder = _partial(Path(tempfile.gettempdir()), "quantskew")
+    folder = _partial(Path(tempfile.gettempdir()), "qs")  # short, for sockets that are reached by their path
     folder.mkdir(mode=0o700)
     try:
         yield folder

@@ -76,10 +76,10 @@ def test_a_killed_execution_is_tidied_up_after_by_the_next(chapter, tmp_path, ki
     monkeypatch.setenv("TMPDIR", str(own))
     monkeypatch.setattr(tempfile, "tempdir", None)
     killed(KILLED, chapter, tmp_path / "out.ipynb")
-    assert len(list(own.glob(".quantskew.*"))) == 1
+    assert len(list(own.glob(".qs.*"))) == 1
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     execution.execute(chapter, tmp_path / "out.ipynb", progress=False)
-    assert list(own.glob(".quantskew.*")) == []
+    assert list(own.glob(".qs.*")) == []
     assert not list((tmp_path / "runtime").glob("*"))
 
 

@@ -195,10 +195,13 @@ def _schedule(command, folder, plan, waiting, lock, here):
     """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
-    with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
+    bars = tqdm(initial=done, desc="sweep", **counts)
+    with scratch() as temporary, open(folder / _LOG, "wb") as log, bars as bar:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
         if here:
-            pipes |= {"env": os.environ | {SWEEP: str(os.getpid())}, "preexec_fn": _die_with_parent}
+            # Snakemake leaves its temporary folders where it is killed.
+            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
+            pipes |= {"env": os.environ | own, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
         while running:
