@@ -9,6 +9,7 @@ from quantskew import chapter
 from quantskew.book import prose
 from quantskew.chapter import Chapter
 from quantskew.experiments.runs import BASE, Runs
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 COUNTS = [90, 30, 10]
 
@@ -119,19 +120,22 @@ def test_words_stand_in_for_the_numbers_of_a_missing_record(asked, glued):
 
 def test_claims_are_judged_on_every_column(asked):
     table = Chapter("digits", "faces").scorecard(["fvo_grows"], ["int4"]).data
-    assert list(table.columns) == ["claim", "at", "live: digits", "record: faces"]
-    assert table["record: faces"][0].startswith("holds")
+    assert list(table.columns) == ["claim", "at", "live: digits, one seed", "record: faces, one seed"]
+    assert table["record: faces, one seed"][0].startswith("one seed: ")
 
 
-def test_a_measure_of_every_seed_is_read_at_every_precision(asked, monkeypatch):
+def test_a_measure_of_every_seed_is_read_at_every_precision(asked, monkeypatch, glued):
     seeds = [samples.exact_audit(accuracies(key), train_counts=COUNTS) for key in (BASE, "other")]
     monkeypatch.setattr(chapter, "read", lambda name, keys: {keys[0]: seeds} if name == "faces" else None)
     page = Chapter("digits", "faces", ["fp32"])
     accuracy, gap = page.recorded(qs.group_accuracy), page.recorded(qs.fvo)
-    assert accuracy.columns.tolist() == gap.columns.tolist() == ["fp32", "int4"]
-    assert accuracy.loc[0, "int4"].tolist() == pytest.approx([0.9, 0.7, 0.4])
-    assert accuracy.loc[1, "int4"].tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert accuracy.columns.tolist() == gap.columns.tolist() == list(DEFAULT_PRECISIONS)
+    assert accuracy["int4"].xs("majority", level="group").tolist() == pytest.approx([0.9, 0.9])
+    assert accuracy["int4"].xs("minority", level="group").tolist() == pytest.approx([0.4, 0.5])
     assert gap["int4"].tolist() == pytest.approx([0.5, 0.4])
+    assert gap["int8"].isna().all()
+    page.glue_seeds(gap_of_half=gap["int4"] > 0.45)
+    assert glued["gap-of-half"] == "1 of 2"
 
 
 def test_a_sentence_that_is_not_true_of_the_record_is_refused(asked):

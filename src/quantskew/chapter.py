@@ -7,9 +7,9 @@ import pandas as pd
 
 from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
-    beside_control,
     captioned,
     counts,
+    elsewhere,
     glue_roles,
     glue_table,
     glue_value,
@@ -17,12 +17,12 @@ from quantskew.book.prose import (
     of_role,
     show,
 )
-from quantskew.claims import register
+from quantskew.claims import register, verdicts
 from quantskew.experiments import catalogue, difficulty, methods
 from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
-from quantskew.figures import comparisons, flow, lines, surface
+from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
-from quantskew.figures.style import compare, crossed, number, wide
+from quantskew.figures.style import compare, crossed, group_order, number, wide
 from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
@@ -31,6 +31,7 @@ from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import Measure
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 # What the sentences of the chapters are about; they are not checked on another record.
 _BOOK = "utkface"
@@ -132,16 +133,31 @@ class Chapter:
         return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
-        """Verdicts on claims, see `quantskew.claims.register.scorecard`."""
+        """Verdicts on claims, as on every other page, see `quantskew.claims.register.scorecard`."""
         return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
 
+    def every_seed(self, key=BASE):
+        """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""
+        return read(self._record, (key,))[key]
+
     def recorded(self, measure, key=BASE):
-        """A Measure of every seed of the record: one row a seed and group, one column a precision."""
-        # Read whole: a page may show it at fewer precisions than its sentences are about.
-        audits = read(self._record, (key,))[key]
-        table = pd.concat(measure(audit).assign(seed=seed) for seed, audit in enumerate(audits))
-        rows = ["seed", *({"group"} & set(table))]
-        return table.pivot(index=rows, columns="precision", values="value")[list(audits[0].precisions)]
+        """A Measure of every seed of the record: one row a seed and group, one column a precision.
+
+        The largest and the smallest group in training are called ``majority`` and ``minority``.
+        """
+        tables = []
+        for seed, audit in enumerate(self.every_seed(key)):
+            order = group_order(audit)
+            roles = {audit.group_names[order[0]]: "majority", audit.group_names[order[-1]]: "minority"}
+            tables.append(measure(audit).replace({"group": roles}).assign(seed=seed))
+        rows = ["seed", *({"group"} & set(tables[0]))]
+        table = pd.concat(tables).pivot(index=rows, columns="precision", values="value")
+        return table.reindex(columns=DEFAULT_PRECISIONS)
+
+    def glue_seeds(self, **conditions):
+        """Glue in how many seeds each of some conditions (Series of bool by seed) is so, as ``2 of 3``."""
+        for name, so in conditions.items():
+            glue_value(name.replace("_", "-"), f"{int(so.sum())} of {len(so)}")
 
     def check(self, sentences):
         """Fail where a sentence of the page is not true of the record.

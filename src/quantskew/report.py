@@ -3,23 +3,22 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from quantskew.cache import replacing, write_bytes
+from quantskew.checks import check_known, some
+from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines
-from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
 _OF_SURFACE = (
-    surface_figures.gradient_against_size,
-    surface_figures.gradient_against_accuracy,
-    surface_figures.lambda_against_accuracy,
-    surface_figures.lambda_against_confidence,
-    surface_figures.gradient_against_lambda,
-    surface_figures.excess_loss,
+    lines.gradient_against_size,
+    lines.gradient_against_accuracy,
+    lines.lambda_against_accuracy,
+    lines.lambda_against_confidence,
+    lines.gradient_against_lambda,
+    lines.excess_loss,
 )
 # What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
@@ -32,7 +31,7 @@ _FURTHER = (
     (
         surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
-        {surface_figures.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
+        {lines.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
     (
         fairness.equalized_odds.applies,
@@ -137,21 +136,15 @@ def summary(audit):
     floating, unfolded = audit.provenance.get("floating"), audit.provenance.get("unfolded")
     if floating:
         lines.append(
-            f"in floating point: {floating['share']:.2%} of the parameters: {_some(floating['names'])}"
+            f"in floating point: {floating['share']:.2%} of the parameters: {some(floating['names'])}"
         )
     if unfolded:
-        lines.append(f"batch norm left unfolded: {_some(unfolded)}")
+        lines.append(f"batch norm left unfolded: {some(unfolded)}")
     nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
 
 
-def _some(names, most=5):
-    """The first of many names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 FORMATS = ("text", "csv", "json")
-_VERBS = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
 
 
 def written(table, form="text"):
@@ -165,8 +158,7 @@ def written(table, form="text"):
     key,effect,lacks
     fvo_grows,0.25,
     """
-    if form not in FORMATS:
-        raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
+    check_known("format", form, FORMATS)
     if form == "csv":
         return as_csv(table).rstrip()
     if form == "json":
@@ -176,23 +168,19 @@ def written(table, form="text"):
 
 
 def _line(row):
-    if row["seeds"] == 0:
-        return f"{'not judged':10} {'':34} {row['at']:5} {row['claim']} ({row['section']}; {row['lacks']})"
-    exact = np.isnan(row["low"]) or row["low"] == row["high"]
-    interval = "" if exact else f" [{row['low']:.3g}, {row['high']:.3g}]"
-    seeds = f", {row['positive']} of {row['seeds']}" if row["seeds"] > 1 else ""
-    effect = f"{row['effect']:.3g}{interval}{seeds}"
-    return f"{row['verdict']:10} {effect:34} {row['at']:5} {row['claim']} ({row['section']})"
+    verdict, _, effect = cell(row).partition(": ")
+    lack = f"; {row['lacks']}" if row["lacks"] else ""
+    effect = "" if lack else effect
+    return f"{verdict:10} {effect:52} {row['at']:5} {row['claim']} ({row['section']}{lack})"
 
 
 def _count(table):
-    tested = table[table["seeds"] > 0]
-    seeds = ", ".join(map(str, sorted(set(tested["seeds"]))))
-    counts = [f"{(tested['verdict'] == name).sum()} {verb}" for name, verb in _VERBS.items()]
+    counts = table["verdict"].value_counts()
+    seeds = ", ".join(map(str, sorted(set(table["seeds"]) - {0}))) or "none"
     return (
-        f"{', '.join(counts)}; {len(table) - len(tested)} not judged. Seeds: {seeds}. "
-        "Effects with 95 % intervals and the number of seeds that are as claimed; verdicts are corrected for "
-        "the number of claims."
+        f"{', '.join(f'{counts[name]} {name}' for name in VERDICTS if name in counts)}. Seeds: {seeds}. "
+        "Effects with 95 % intervals over seeds (another training run on these images), the number of seeds "
+        "that are as claimed, and what shuffled groups give; verdicts are corrected for the number of claims."
     )
 
 
