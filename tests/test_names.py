@@ -13,8 +13,8 @@ import samples
 from quantskew import report
 from quantskew.audits.audit import Audit
 from quantskew.book import prose
+from quantskew.claims.effects import BASE
 from quantskew.claims.register import judged
-from quantskew.claims.verdicts import BASE
 from quantskew.figures import lines, style
 from quantskew.interactive.control import bit_width
 from quantskew.measures import forward

@@ -101,7 +101,7 @@ def legible(text, most=56):
     Examples
     --------
     >>> legible("\N{KATAKANA LETTER KA}\N{KATAKANA LETTER NA}", 10), legible("a" * 99, 10)
-    ('ka na', 'aa…83c3…aa')
+    ('ka na', 'aa…d423…aa')
     """
     known, spelled = _fonts()[1], text
     for sign in dict.fromkeys(text):

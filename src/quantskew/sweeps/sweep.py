@@ -79,7 +79,8 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     root, folder = Path(root).resolve(), Path(folder)
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    # What killed schedulers left is removed also where nothing is to be done any more.
+    with open(folder / "lock", "w") as lock, scratch() as temporary:
         _hold(lock, folder)
         plan = described(cells, root)
         waiting = pending(folder, plan)
@@ -100,7 +101,9 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
             for left in ("result.json", "error.txt", "started"):
                 for name in waiting:
                     (cell_folder(folder, name) / left).unlink(missing_ok=True)
-            _schedule(command, folder, plan, waiting, lock, here=executor in (None, "local"))
+            # Snakemake leaves its temporary folders where it is killed.
+            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
+            _schedule(command, folder, plan, waiting, lock, own if executor in (None, "local") else {})
         write_table(folder)
     return failures(folder, pending(folder, plan))
 
@@ -192,16 +195,13 @@ def _command(folder, workers, executor, gpus, passed):
 
 
 def _schedule(command, folder, plan, waiting, lock, here):
-    """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done."""
+    """Run Snakemake and show how many cells are done; `here` is its environment where it is on this machine."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
-    bars = tqdm(initial=done, desc="sweep", **counts)
-    with scratch() as temporary, open(folder / _LOG, "wb") as log, bars as bar:
+    with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
         if here:
-            # Snakemake leaves its temporary folders where it is killed.
-            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
-            pipes |= {"env": os.environ | own, "preexec_fn": _die_with_parent}
+            pipes |= {"env": os.environ | here, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
         while running:
