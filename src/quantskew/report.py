@@ -94,6 +94,9 @@ def write_report(audit, folder):
     return written
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def as_csv(table):
     """A table as CSV in which no text is a formula: a spreadsheet takes for one what begins as these do.
 
@@ -109,11 +112,7 @@ def as_csv(table):
 
 
 def _no_formula(value):
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _save(path, figure):

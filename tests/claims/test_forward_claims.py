@@ -158,7 +158,8 @@ def test_effects_on_real_groups_by_hand(digits_audit):
         "loss_minority_most": added[minority] - np.delete(added, minority).max(),
         "dtdb_left": probability[minority],
         "dtdb_left_more": probability[minority] - probability[majority],
-        "logit_variance_falls": min(means[0] - means[1], means[1] - means[2]) / means[0],
+        "logit_variance_falls": 1 - means[2] / means[0],
+        "logit_variance_monotone": min(means[0] - means[1], means[1] - means[2]) / means[0],
         "softmax_variance_falls": (before - after).min(),
         "softmax_minority_most": (before - after)[minority] - np.delete(before - after, minority).max(),
         "softmax_minority_share": (1 - after / before)[minority]

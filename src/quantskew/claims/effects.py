@@ -17,7 +17,7 @@ from quantskew.measures.forward import group_accuracy
 
 # Key of an experiment's own Audits, without any mitigation.
 BASE = "base"
-SHUFFLES = 20
+SHUFFLES = 100
 # The integer grids that the paper shows.
 _INTEGERS = ("int8", "int4", "int2")
 _MEANS = weakref.WeakKeyDictionary()

@@ -56,16 +56,6 @@ def mean_over_seeds(value, draws):
     return mean, mean + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
 
 
-def over_seeds_alone(values, draws=DRAWS):
-    """Mean of a statistic (S,) that was not resampled within the seeds, and its resampled values (B,).
-
-    These are NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
-    return value, resampled if len(values) > 2 else np.full(draws, np.nan)
-
-
 @functools.lru_cache(maxsize=8)
 def _seed_weights(draws, seeds):
     """Weights (draws, seeds) whose sums of deviations have the spread of t with seeds - 1 degrees of freedom.
