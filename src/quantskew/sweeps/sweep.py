@@ -195,7 +195,7 @@ def _command(folder, workers, executor, gpus, passed):
 
 
 def _schedule(command, folder, plan, waiting, lock, here):
-    """Run Snakemake and show how many cells are done; `here` is its environment where it is on this machine."""
+    """Run Snakemake and show how many cells are done; `here` is its environment on this machine."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
     with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
