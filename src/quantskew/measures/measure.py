@@ -15,7 +15,6 @@ import pandas as pd
 
 from quantskew.groups import OVERALL, group_means, group_sums
 from quantskew.measures.intervals import (
-    CONFIDENCE,
     bootstrap_group_means,
     percentile_interval,
     student_factor,
@@ -79,6 +78,9 @@ class Measure(_Described):
 
     def __call__(self, audit):
         """The table of an Audit."""
+        return _once(audit, self, self._table).copy()
+
+    def _table(self, audit):
         if self.of_samples is None:
             return long_table(audit, **self.function(audit))
         values = self.of_samples(audit)
@@ -115,7 +117,7 @@ class ModelMeasure(_Described):
 
     Noise in the rates makes a largest gap larger: the measured one, and once more those of the draws.  What
     groups of few samples add is twice taken off the interval's lower end, which is 0 where groups that are
-    served alike show as large a gap more often than once in twenty times.
+    served alike show as large a gap more often than once in forty times.
     """
 
     by_class: bool = False  # whether the samples of each class are compared by themselves
@@ -125,7 +127,7 @@ class ModelMeasure(_Described):
         """The table of an Audit."""
         value, draws, noise, excess = self._measured(audit)
         low, high = np.clip(_around(value, draws, excess), 0, 1)
-        _, by_chance = percentile_interval(noise, 2 * CONFIDENCE - 1)
+        _, by_chance = percentile_interval(noise)
         return self._table(audit, value, np.where(value <= by_chance, 0, low), high)
 
     def change(self, audit):
