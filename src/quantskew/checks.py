@@ -38,8 +38,14 @@ def some(texts, most=5):
 
 def check_known(what, value, known):
     """Refuse a value that is not known, with a ValueError that names those that are."""
-    if value not in known:
+    if value not in list(known):
         raise ValueError(f"unknown {what} {shortened(value)}; known: {', '.join(known)}")
+
+
+def check_flag(name, value):
+    """Refuse what is neither True nor False, with a ValueError that says so."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is True or False; got {shortened(value)}")
 
 
 def check_whole(name, value, least=0, most=2**31 - 1):

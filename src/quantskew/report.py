@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from quantskew.cache import replacing, write_bytes
+from quantskew.checks import check_known, some
 from quantskew.figures import comparisons, lines
 from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
@@ -137,17 +138,12 @@ def summary(audit):
     floating, unfolded = audit.provenance.get("floating"), audit.provenance.get("unfolded")
     if floating:
         lines.append(
-            f"in floating point: {floating['share']:.2%} of the parameters: {_some(floating['names'])}"
+            f"in floating point: {floating['share']:.2%} of the parameters: {some(floating['names'])}"
         )
     if unfolded:
-        lines.append(f"batch norm left unfolded: {_some(unfolded)}")
+        lines.append(f"batch norm left unfolded: {some(unfolded)}")
     nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
-
-
-def _some(names, most=5):
-    """The first of many names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 FORMATS = ("text", "csv", "json")
@@ -165,8 +161,7 @@ def written(table, form="text"):
     key,effect,lacks
     fvo_grows,0.25,
     """
-    if form not in FORMATS:
-        raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
+    check_known("format", form, FORMATS)
     if form == "csv":
         return as_csv(table).rstrip()
     if form == "json":

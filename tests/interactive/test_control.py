@@ -206,7 +206,7 @@ def test_there_must_be_something_to_choose(audits):
         ValueError, match="unknown view 'accuracies'; known: accuracy, weights, logits, bound"
     ):
         bit_width("accuracies", audits)
-    with pytest.raises(ValueError, match="there is no 'int3' to choose; there are fp32, int8, int4, int2"):
+    with pytest.raises(ValueError, match="unknown precision 'int3'; known: fp32, int8, int4, int2"):
         bit_width("accuracy", audits).choose(precision="int3")
 
 
@@ -295,7 +295,7 @@ def test_experiments_can_be_chosen(digits_model):
 def test_unknown_choices_are_refused_with_the_known_ones(small):
     with pytest.raises(ValueError, match="unknown choice 'bits'; known: experiment, precision, scheme"):
         small.choose(bits=2)
-    with pytest.raises(ValueError, match="there is no 'int5' to choose; there are fp32, int4, int2"):
+    with pytest.raises(ValueError, match="unknown precision 'int5'; known: fp32, int4, int2"):
         small.choose(precision="int5")
     with pytest.raises(ValueError, match="needs an experiment and a precision"):
         playground([])

@@ -156,5 +156,5 @@ def test_nothing_is_loaded_and_nothing_is_run():
 
 
 def test_a_choice_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="no panel 'int3'; there are fp32, int4"):
+    with pytest.raises(ValueError, match="unknown panel 'int3'; known: fp32, int4"):
         radio_page("Accuracy", PANELS, "int3")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from quantskew.audits.audit import Audit
+from quantskew.checks import check_known
 from quantskew.claims import backward, forward, methods
 from quantskew.claims.verdicts import BASE, Claim, cell, control, corrected, judge
 from quantskew.measures.intervals import wilson
@@ -24,8 +25,7 @@ CLAIMS = claims_in(forward) | claims_in(backward) | claims_in(methods)
 
 def get(key):
     """The claim of that key; an unknown one is refused with the known ones."""
-    if key not in CLAIMS:
-        raise ValueError(f"unknown claim {key!r}; known: {', '.join(CLAIMS)}")
+    check_known("claim", key, CLAIMS)
     return CLAIMS[key]
 
 

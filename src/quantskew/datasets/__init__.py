@@ -4,7 +4,7 @@ import importlib
 import inspect
 import numbers
 
-from quantskew.checks import shortened
+from quantskew.checks import check_known, shortened
 from quantskew.datasets.split import Dataset, Split, normalise
 
 __all__ = ["MODULES", "Dataset", "Split", "load", "normalise"]
@@ -71,8 +71,7 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
 
 def check(name, size=None, label=None, group=None):
     """The module of a data set, unless it is not known or cannot have these values."""
-    if name not in MODULES:
-        raise ValueError(f"unknown data set {shortened(name)}; known: {', '.join(MODULES)}")
+    check_known("data set", name, MODULES)
     if size is not None and not (isinstance(size, numbers.Integral) and 1 <= size <= 2048):
         raise ValueError(f"size must be whole, at most 2048 and at least 1 pixel; got {shortened(size)}")
     module = importlib.import_module(f"quantskew.datasets.{MODULES[name]}")

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from quantskew.checks import shortened
+from quantskew.checks import check_known
 from quantskew.training.recipe import Recipe
 
 
@@ -62,8 +62,7 @@ def get(name, **changes):
     >>> get("digits", seed=3, model="resnet18").recipe.seed
     3
     """
-    if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {shortened(name)}; known: {', '.join(EXPERIMENTS)}")
+    check_known("experiment", name, EXPERIMENTS)
     experiment = EXPERIMENTS[name]
     of_recipe = {field.name for field in dataclasses.fields(Recipe)}
     known = {field.name for field in dataclasses.fields(Experiment)} - {"name", "recipe"} | of_recipe

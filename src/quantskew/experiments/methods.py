@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from quantskew.checks import check_known
 from quantskew.quantization.quantizer import Quantizer
 from quantskew.training.recipe import Recipe
 
@@ -101,8 +102,7 @@ REPEATED = (*PAPER, "fine-tuned")
 
 def get(key):
     """The method of that key; ValueError with the known ones if there is none."""
-    if key not in METHODS:
-        raise ValueError(f"unknown method {key!r}; known: {', '.join(METHODS)}")
+    check_known("method", key, METHODS)
     return METHODS[key]
 
 

@@ -9,6 +9,7 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
+from quantskew.checks import check_known
 from quantskew.figures.style import book_style
 
 
@@ -64,9 +65,8 @@ class Map:
     """
 
     def __init__(self, here=None):
-        names = [stage.name for stage in STAGES]
-        if here is not None and here not in names:
-            raise ValueError(f"unknown stage {here!r}; known: {', '.join(names)}")
+        if here is not None:
+            check_known("stage", here, [stage.name for stage in STAGES])
         self.here = here
 
     def __repr__(self):

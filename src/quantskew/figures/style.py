@@ -5,11 +5,12 @@ import functools
 import itertools
 import logging
 import unicodedata
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import colormaps, font_manager
+from matplotlib import colormaps, font_manager, rc_params_from_file
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
@@ -18,24 +19,7 @@ from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
 _MARKERS = "osD^vPX*hp<>d8H1234"
-_STYLE = {
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10.5,
-    "grid.color": "#dddddd",
-    "font.size": 10,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "svg.hashsalt": "quantskew",
-    # A dollar is a dollar.
-    "text.parse_math": False,
-}
+_STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
 # For the signs that matplotlib's own font lacks, where one is installed.
@@ -95,7 +79,7 @@ def shaded(names, first=0.88, last=0.0):
 @contextlib.contextmanager
 def book_style():
     """The book's matplotlib settings, for the time of the block."""
-    with plt.rc_context(_STYLE | {"font.family": list(_fonts()[0])}):
+    with plt.rc_context({**_STYLE, "font.family": list(_fonts()[0])}):
         yield
 
 

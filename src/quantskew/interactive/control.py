@@ -7,6 +7,7 @@ from html import escape
 
 import ipywidgets
 
+from quantskew.checks import check_known
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.pictures import LOOK, beside, png, radio_page, share_frame, shown
 from quantskew.interactive.views import CHAIN, VIEWS
@@ -54,9 +55,8 @@ def bit_width(view, audits, model=None, scheme="banner", precisions=None):
     >>> chosen.numbers["two"].query("group == 'FVO'")["value"].tolist()
     [0.0]
     """
-    for what, name, known in (("view", view, VIEWS), ("scheme", scheme, SCHEMES)):
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    check_known("view", view, VIEWS)
+    check_known("scheme", scheme, SCHEMES)
     if not audits:
         raise ValueError("a control needs an Audit to show; none was given")
     view = VIEWS[view]
@@ -179,11 +179,8 @@ class Control:
     def choose(self, **choice):
         """Do what clicks do, such as ``choose(precision="int3")``; names that are not known are refused."""
         for name, value in choice.items():
-            if name not in self._rows:
-                raise ValueError(f"unknown choice {name!r}; known: {', '.join(self._rows)}")
-            known = self._rows[name].options
-            if value not in known:
-                raise ValueError(f"there is no {value!r} to choose; there are {', '.join(known)}")
+            check_known("choice", name, self._rows)
+            check_known(name, value, self._rows[name].options)
         for name, value in choice.items():
             self._rows[name].value = value
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from quantskew.audits.curvature import measure_surface
 from quantskew.audits.model import audit_model, check_audit
+from quantskew.checks import check_known
 from quantskew.experiments.catalogue import load_data, trained, with_seed
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
@@ -55,8 +56,8 @@ class LiveModel:
         itself, comes alone.
         """
         quantizer = Quantizer.of(quantizer)
-        if surface not in (None, "gradients", "hessian"):
-            raise ValueError(f"unknown surface {surface!r}; known: gradients, hessian")
+        if surface is not None:
+            check_known("surface", surface, ("gradients", "hessian"))
         check_audit([quantizer], surface is not None)
         reference, part = quantizer.at(reference), self._part(quantizer, surface)
         if quantizer == reference:

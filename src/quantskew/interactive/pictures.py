@@ -3,12 +3,14 @@
 import base64
 import io
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from quantskew.cache import digest
+from quantskew.checks import check_known
 from quantskew.figures.style import book_style
 
 _DPI = 160
@@ -85,29 +87,7 @@ def share_frame(figures, frame=()):
             own.set_position(model.get_position())
 
 
-# Colours are the theme's where there is one, so that they follow its dark mode.
-LOOK = """
-.bit-width { border: 1px solid var(--pst-color-border, #888); border-radius: .4rem; margin: 0 0 1rem;
-  min-width: 0; padding: .4rem .6rem; position: relative; }
-.bit-width legend { float: none; font-size: 1rem; font-weight: 600; margin: 0; padding: 0 .3rem;
-  width: auto; }
-.bit-width > input { height: 1px; margin: 0; opacity: 0; position: absolute; width: 1px; }
-.bit-width > label { border: 1px solid var(--pst-color-text-muted, #666); border-radius: .3rem;
-  cursor: pointer; display: inline-block; line-height: 1.4; margin: 0 .3rem .4rem 0; padding: .25rem .6rem; }
-.bit-width > input:checked + label { background: var(--pst-color-text-base, #222);
-  color: var(--pst-color-background, #fff); text-decoration: underline; }
-.bit-width > input:focus-visible + label { outline: 3px solid var(--pst-color-primary, #459db9);
-  outline-offset: 2px; }
-.bit-width-panels > * { display: none; }
-.bit-width-panel { display: flex; flex-wrap: wrap; gap: .6rem 1rem; }
-.bit-width-panel > * { flex: 1 1 16rem; margin: 0; min-width: 0; }
-.bit-width-panel img { background: #fff; height: auto; max-width: 100%; }
-.bit-width-panel figure > :is(figcaption, details) { font-size: .85rem; }
-.bit-width-panel figure > figcaption { color: inherit; font-family: inherit; font-weight: inherit;
-  margin: .2rem 0; text-align: left; }
-.bit-width-panel td { white-space: nowrap; }
-.bit-width-panel details { overflow-x: auto; }
-"""
+LOOK = Path(__file__).with_name("control.css").read_text(encoding="utf-8")
 
 
 def radio_page(title, panels, chosen):
@@ -121,8 +101,7 @@ def radio_page(title, panels, chosen):
     >>> html.count('type="radio"'), html.count("checked>")
     (2, 1)
     """
-    if chosen not in panels:
-        raise ValueError(f"there is no panel {chosen!r}; there are {', '.join(panels)}")
+    check_known("panel", chosen, panels)
     # Named by content: the same on every build, and different for two controls of a page.
     name = f"bit-width-{digest([title, panels])[:8]}"
     buttons, rules = "", []

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quantskew.checks import shortened
+from quantskew.checks import check_flag, check_known, shortened
 
 SCHEMES = ("banner", "symmetric", "mse")
 INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
@@ -37,8 +37,7 @@ def integer_bits(precision):
     >>> integer_bits("int4"), integer_bits("fp16")
     (4, None)
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {shortened(precision)}; known: {', '.join(PRECISIONS)}")
+    check_known("precision", precision, PRECISIONS)
     return int(precision[3:]) if precision.startswith("int") else None
 
 
@@ -87,11 +86,9 @@ class Quantizer:
     def __post_init__(self):
         if self.activation_precision == "fp32":
             object.__setattr__(self, "activation_precision", None)
-        if self.scheme not in SCHEMES:
-            raise ValueError(f"unknown scheme {shortened(self.scheme)}; known: {', '.join(SCHEMES)}")
+        check_known("scheme", self.scheme, SCHEMES)
         for flag in _FLAGS.values():
-            if not isinstance(getattr(self, flag), bool):
-                raise ValueError(f"{flag} is True or False; got {getattr(self, flag)!r}")
+            check_flag(flag, getattr(self, flag))
         for what, known in (("boundary_precision", ""), ("activation_precision", " or fp32")):
             value = getattr(self, what)
             if value is not None and integer_bits(value) is None:
@@ -235,13 +232,9 @@ def _attributes(text):
             attribute, value = "scheme", word
         elif word.startswith(_ENDS):
             attribute, value = "boundary_precision", word.removeprefix(_ENDS)
-        elif word in _FLAGS:
-            attribute, value = _FLAGS[word], True
         else:
-            known = ", ".join([*SCHEMES, *_FLAGS, f"{_ENDS}int8"])
-            raise ValueError(
-                f"unknown option {shortened(word)} of the quantizer {shortened(text)}; known: {known}"
-            )
+            check_known("option", word, [*SCHEMES, *_FLAGS, f"{_ENDS}int8"])
+            attribute, value = _FLAGS[word], True
         if attribute in said:
             raise ValueError(f"{text!r} says twice what its {attribute.replace('_', ' ')} is")
         said[attribute] = value

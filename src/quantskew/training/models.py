@@ -12,7 +12,7 @@ from safetensors.torch import load as from_bytes
 from torch import nn
 
 from quantskew.cache import read_tensors
-from quantskew.checks import shortened
+from quantskew.checks import check_known
 
 # What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -67,8 +67,8 @@ def known_models():
 
 def check_name(name):
     """Refuse a model name that is not known, with the known ones."""
-    if name != "small_resnet" and name not in known_models():
-        raise ValueError(f"unknown model {shortened(name)}; known: {', '.join(known_models())}")
+    if name != "small_resnet":
+        check_known("model", name, known_models())
 
 
 def build(name, num_classes, in_channels=3, seed=0):

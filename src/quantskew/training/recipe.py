@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from quantskew.checks import MOST_SEED, check_number, check_whole, shortened
+from quantskew.checks import MOST_SEED, check_flag, check_known, check_number, check_whole
 
 _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("one-cycle", "cosine", "constant")
@@ -64,16 +64,13 @@ class Recipe:
 
     def __post_init__(self):
         for name, known in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES), ("compute", _COMPUTE)):
-            if getattr(self, name) not in known:
-                given = shortened(getattr(self, name))
-                raise ValueError(f"unknown {name} {given}; known: {', '.join(known)}")
+            check_known(name, getattr(self, name), known)
         for name, (least, most) in _WHOLE.items():
             check_whole(name, getattr(self, name), least, most)
         check_number("learning_rate", self.learning_rate, above=True)
         check_number("momentum", self.momentum, below=1)
         check_number("weight_decay", self.weight_decay)
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"flip is True or False; got {shortened(self.flip)}")
+        check_flag("flip", self.flip)
         if self.class_weights is not None:
             check_class_weights(self.class_weights)
 
