@@ -94,6 +94,7 @@ SURFACE = [
     *(lines.of(measure) for measure in MEASURES.values() if measure not in OF_LOGITS),
     surface_figures.loss_profile,
     surface_figures.excess_loss,
+    surface_figures.taylor,
 ]
 
 

@@ -69,6 +69,21 @@ def loss_profile(audit, axes):
     return axes
 
 
+def taylor(audit, axes):
+    """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
+    table = surface.taylor(audit)
+    shown = [name for name in audit.precisions[1:] if (table["precision"] == name).any()]
+    for look in group_looks(audit):
+        own = table[table["group"] == look.name].set_index("precision").loc[shown]
+        axes.plot(own["predicted"], own["value"], linestyle=":", linewidth=0.8, markersize=5, **look.style)
+    axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_xlabel("predicted by Eq. 4 (nats)")
+    axes.set_ylabel("added loss (nats)")
+    return axes
+
+
 def excess_loss(audit, axes):
     """What quantization adds to each group's loss, as a share of Tran et al.'s bound on it."""
     table = surface.excess_loss(audit)
