@@ -93,7 +93,7 @@ def test_seeds_are_read_in_their_order(reader, folder, capsys):
 
 
 @READERS
-@pytest.mark.parametrize(("seeds", "missing"), [((0, 2), [1]), ((1, 2), [0]), ((0, 3), [1, 2])])
+@pytest.mark.parametrize(("seeds", "missing"), [((0, 2), [1]), ((2, 4), [3]), ((0, 3), [1, 2])])
 def test_a_missing_seed_is_left_out_and_named(seeds, missing, reader, folder, capsys):
     expected = write_seeds(folder, "mine-ptq", seeds)
     for audit, own in zip(reader("mine-ptq"), expected.values(), strict=True):
@@ -202,9 +202,16 @@ def test_a_seed_that_one_key_lacks_is_left_out_of_all(made, capsys):
 
 
 def test_a_key_whose_only_seed_is_left_out_is_none(made):
-    written(("ptq",), (1,))
-    written(("mse",), (0,))
+    written(("ptq",), (0, 2))
+    written(("mse",), (1,))
     assert list(read("digits", ("ptq", "mse"))) == ["ptq"]
+
+
+def test_a_key_may_begin_with_a_later_seed(made, capsys):
+    written(("ptq",), range(4))
+    written(("mse",), (2, 3))
+    assert {key: len(own) for key, own in read("digits", ("ptq", "mse")).items()} == {"ptq": 4, "mse": 2}
+    assert capsys.readouterr().out == ""
 
 
 def test_the_base_has_its_own_seeds(made):

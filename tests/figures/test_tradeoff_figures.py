@@ -1,13 +1,14 @@
-"""Fig. 11 and 12 show the numbers of the comparison."""
+"""Fig. 11 and 12 and the ladder show the numbers of the comparison."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import samples
+from quantskew.experiments.runs import Runs
 from quantskew.figures import comparisons
 from quantskew.figures.style import compare, shaded
-from quantskew.measures.seeds import comparison, pareto_front
+from quantskew.measures.seeds import MEASURES, comparison, each_seed, pareto_front
 
 METHODS = ("plain", "sampled", "weighted", "trained")
 
@@ -97,3 +98,25 @@ def test_one_method_alone_is_drawn(table, axes):
     single = table[table["method"] == "plain"]
     comparisons.by_method("fvo")(single, axes)
     assert axes.containers[0].lines[0].get_xdata().tolist() == [0, 1, 2]
+
+
+def test_a_ladder_has_a_row_a_rung_and_a_dot_a_seed():
+    audits = {"mpqat": 1, "ptq": 2, "boundary": 3, "u-o": 1}
+    audits = {key: [samples.random_audit(seed=s) for s in range(count)] for key, count in audits.items()}
+    # One seed of a rung may have fewer precisions, and then no dot.
+    audits["boundary"][0] = audits["boundary"][0].select(["fp32", "int8"])
+    runs = Runs("mine", "record: mine", audits)
+    panels = {precision: precision for precision in ("int8", "int2")}
+    figure = compare(comparisons.ladder(runs), panels, legend=comparisons.ladder_legend)
+    rungs = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert rungs == ["min-max PTQ (2)", "+ int8 ends (3)", "+ dampening (1)"]
+    assert figure.axes[0].get_ylabel() == "record: mine"
+    for precision, axes in zip(panels, figure.axes, strict=True):
+        table = each_seed({key: audits[key] for key in ("ptq", "boundary", "mpqat")}, [precision])
+        for name, dots, line in zip(("fvo", "least"), axes.collections, axes.lines, strict=True):
+            own = table[table["measure"] == name]
+            places = own["method"].map(["ptq", "boundary", "mpqat"].index)
+            assert np.asarray(dots.get_offsets()) == pytest.approx(np.column_stack([own["value"], places]))
+            assert line.get_xdata() == pytest.approx(own.groupby("method", sort=False)["value"].mean())
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [MEASURES["fvo"], MEASURES["least"]]

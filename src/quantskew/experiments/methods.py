@@ -52,6 +52,8 @@ class Method:
 
 _FAIR = {"targets": "mean", "weights": "paper"}
 _MSE = Quantizer(scheme="mse", per_channel=True)
+# The grids that QAT starts from: one a tensor, laid by least squared error, 8 bits at both ends.
+_OF_QAT = {"quantizer": Quantizer(scheme="mse", boundary_precision="int8")}
 _METHODS = (
     Method("ptq", "PTQ"),
     Method("u-o", "U-O", targets="mean"),
@@ -63,6 +65,22 @@ _METHODS = (
     Method("fair-qat", "Fair QAT", **_FAIR, retraining="qat"),
     Method("fine-tuned", "fp32 fine-tuning, then PTQ", retraining="fp32"),
     Method("qat-scratch", "MPQAT from scratch", retraining="qat from scratch"),
+    Method("ends+mse", "QAT's quantizer", **_OF_QAT),
+    Method("ends+mse+batchnorm", "QAT's quantizer + batch norm", **_OF_QAT, reestimate=True),
+    Method(
+        "fine-tuned-equal",
+        "fp32 fine-tuning, then QAT's quantizer + batch norm",
+        retraining="fp32",
+        **_OF_QAT,
+        reestimate=True,
+    ),
+    Method(
+        "straight-through",
+        "QAT, its steps fixed",
+        retraining="qat",
+        qat={"learn_steps": False, "dampening": 0.0},
+    ),
+    Method("learned-step", "QAT, its steps learned", retraining="qat", qat={"dampening": 0.0}),
     Method("per-channel", "per-channel steps", quantizer=Quantizer(per_channel=True)),
     Method("mse", "MSE clipping", quantizer=Quantizer(scheme="mse")),
     Method("per-channel-mse", "per-channel MSE clipping", quantizer=_MSE),
@@ -80,8 +98,20 @@ _METHODS = (
 METHODS = {method.key: method for method in _METHODS}
 # Figures 11 and 12 of the paper.
 PAPER = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat", "fair-qat")
-# PTQ against QAT, the start and the number of steps held equal.
-CONTROLLED = ("ptq", "fine-tuned", "mpqat", "qat-scratch")
+# PTQ against QAT, the start and the number of steps held equal; the second control has QAT's grids too.
+CONTROLLED = ("ptq", "fine-tuned", "fine-tuned-equal", "mpqat", "qat-scratch")
+# From PTQ to QAT, one part more a rung: what each adds to the one before it.
+LADDER = {
+    "ptq": "min-max PTQ",
+    "boundary": "+ int8 ends",
+    "ends+mse": "+ MSE steps",
+    "ends+mse+batchnorm": "+ batch norm",
+    "fine-tuned-equal": "+ fp32 training",
+    "straight-through": "+ straight-through",
+    "learned-step": "+ learned steps",
+    "mpqat": "+ dampening",
+    "mpqat-freezing": "+ freezing",
+}
 # What needs no training.
 FIXES = (
     "ptq",
@@ -96,7 +126,7 @@ FIXES = (
 )
 # The methods that the book keeps records of, and those of which it keeps several seeds: claims rest on
 # them, and all of all would be too large for a repository.
-RECORDED = tuple(dict.fromkeys([*PAPER, "wcr-difficulty", *CONTROLLED, *FIXES]))
+RECORDED = tuple(dict.fromkeys([*PAPER, "wcr-difficulty", *CONTROLLED, *FIXES, *LADDER]))
 REPEATED = (*PAPER, "fine-tuned")
 
 

@@ -110,8 +110,8 @@ def read(name, keys=(BASE,), precisions=None):
     precisions : sequence of str, optional
         The base at those of them that it has; a printed sentence names the others.
 
-    Seeds are in their order.  One that a method lacks below its last one is left out of all methods, and a
-    printed sentence names the file that is missing.
+    Seeds are in their order.  One that a method lacks between its first and its last one is left out of all
+    methods, and a printed sentence names the file that is missing.
     """
     folders, stem = record_folders(), name
     if Path(name).suffix == _SUFFIX:
@@ -120,7 +120,10 @@ def read(name, keys=(BASE,), precisions=None):
     files = next((own for own in found if own and (BASE in own or BASE not in keys)), None)
     if files is None:
         raise FileNotFoundError(_nothing(name, keys, folders))
-    gaps = {key: sorted(set(range(max(own, default=0))) - set(own)) for key, own in files.items()}
+    gaps = {
+        key: sorted({*range(min(own, default=0), max(own, default=0))} - set(own))
+        for key, own in files.items()
+    }
     for key, seeds in gaps.items():
         for seed in seeds:
             print(f"{file_name(stem, key, seed)} is missing: seed {seed} is left out")

@@ -1,12 +1,14 @@
 """Figures that compare runs: difficulty, methods, and how often verdicts are right; their axes out."""
 
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from quantskew.experiments import difficulty
+from quantskew.experiments.methods import LADDER
 from quantskew.figures import style
 from quantskew.figures.style import bars, shaded, side_by_side, style_legend, with_bars
-from quantskew.measures.seeds import MEASURES, pareto_front
+from quantskew.measures.seeds import MEASURES, each_seed, pareto_front
 
 # What a 95 % interval may say wrongly.
 _ALLOWED = 0.05
@@ -65,7 +67,7 @@ def _curves(audit, axes, table):
 def verdict_share(table, axes):
     """Share of trials with one verdict against the true effect, one line a number of seeds.
 
-    The table has the rows of one verdict of `quantskew.claims.register.verdict_rates`.
+    The table has the rows of one verdict of `quantskew.claims.verdicts.verdict_rates`.
     """
     for seeds, look in _by_seeds(table).items():
         rows = table[table["seeds"] == seeds]
@@ -131,3 +133,42 @@ def front_line(axes, fvo, accuracy, **look):
 def method_legend(table, axes):
     """A legend below the axes with every method of the table."""
     return style_legend(axes, _styles(table))
+
+
+# Dark and light, as in grey print.
+_RUNGS = style.shaded(("fvo", "least"), first=0.1, last=0.65)
+
+
+def ladder(runs):
+    """What draws FVO and the worst-served group's accuracy by rung at one precision: a dot a seed, and means.
+
+    The rungs are those of `quantskew.experiments.methods.LADDER` that the runs have.
+    """
+    audits = {f"{added} ({len(runs[key])})": runs[key] for key, added in LADDER.items() if key in runs}
+
+    def draw(precision, axes):
+        table = each_seed(audits, [precision])
+        for name, look in _RUNGS.items():
+            own = table[table["measure"] == name]
+            axes.scatter(own["value"], own["method"].map(list(audits).index), s=14, alpha=0.5, **look)
+            means = own.groupby("method", sort=False)["value"].mean()
+            axes.plot(means, means.index.map(list(audits).index), color=look["color"], linewidth=1.2)
+        axes.set_ylim(len(audits) - 0.5, -0.5)
+        axes.set_xlim(-0.05, 1.05)
+        axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        axes.set_yticks(range(len(audits)), list(audits))
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(runs.title)
+        else:
+            axes.tick_params(labelleft=False)
+        return axes
+
+    return draw
+
+
+def ladder_legend(_, axes):
+    """One legend below all panels."""
+    if axes.get_subplotspec().is_first_col():
+        handles = [Line2D([], [], **look, markersize=5, linewidth=1.2) for look in _RUNGS.values()]
+        axes.figure.legend(handles, [MEASURES[name] for name in _RUNGS], loc="outside lower center")
+    return axes

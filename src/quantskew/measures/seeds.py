@@ -1,11 +1,10 @@
-"""Statistics over several seeds: a bootstrap of the seeds, and within each of its test images.
+"""Statistics over several seeds: the seed is the unit.
 
-Each seed has its own split, initial weights and training.  A draw takes the test images of each group of
-each seed again, with replacement (stratified), and moves the mean over the seeds by a random combination of
-what they differ in.  The combination is scaled so that the movement follows Student's t: to draw three seeds
-with replacement would claim a result too often, one null effect in four.  The same draws serve every model,
-so that differences between methods are paired.  With a single seed the interval covers the test images
-alone.
+Each seed has its own split, initial weights and training, so that how the seeds differ contains the choice of
+test images.  A draw moves the mean over the seeds by a random combination of what they differ in, scaled so
+that the movement follows Student's t: to draw three seeds with replacement would claim a result too often,
+one null effect in four.  With a single seed a draw weighs its test images anew (`quantskew.measures.rates`).
+The same draws serve every model, so that differences between methods are paired.
 """
 
 import functools
@@ -15,7 +14,8 @@ import pandas as pd
 
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
-from quantskew.measures.intervals import DRAWS, bootstrap_group_means, percentile_interval
+from quantskew.measures.intervals import DRAWS, percentile_interval
+from quantskew.measures.rates import paired_rates
 
 MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
@@ -25,42 +25,35 @@ def paired(audits):
 
     An Audit whose provenance does not say its seed goes by its position.
     """
-    by_seed = {key: {_seed(*own): own[1] for own in enumerate(given)} for key, given in audits.items()}
+    by_seed = {key: _by_seed(given) for key, given in audits.items()}
     seeds = [set(own) for own in by_seed.values() if own]
     shared = sorted(set.intersection(*seeds)) if seeds else []
     return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
 
 
-def _seed(position, audit):
-    return audit.provenance.get("experiment", {}).get("recipe", {}).get("seed", position)
+def _by_seed(audits):
+    recipes = (audit.provenance.get("experiment", {}).get("recipe", {}) for audit in audits)
+    return {own.get("seed", n): audit for n, (own, audit) in enumerate(zip(recipes, audits, strict=True))}
 
 
 def group_accuracies(audits, precision, draws=DRAWS):
-    """Accuracy of each group of each seed, as measured (S, G) and on resampled images (B, S, G)."""
-    values, resampled = [], []
-    for audit in audits:
-        of = group_accuracy.of_samples(audit)[[audit.index(precision)]], audit.groups, len(audit.group_names)
-        values.append(group_means(*of)[0])
-        resampled.append(bootstrap_group_means(*of, draws)[:, 0])
-    return np.stack(values), np.stack(resampled, axis=1)
+    """Accuracy of each group of each seed, as measured (S, G) and, of a single one, resampled (B, S, G)."""
+    of = [
+        (group_accuracy.of_samples(audit)[audit.index(precision)], audit.groups, len(audit.group_names))
+        for audit in audits
+    ]
+    values = np.stack([group_means(*own) for own in of])
+    if len(of) > 1:
+        return values, np.broadcast_to(values, (draws, *values.shape))
+    return values, paired_rates(*of[0], draws)[:, None]
 
 
 def mean_over_seeds(value, draws):
     """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled."""
-    mean, images = value.mean(axis=0), draws.mean(axis=1)
+    mean = value.mean(axis=0)
     if len(value) == 1:
-        return mean, images
-    return mean, images + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
-
-
-def over_seeds_alone(values, draws=DRAWS):
-    """Mean of a statistic (S,) that was not resampled within the seeds, and its resampled values (B,).
-
-    These are NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
-    return value, resampled if len(values) > 2 else np.full(draws, np.nan)
+        return mean, draws[:, 0]
+    return mean, mean + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -106,8 +99,22 @@ def comparison(audits, precisions=None):
     for method, seeds in audits.items():
         for precision in precisions or next(iter(audits.values()))[0].precisions:
             if precision in seeds[0].precisions:
-                rows += _rows(method, precision, len(seeds), fairness_over_seeds(seeds, precision))
+                found = fairness_over_seeds(seeds, precision)
+                within = {name: (value, np.clip(draws, 0, 1)) for name, (value, draws) in found.items()}
+                rows += _rows(method, precision, len(seeds), within)
     return pd.DataFrame(rows)
+
+
+def each_seed(audits, precisions):
+    """As `comparison`, of every seed by itself and without intervals; ``seed`` says which one it is."""
+    return pd.DataFrame(
+        {"method": method, "precision": precision, "measure": name, "value": float(value), "seed": seed}
+        for method, own in audits.items()
+        for seed, audit in _by_seed(own).items()
+        for precision in precisions
+        if precision in audit.precisions
+        for name, (value, _) in fairness_over_seeds([audit], precision, 1).items()
+    )
 
 
 def difference(audits, method, reference, precisions=None):
