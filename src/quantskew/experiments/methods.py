@@ -141,6 +141,11 @@ def titled(audits, keys):
     return {get(key).title: audits[key] for key in keys if key in audits}
 
 
+def counted(audits, keys):
+    """As `titled`, where they have not the same seeds: with how many behind each title."""
+    return {f"{title} ({len(own)})": own for title, own in titled(audits, keys).items()}
+
+
 def tuning_recipe(recipe: Recipe):
     """How a trained model is trained again: a seventh of the epochs, a fifth of the learning rate, cosine.
 
