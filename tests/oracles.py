@@ -80,6 +80,38 @@ def largest_gap(values):
     return max((abs(a - b) for a, b in combinations(present, 2)), default=math.nan)
 
 
+def bootstrap_means(values, groups, num_groups, draws, seed=0):
+    """Group means (draws, P, G) of values (P, N) of images that are drawn again, one draw at a time."""
+    rng, values, groups = np.random.default_rng(seed), np.asarray(values, dtype=float), np.asarray(groups)
+    means = np.full((draws, len(values), num_groups), np.nan)
+    for draw in range(draws):
+        for group in set(groups.tolist()):
+            own = np.flatnonzero(groups == group)
+            drawn = values[:, rng.choice(own, len(own))]
+            for row, of in enumerate(drawn):
+                known = of[~np.isnan(of)]
+                means[draw, row, group] = known.mean() if len(known) else np.nan
+    return means
+
+
+def largest_rate_gap(outcomes, conditions, groups, weights=None):
+    """The largest gap between groups of the share of any outcome in any condition, by plain loops."""
+    weights = [1.0] * len(outcomes) if weights is None else weights
+    gaps = []
+    for condition, outcome in {(c, o) for c in set(conditions) for o in set(outcomes)}:
+        rates = []
+        for group in set(groups):
+            own = [
+                (w, o == outcome)
+                for w, o, c, g in zip(weights, outcomes, conditions, groups, strict=True)
+                if (c, g) == (condition, group)
+            ]
+            total = sum(w for w, _ in own)
+            rates.append(sum(w for w, hit in own if hit) / total if own else math.nan)
+        gaps.append(largest_gap(rates))
+    return max((gap for gap in gaps if not math.isnan(gap)), default=math.nan)
+
+
 def cosine_distance(a, b):
     """Eq. 7 as it is written."""
     product = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))

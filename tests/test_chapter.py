@@ -120,8 +120,8 @@ def test_words_stand_in_for_the_numbers_of_a_missing_record(asked, glued):
 
 def test_claims_are_judged_on_every_column(asked):
     table = Chapter("digits", "faces").scorecard(["fvo_grows"], ["int4"]).data
-    assert list(table.columns) == ["claim", "at", "live: digits", "record: faces"]
-    assert table["record: faces"][0].startswith("holds")
+    assert list(table.columns) == ["claim", "at", "live: digits, one seed", "record: faces, one seed"]
+    assert table["record: faces, one seed"][0].startswith("one seed: ")
 
 
 def test_a_measure_of_every_seed_is_read_at_every_precision(asked, monkeypatch, glued):

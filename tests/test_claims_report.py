@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 
 import samples
+from quantskew.claims.effects import BASE
 from quantskew.claims.register import CLAIMS, judged
-from quantskew.claims.verdicts import BASE
 from quantskew.report import written
 
 
 @pytest.fixture(scope="module")
 def table():
-    wide = samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, 0.4]}, count=200, train_counts=[9, 1])
-    return judged({BASE: [wide]})
+    seeds = [
+        samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, after]}, count=200, train_counts=[9, 1])
+        for after in (0.38, 0.39, 0.4, 0.41, 0.42)
+    ]
+    return judged({BASE: seeds})
 
 
 def test_text_has_a_line_a_claim_and_a_count(table):
@@ -24,12 +27,22 @@ def test_text_has_a_line_a_claim_and_a_count(table):
     assert len(lines) == len(CLAIMS)
     assert empty == ""
     assert lines[0].startswith("holds      0.4 [0.3")
+    assert "5 of 5 (by chance" in lines[0]
     assert "Quantization widens the gap between the groups. (section 1, Fig. 1)" in lines[0]
     missing = [line for line in lines if line.startswith("not judged")]
     assert any("section 5.3; no Audits of ptq" in line for line in missing)
-    verdicts = table[table["seeds"] > 0]["verdict"]
-    assert count.startswith(f"{(verdicts == 'holds').sum()} hold, {(verdicts == 'fails').sum()} fail, ")
-    assert f"{len(missing)} not judged. Seeds: 1." in count
+    for name in ("holds", "not judged"):
+        assert f"{(table['verdict'] == name).sum()} {name}" in count
+    assert f"{len(missing)} not judged. Seeds: 5." in count
+    assert "another training run" in count
+
+
+def test_text_of_one_seed_has_no_verdict():
+    alone = samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, 0.4]}, count=200, train_counts=[9, 1])
+    first, *_, count = written(judged({BASE: [alone]})).splitlines()
+    assert first.startswith("one seed   0.4 (by chance")
+    assert "holds" not in count
+    assert written(judged({}, ["fvo_grows"])).endswith("verdicts are corrected for the number of claims.")
 
 
 def test_csv_reads_back(table):

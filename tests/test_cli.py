@@ -212,7 +212,8 @@ def test_claims_of_records_and_of_a_file(tmp_path, monkeypatch, capsys):
         assert main(["claims", *name, "--claims", "fvo_grows,qat_alone"]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
-    assert printed[0].startswith("holds      0.4 [")
+    # Two that agree to the last digit are two coins.
+    assert printed[0].startswith("undecided  0.4, 2 of 2 (by chance")
     assert "2 of 2" in printed[0]
     assert "no Audits of ptq" in printed[0]
 

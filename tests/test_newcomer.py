@@ -26,11 +26,15 @@ def margin(audit):
 '''
 CLAIM = '''
 
-@claim("new", "10_margins#fig-margin", "fall of the mean margin")
-@over_images(forward.margin)
-def margin_falls(margin):
-    """Quantization narrows the margin."""
-    return margin.fall.mean(axis=-1)
+@claim("new", "10_margins#fig-margin")
+def margin_falls(run):
+    """Quantization narrows the margin.
+
+    the margin narrows
+
+    fall of the mean margin
+    """
+    return run.fall(forward.margin).mean(axis=-1)
 '''
 SCHEME = '''@_scheme
 def wide(weight, bits, channel_axis):

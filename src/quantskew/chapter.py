@@ -7,9 +7,9 @@ import pandas as pd
 
 from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
-    beside_control,
     captioned,
     counts,
+    elsewhere,
     glue_roles,
     glue_table,
     glue_value,
@@ -17,10 +17,10 @@ from quantskew.book.prose import (
     of_role,
     show,
 )
-from quantskew.claims import register
+from quantskew.claims import register, verdicts
 from quantskew.experiments import catalogue, difficulty, methods
 from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
-from quantskew.figures import comparisons, flow, lines, surface
+from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, group_order, number, wide
 from quantskew.interactive import control
@@ -133,7 +133,7 @@ class Chapter:
         return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
-        """Verdicts on claims, see `quantskew.claims.register.scorecard`."""
+        """Verdicts on claims, as on every other page, see `quantskew.claims.register.scorecard`."""
         return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
 
     def every_seed(self, key=BASE):

@@ -33,7 +33,6 @@ MISSING = {
 }
 # Groups of an Audit, at most: figures have a line for each.
 MOST = 1000
-_FEW = 100
 
 
 def check_group_ids(groups, num_groups=None, what="group"):
@@ -187,10 +186,8 @@ def group_means(values, groups, num_groups):
 
 def group_sums(values, groups, num_groups):
     """Sum of `values` (..., N) over the samples of each group, shape (..., G)."""
-    if num_groups <= _FEW:
-        return values @ np.eye(num_groups, dtype=values.dtype)[groups]
-    # Of many groups such a matrix would not fit into memory.
-    rows = [np.bincount(groups, row, num_groups) for row in values.reshape(-1, len(groups))]
+    flat = values.reshape(int(np.prod(values.shape[:-1])), len(groups))
+    rows = [np.bincount(groups, row, num_groups) for row in flat]
     return np.reshape(rows, (*values.shape[:-1], num_groups)).astype(values.dtype)
 
 

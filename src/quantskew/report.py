@@ -3,24 +3,22 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from quantskew.cache import replacing, write_bytes
 from quantskew.checks import check_known, some
+from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines
-from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare, wide
 from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
 _OF_SURFACE = (
-    surface_figures.gradient_against_size,
-    surface_figures.gradient_against_accuracy,
-    surface_figures.lambda_against_accuracy,
-    surface_figures.lambda_against_confidence,
-    surface_figures.gradient_against_lambda,
-    surface_figures.excess_loss,
+    lines.gradient_against_size,
+    lines.gradient_against_accuracy,
+    lines.lambda_against_accuracy,
+    lines.lambda_against_confidence,
+    lines.gradient_against_lambda,
+    lines.excess_loss,
 )
 # What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
@@ -33,7 +31,7 @@ _FURTHER = (
     (
         surface.gradient_norm.applies,
         (surface.excess_loss, surface.loss_profile),
-        {surface_figures.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
+        {lines.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
     (
         fairness.equalized_odds.applies,
@@ -96,6 +94,9 @@ def write_report(audit, folder):
     return written
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def as_csv(table):
     """A table as CSV in which no text is a formula: a spreadsheet takes for one what begins as these do.
 
@@ -111,11 +112,7 @@ def as_csv(table):
 
 
 def _no_formula(value):
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _save(path, figure):
@@ -147,7 +144,6 @@ def summary(audit):
 
 
 FORMATS = ("text", "csv", "json")
-_VERBS = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
 
 
 def written(table, form="text"):
@@ -171,23 +167,19 @@ def written(table, form="text"):
 
 
 def _line(row):
-    if row["seeds"] == 0:
-        return f"{'not judged':10} {'':34} {row['at']:5} {row['claim']} ({row['section']}; {row['lacks']})"
-    exact = np.isnan(row["low"]) or row["low"] == row["high"]
-    interval = "" if exact else f" [{row['low']:.3g}, {row['high']:.3g}]"
-    seeds = f", {row['positive']} of {row['seeds']}" if row["seeds"] > 1 else ""
-    effect = f"{row['effect']:.3g}{interval}{seeds}"
-    return f"{row['verdict']:10} {effect:34} {row['at']:5} {row['claim']} ({row['section']})"
+    verdict, _, effect = cell(row).partition(": ")
+    lack = f"; {row['lacks']}" if row["lacks"] else ""
+    effect = "" if lack else effect
+    return f"{verdict:10} {effect:52} {row['at']:5} {row['claim']} ({row['section']}{lack})"
 
 
 def _count(table):
-    tested = table[table["seeds"] > 0]
-    seeds = ", ".join(map(str, sorted(set(tested["seeds"]))))
-    counts = [f"{(tested['verdict'] == name).sum()} {verb}" for name, verb in _VERBS.items()]
+    counts = table["verdict"].value_counts()
+    seeds = ", ".join(map(str, sorted(set(table["seeds"]) - {0}))) or "none"
     return (
-        f"{', '.join(counts)}; {len(table) - len(tested)} not judged. Seeds: {seeds}. "
-        "Effects with 95 % intervals and the number of seeds that are as claimed; verdicts are corrected for "
-        "the number of claims."
+        f"{', '.join(f'{counts[name]} {name}' for name in VERDICTS if name in counts)}. Seeds: {seeds}. "
+        "Effects with 95 % intervals over seeds (another training run on these images), the number of seeds "
+        "that are as claimed, and what shuffled groups give; verdicts are corrected for the number of claims."
     )
 
 

@@ -6,7 +6,6 @@ import pytest
 
 import samples
 from quantskew.figures import lines
-from quantskew.figures import surface as surface_figures
 from quantskew.figures.style import compare
 from quantskew.measures import forward, surface, weights
 from quantskew.measures.measure import MEASURES
@@ -86,14 +85,14 @@ def test_figures_of_an_empty_group_do_not_fail(digits_audit):
 
 
 SURFACE = [
-    surface_figures.gradient_against_size,
-    surface_figures.gradient_against_accuracy,
-    surface_figures.lambda_against_accuracy,
-    surface_figures.lambda_against_confidence,
-    surface_figures.gradient_against_lambda,
+    lines.gradient_against_size,
+    lines.gradient_against_accuracy,
+    lines.lambda_against_accuracy,
+    lines.lambda_against_confidence,
+    lines.gradient_against_lambda,
     *(lines.of(measure) for measure in MEASURES.values() if measure not in OF_LOGITS),
-    surface_figures.loss_profile,
-    surface_figures.excess_loss,
+    lines.loss_profile,
+    lines.excess_loss,
 ]
 
 
@@ -105,7 +104,7 @@ def test_every_figure_of_the_loss_surface_labels_its_axes(draw, curved_audit, ax
 
 
 def test_markers_are_the_values_at_the_lowest_precision(curved_audit, axes):
-    surface_figures.gradient_against_size(curved_audit, axes)
+    lines.gradient_against_size(curved_audit, axes)
     table = surface.gradient_norm(curved_audit).query("precision == 'int2'")["value"]
     drawn = [line.get_ydata()[0] for line in axes.lines]
     assert sorted(drawn) == pytest.approx(sorted(table))

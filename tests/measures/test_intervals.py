@@ -113,6 +113,30 @@ def test_samples_that_are_not_defined_are_left_out():
     assert oracles.group_means(values[0], groups, 3)[0] == 2
 
 
+def test_means_of_many_images_have_the_limit_of_the_slow_bootstrap():
+    rng = np.random.default_rng(0)
+    base = rng.exponential(size=2100)
+    values = np.stack([base, base + rng.normal(size=2100), base, rng.random(2100) ** 4])
+    # Undefined more often where the value is large, as null logits may be.
+    values[1, (rng.random(2100) < 0.3) & (base > 1)] = np.nan
+    groups = np.repeat([0, 1], [1500, 600])
+    fast, slow = bootstrap_group_means(values, groups, 2), oracles.bootstrap_means(values, groups, 2, 600)
+    for group in range(2):
+        own, other = fast[:, :, group], slow[:, :, group]
+        np.testing.assert_allclose(own.mean(axis=0), other.mean(axis=0), atol=0.1 * own.std(axis=0).max())
+        np.testing.assert_allclose(np.cov(own.T), np.cov(other.T), rtol=0.2, atol=5e-5)
+    assert (fast[:, 2] == fast[:, 0]).all()
+
+
+def test_the_limit_stays_in_the_range_of_the_values():
+    values = np.zeros((2, 2000))
+    values[:, 0] = 1
+    values[1, 1:] = np.nan
+    means = bootstrap_group_means(values, np.zeros(2000, int), 1)[:, :, 0]
+    assert (means[:, 0] >= 0).all()
+    assert (means[:, 1] == 1).all()
+
+
 def test_an_interval_of_nothing_is_nan():
     low, high = percentile_interval(np.array([[np.nan, 1.0], [np.nan, 3.0]]), 0.5)
     np.testing.assert_array_equal(low, [np.nan, 1.5])

@@ -1,4 +1,4 @@
-"""The bootstrap over seeds and images, against loops over every draw."""
+"""Draws over seeds, or over the images of a single one, against loops over every draw."""
 
 import dataclasses
 
@@ -16,7 +16,6 @@ from quantskew.measures.seeds import (
     group_accuracies,
     interval,
     mean_over_seeds,
-    over_seeds_alone,
     overall,
     paired,
 )
@@ -34,7 +33,7 @@ def right_by_group(audit, precision):
 
 
 def by_loops(audits, precision, statistic, draws):
-    """The first so many draws: the images of each group of each seed, and a movement between the seeds."""
+    """The first so many draws: a movement between the seeds."""
     own = [statistic(right_by_group(audit, precision)) for audit in audits]
     mean = sum(own) / len(own)
     rng = np.random.default_rng(0)
@@ -42,21 +41,13 @@ def by_loops(audits, precision, statistic, draws):
     square = rng.chisquare(len(audits) - 1, (DRAWS, 1))
     result = []
     for draw in range(draws):
-        values = []
-        for audit in audits:
-            resampled = []
-            for group, right in enumerate(right_by_group(audit, precision)):
-                images = np.random.default_rng([0, group])
-                images = images.integers(0, len(right), (DRAWS, len(right)), dtype=np.int32)[draw]
-                resampled.append([right[image] for image in images])
-            values.append(statistic(resampled))
         moved = sum(normal[draw, s] * (value - mean) for s, value in enumerate(own))
-        result.append(sum(values) / len(values) + moved / np.sqrt(len(own) * square[draw, 0]))
+        result.append(mean + moved / np.sqrt(len(own) * square[draw, 0]))
     return result
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_draws_are_of_seeds_and_then_of_images(name):
+def test_draws_are_of_seeds_whose_differences_contain_the_images(name):
     audits = [samples.random_audit(samples=size, seed=seed) for seed, size in enumerate((60, 75, 64))]
     value, draws = fairness_over_seeds(audits, "int8")[name]
     by_hand = [STATISTICS[name](right_by_group(audit, "int8")) for audit in audits]
@@ -65,14 +56,41 @@ def test_draws_are_of_seeds_and_then_of_images(name):
     assert draws[:40] == pytest.approx(by_loops(audits, "int8", STATISTICS[name], 40))
 
 
-def test_one_seed_is_the_bootstrap_of_its_images():
-    audit = samples.random_audit()
+def test_a_draw_of_one_seed_weighs_each_image_and_one_more():
+    audit = samples.random_audit(samples=60)
+    _, draws = group_accuracies([audit], "int8")
+    for group, right in enumerate(right_by_group(audit, "int8")):
+        rng = np.random.default_rng([0, group])
+        weights, more = rng.standard_exponential((DRAWS, len(right))), rng.standard_gamma(0.5, (DRAWS, 2))
+        for draw in range(20):
+            pairs = [*zip(weights[draw], right, strict=True), (more[draw, 0], 1), (more[draw, 1], 0)]
+            expected = sum(w * r for w, r in pairs) / sum(w for w, _ in pairs)
+            assert draws[draw, 0, group] == pytest.approx(expected)
+
+
+def test_one_seed_has_the_interval_of_its_images():
+    audit = samples.exact_audit({"fp32": [0.9, 0.5, 0.8], "int2": [0.7, 0.2, 0.6]}, count=200)
     table = fvo(audit).set_index("precision")
     for precision in audit.precisions:
         bounds = interval(*fairness_over_seeds([audit], precision)["fvo"])
-        assert bounds == pytest.approx(table.loc[precision, ["value", "low", "high"]].to_dict())
+        assert bounds == pytest.approx(table.loc[precision, ["value", "low", "high"]].to_dict(), abs=0.01)
     accuracy, _ = fairness_over_seeds([audit], "fp32")["accuracy"]
     assert accuracy == pytest.approx(overall_accuracy(audit)["value"][0])
+
+
+def test_methods_of_one_seed_share_their_images():
+    # Two methods that are wrong on the same images differ by less than their intervals say.
+    audit = samples.random_audit(samples=300, precisions=("fp32", "int8"))
+    right = audit.predictions[0] == audit.labels
+    logits = audit.logits.copy()
+    logits[0, np.flatnonzero(right)[:5]] = 0
+    other = dataclasses.replace(audit, logits=logits)
+    (own, first), (value, second) = (fairness_over_seeds([a], "fp32")["accuracy"] for a in (audit, other))
+    apart = interval(own - value, first - second)
+    # Images whose logits are all alike go to class 0.
+    lost = sum(audit.labels[np.flatnonzero(right)[:5]] != 0)
+    assert apart["value"] == pytest.approx(lost / 300)
+    assert apart["high"] - apart["low"] < 0.05 < np.ptp(np.quantile(first, [0.025, 0.975]))
 
 
 def width(audits):
@@ -83,8 +101,8 @@ def width(audits):
 def test_seeds_that_differ_widen_the_interval():
     good, bad = (samples.exact_audit({"fp32": [share, share]}, count=200) for share in (0.9, 0.4))
     assert width([good, bad]) > 3 * max(width([good]), width([bad]))
-    # The same seed twice adds nothing.
-    assert width([good, good]) == pytest.approx(width([good]))
+    # Seeds that do not differ at all vary by nothing that the images could add.
+    assert width([good] * 3) == 0
 
 
 def test_shapes_and_group_values():
@@ -92,24 +110,27 @@ def test_shapes_and_group_values():
     value, draws = group_accuracies(audits, "int2")
     assert value.tolist() == [[1.0, 0.0]] * 3
     assert draws.shape == (DRAWS, 3, 2)
-    # No resampling changes a group that is always right.
+    # Seeds that agree have no draws of their images.
     assert (draws == [1.0, 0.0]).all()
+    # A single one has: 40 of 40 images say that a group is nearly always right, not that it always is.
+    _, draws = group_accuracies(audits[:1], "int2")
+    assert (draws[:, 0].min(axis=0) > [0.7, 0]).all()
+    assert (draws[:, 0].max(axis=0) < [1, 0.3]).all()
+    assert stats.kstest(draws[:, 0, 0], stats.beta(40.5, 0.5).cdf).pvalue > 0.01
+
+
+def test_intervals_of_levels_are_possible():
+    audits = [samples.exact_audit({"fp32": [share, 0.9]}, count=100) for share in (0.9, 0.2, 0.5)]
+    table = comparison({"method": audits})
+    assert table[["low", "high"]].stack().between(0, 1).all()
 
 
 @pytest.mark.parametrize("values", [(0.1, 0.4, 0.2), (1.0, 2.0, 4.0, 4.5, 7.0)])
 def test_the_interval_over_seeds_is_students(values):
-    value, draws = over_seeds_alone(values, draws=200_000)
+    value, draws = mean_over_seeds(np.array(values), np.tile(values, (200_000, 1)))
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     assert value == pytest.approx(np.mean(values))
     assert np.quantile(draws, [0.025, 0.975]) == pytest.approx([low, high], rel=0.03, abs=0.01)
-
-
-@pytest.mark.parametrize("values", [[0.5], [0.5, 0.5]])
-def test_one_or_two_seeds_alone_have_no_interval(values):
-    value, draws = over_seeds_alone(values, draws=7)
-    assert value == 0.5
-    assert draws.shape == (7,)
-    assert np.isnan(draws).all()
 
 
 def test_every_statistic_draws_the_same_seeds():

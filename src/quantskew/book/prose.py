@@ -3,13 +3,12 @@
 import html
 import re
 
-import numpy as np
 import pandas as pd
 from myst_nb import glue
 from pandas.io.formats.style import Styler
 
-from quantskew.claims.register import CLAIMS
-from quantskew.claims.verdicts import cell
+from quantskew.claims.register import CLAIMS, with_seeds
+from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures.style import group_order, number
 
 _KEYS = ("method", "cut", "trained", "group", "layer", "precision", "measure")
@@ -98,36 +97,31 @@ def linked(tables):
     for position, key in enumerate(next(iter(tables.values()))["key"]):
         claim = CLAIMS[key]
         link = f'<a href="{claim.shown.replace("#", ".md#")}">{html.escape(claim.statement)}</a>'
-        row = {"claim": link, "paper": claim.source.replace("section ", ""), "at": claim.at}
-        rows.append(row | {title: _marked(table.iloc[position]) for title, table in tables.items()})
+        quote = f"<br><q>{html.escape(claim.quote)}</q>"
+        row = {"claim": link + quote, "paper": claim.source.replace("section ", ""), "at": claim.at}
+        cells = {with_seeds(title, own): _marked(own.iloc[position]) for title, own in tables.items()}
+        rows.append(row | cells)
     return show(pd.DataFrame(rows), markup=True)
 
 
 def _marked(row):
     """A cell whose verdict is a word of its own class, so that the page can set it apart."""
-    if np.isnan(row["effect"]):
-        return '<span class="verdict">not judged</span>'
     verdict, _, rest = cell(row).partition(": ")
-    # A line may break before an interval and before the seeds, and nowhere else.
-    rest = re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", rest)
-    rest = rest.replace(" of ", "\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}")
-    return f'<span class="verdict verdict-{verdict}">{verdict}</span><br>{rest}'
+    # A line may break before an interval, the seeds and what is by chance, and nowhere else.
+    rest = re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", html.escape(rest))
+    rest = re.sub(r"(?<=\d) of | of (?=\d)", "\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}", rest)
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{verdict}</span><br>{rest}'
 
 
 def counts(tables):
-    """How many claims hold, fail, are undecided, and are not judged, a row an experiment."""
-    rows = []
-    for title, table in tables.items():
-        judged = table[table["effect"].notna()]
-        own = {name: (judged["verdict"] == name).sum() for name in ("holds", "fails", "undecided")}
-        rows.append({"experiment": title, **own, "not judged": len(table) - len(judged)})
-    return pd.DataFrame(rows)
+    """How many claims have each verdict, a row an experiment."""
+    own = {title: table["verdict"].value_counts() for title, table in tables.items()}
+    table = pd.DataFrame(own).T.reindex(columns=VERDICTS).fillna(0).astype(int)
+    return table.rename_axis("experiment").reset_index()
 
 
-def beside_control(table):
-    """Effects about groups beside the middle 95 % of the same effects with shuffled groups."""
-    own = table[table["control"].notna()]
-    ends = zip(own["control_low"], own["control_high"], strict=True)
-    shuffled = [f"{low:.2g} to {high:.2g}" for low, high in ends]
-    effects = [f"{effect:.2g}" for effect in own["effect"]]
-    return own[["claim", "at"]].assign(effect=effects, **{"groups shuffled": shuffled})
+def elsewhere(table):
+    """Verdicts on another training run beside those on another data set, where they differ."""
+    other = table[table["verdict"] != table["elsewhere_verdict"]]
+    columns = {"another training run": "verdict", "another data set": "elsewhere_verdict"}
+    return other[["claim", "at"]].assign(**{title: other[name] for title, name in columns.items()})

@@ -1,112 +1,241 @@
-"""How a claim is written, and how its effect varies over test images and seeds.
+"""How a claim is written: a function of trained models, one a method, that gives the effect in one seed.
 
-A claim is a function under two decorators.  The lower one says which numbers the function is given, at which
-precision, and how they are resampled; the upper one, `claim`, what the function is about.
+An effect is a number that is positive where the claim is right.  One of several parts is right where all of
+them are.  A model is seen with its groups as they are and with its groups shuffled, so that whatever is
+computed has a first axis of draws: the effect, and then its control.
 """
 
-import functools
+import itertools
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from quantskew.claims.verdicts import Claim
-from quantskew.groups import group_means
-from quantskew.measures.intervals import bootstrap_group_means
-from quantskew.measures.seeds import fairness_over_seeds, mean_over_seeds, over_seeds_alone
+from quantskew.groups import group_means, largest_gap
+from quantskew.measures.forward import group_accuracy
+
+# Key of an experiment's own Audits, without any mitigation.
+BASE = "base"
+SHUFFLES = 100
+# The integer grids that the paper shows.
+_INTEGERS = ("int8", "int4", "int2")
+_MEANS = weakref.WeakKeyDictionary()
 
 
-def claim(section, shown, effect):
-    """Complete a `Claim`: the name of the function is its key, the docstring its statement."""
-    return lambda begun: begun(source=f"section {section}", shown=shown, effect=effect)
+class NotJudged(Exception):
+    """What the evidence lacks, in words."""
+
+    verdict = "not judged"
 
 
-def _begins(measure, **options):
-    """Begin a `Claim` whose effect is (function, evidence, precision, number of draws) -> value and draws."""
+class NotTested(NotJudged):
+    """What the claim takes for granted and the evidence does not have."""
+
+    verdict = "not tested"
+
+
+class LeftOut(Exception):
+    """What one seed lacks that the others may have."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Of an effect: in words, its least and largest possible value, and up to where it is a tie."""
+
+    name: str
+    low: float
+    high: float
+    tie: float
+
+
+POINTS = Unit("share of the images", -1, 1, 0.02)
+VARIANCE = Unit("variance of probabilities", -0.25, 0.25, 0.005)
+SHARE = Unit("share of the reference", -np.inf, 1, 0.02)
+LOGARITHM = Unit("logarithm of a ratio", -np.inf, np.inf, 0.05)
+NATS = Unit("nats", -np.inf, np.inf, 0.05)
+RANKS = Unit("rank correlation", -1, 1, 0.1)
+MAJORITY = Unit("share beyond one half", -0.5, 0.5, 0.05)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes
+    ----------
+    key : str
+    source, shown : str
+        Section and figure of the paper; chapter and figure of this book, as ``04_loss#fig-loss``.
+    statement, quote, effect : str
+        What the paper says, in our words and in its own; what is measured, which is positive where it is so.
+    unit : Unit
+    of_seed : callable
+        `Trained` of each key of `needs` -> effect, an array of draws, or of draws by parts.
+    at : str
+        Precision at which the paper shows it; of several, the lowest.
+    needs : tuple of str
+        Keys of the evidence that it reads.
+    curvature, grouped : bool
+        Whether it reads the curvature of the Audits, and whether it is about groups, so that the same effect
+        with shuffled groups is its control.
+    """
+
+    key: str
+    source: str
+    shown: str
+    statement: str
+    quote: str
+    effect: str
+    unit: Unit
+    of_seed: Callable
+    at: str = "int4"
+    needs: tuple = (BASE,)
+    curvature: bool = False
+    grouped: bool = True
+
+
+def claim(section, shown, unit=POINTS, **options):
+    """Make a function a `Claim`: its name is the key.
+
+    The docstring has three paragraphs: the statement, the paper's own words, and what is measured.
+    """
 
     def of(function):
-        own = functools.partial(measure, function)
-        return functools.partial(Claim, function.__name__, statement=function.__doc__, measure=own, **options)
+        words = (" ".join(part.split()) for part in function.__doc__.split("\n\n"))
+        statement, quote, effect = words
+        own = (function.__name__, f"section {section}", shown, statement, quote, effect, unit, function)
+        return Claim(*own, **options)
 
     return of
 
 
-@dataclass(frozen=True)
-class Means:
-    """Group means of a measure, (..., G), and which groups have most and fewest images in training."""
+class Trained:
+    """What one trained model says of its groups, those without test images left out.
 
-    here: np.ndarray  # at the precision that is judged
-    reference: np.ndarray
-    higher: np.ndarray  # at every precision above, (..., P, G)
-    majority: int
-    minority: int
+    Arrays have a first axis of draws, the groups as they are and then shuffled, and a last one of groups.
 
-    @property
-    def fall(self):
-        """How much lower each group is than at the reference."""
-        return self.reference - self.here
+    Attributes
+    ----------
+    row : int
+        Of the precision that is judged; 0 is the reference.
+    counts : ndarray, shape (G,)
+        Training images of each group.
+    majority, minority : int
+        The groups with most and with fewest of them.
+    """
+
+    def __init__(self, key, audit, precision, position=0):
+        self._key, self._audit, self._position = key, audit, position
+        self.row = self.find(precision)
+        self._present = np.flatnonzero(audit.group_counts)
+        self.counts = audit.train_counts[self._present]
+        self.majority, self.minority = int(self.counts.argmax()), int(self.counts.argmin())
+
+    def find(self, precision):
+        """Row of a precision; where there is none the claim cannot be judged."""
+        try:
+            return self._audit.index(precision)
+        except ValueError:
+            raise NotJudged(f"no {precision} in {self._key}") from None
+
+    def ladder(self, *names):
+        """Rows of the precisions of the paper's that are above the one that is judged, and its own."""
+        rows = map(self.find, names or _INTEGERS)
+        return [*itertools.takewhile(lambda row: row < self.row, rows), self.row]
+
+    def of(self, measure, row=None):
+        """Mean of a measure in each group (B, G), by default at the precision that is judged."""
+        audit, known = self._audit, _MEANS.setdefault(self._audit, {})
+        if measure.name not in known:
+            rng, samples = np.random.default_rng(0), measure.of_samples(audit)
+            drawn = [audit.groups, *(rng.permutation(audit.groups) for _ in range(SHUFFLES))]
+            means = [group_means(samples, groups, len(audit.group_names)) for groups in drawn]
+            known[measure.name] = np.stack(means)[..., self._present]
+        return known[measure.name][:, self.row if row is None else row]
+
+    def fall(self, measure):
+        """How much lower each group is than at the reference (B, G)."""
+        return self.of(measure, 0) - self.of(measure)
+
+    def fvo(self, row=None):
+        """Eq. 2 (B,)."""
+        return largest_gap(self.of(group_accuracy, row))
+
+    def accuracy(self, row=None):
+        """Over all images (B,)."""
+        return (
+            self.of(group_accuracy, row) @ self._audit.group_counts[self._present] / len(self._audit.labels)
+        )
+
+    def weights(self, statistic, **options):
+        """A statistic of the weights at every precision (1, P)."""
+        if self._audit.weights is None:
+            raise LeftOut(f"no weights in {self._key}")
+        return statistic(self._audit, **options)["value"].to_numpy()[None]
+
+    def surface(self, name, alone=""):
+        """A field of the `Curvature` (B, P, G); shuffled in another way where it stands `alone`."""
+        if self._audit.curvature is None:
+            raise LeftOut(f"no curvature in {self._key}")
+        return self._reordered(getattr(self._audit.curvature, name), name + alone)
+
+    def learned(self):
+        """Training accuracy by epoch (B, E, G)."""
+        return self._history(lambda epoch: epoch["train"]["accuracy"])
+
+    def norms(self):
+        """Gradient norms by epoch (B, E, G)."""
+        return self._history(lambda epoch: epoch.get("measured"))
+
+    def _history(self, of_epoch):
+        epochs = [of_epoch(epoch) for epoch in self._audit.provenance.get("history", [])]
+        values = [own for own in epochs if own is not None]
+        if not values:
+            raise LeftOut(f"no history in {self._key}")
+        return self._reordered(np.array(values, dtype=float), "history")
+
+    def _reordered(self, values, name):
+        """What is kept by group, with the groups as they are and in other orders, in each seed others."""
+        rng = np.random.default_rng([self._position, *name.encode()])
+        orders = [self._present, *(rng.permutation(self._present) for _ in range(SHUFFLES))]
+        return np.stack([values[..., order] for order in orders])
 
 
-def over_images(*measures, **options):
-    """Give a claim the `Means` of each measure, as measured and on resampled images of each seed."""
+def effects(claim, evidence, precision):
+    """The effect of a claim in each seed: (S, B, parts).
 
-    def effect(function, audit, precision, means):
-        row, roles = audit.index(precision), _roles(audit)
-        each = (Means(m[..., row, :], m[..., 0, :], m[..., :row, :], *roles) for m in means)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return function(*each)
-
-    def measure(function, evidence, precision, draws):
-        values, resampled = [], []
-        (audits,) = evidence.values()
-        for audit in audits:
-            samples = np.stack([measure.of_samples(audit) for measure in measures])
-            groups = audit.groups, len(audit.group_names)
-            drawn = bootstrap_group_means(np.concatenate(samples), *groups, draws)
-            drawn = np.moveaxis(drawn.reshape(draws, *samples.shape[:2], -1), 1, 0)
-            values.append(effect(function, audit, precision, group_means(samples, *groups)))
-            resampled.append(effect(function, audit, precision, drawn))
-        return mean_over_seeds(np.array(values), np.stack(resampled, axis=1))
-
-    return _begins(measure, **options)
-
-
-def _roles(audit):
-    """The groups with most and with fewest images in training, of those that are in the test."""
-    counts = np.where(audit.group_counts > 0, audit.train_counts, -1)
-    return int(counts.argmax()), int(np.where(counts < 0, counts.max() + 1, counts).argmin())
-
-
-def of_weights():
-    """Give a claim an Audit with weights and the position of the precision: each seed's effect is exact."""
-
-    def measure(function, evidence, precision, draws):
-        (audits,) = evidence.values()
-        values = [np.nan if a.weights is None else function(a, a.index(precision)) for a in audits]
-        return mean_over_seeds(np.array(values), np.tile(values, (draws, 1)))
-
-    return _begins(measure, grouped=False)
-
-
-def over_seeds(*needs, within=(-np.inf, np.inf), **options):
-    """Give a claim the Audits of a seed and the position of the precision: it varies over seeds alone."""
-
-    def measure(function, evidence, precision, draws):
-        seeds = zip(*evidence.values(), strict=True)
-        values = [function(*audits, audits[0].index(precision)) for audits in seeds]
-        value, resampled = over_seeds_alone(values, draws)
-        return value, np.clip(resampled, *within)
-
-    return _begins(measure, needs=needs, **options)
-
-
-def over_methods(statistic, *needs, **options):
-    """Give a claim (key, precision) -> a statistic of `fairness_over_seeds`: its value, then its draws."""
-
-    def measure(function, evidence, precision, draws):
-        def of_method(key, at=precision):
-            return np.append(*fairness_over_seeds(evidence[key], at, draws)[statistic])
-
-        values = function(of_method)
-        return values[0], values[1:]
-
-    return _begins(measure, needs=needs, **options)
+    Raises
+    ------
+    NotJudged, NotTested
+        With what the evidence lacks.
+    """
+    for key, audits in evidence.items():
+        if not audits:
+            raise NotJudged(f"no Audits of {key}")
+    found, lack = [], None
+    for position, audits in enumerate(zip(*evidence.values(), strict=True)):
+        pairs = zip(evidence, audits, strict=True)
+        seen = [Trained(key, audit, precision, position) for key, audit in pairs]
+        if precision != claim.at and seen[0].row == 0:
+            raise ValueError(f"{precision} is the reference; name another precision")
+        if claim.grouped and len(seen[0].counts) < 2:
+            raise NotJudged("fewer than two groups")
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = np.asarray(claim.of_seed(*seen), dtype=float)
+        except LeftOut as left_out:
+            lack = str(left_out)
+            continue
+        value = value.reshape(len(value), -1)
+        if not value.size:
+            raise NotJudged("a higher precision to compare with")
+        if np.isfinite(value[0]).all():
+            found.append(value)
+        else:
+            lack = "an effect that is defined"
+    if not found:
+        raise NotJudged(lack)
+    if len({own.shape for own in found}) > 1:
+        raise NotJudged("the same groups in every seed")
+    return np.stack(found)

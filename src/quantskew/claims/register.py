@@ -1,18 +1,18 @@
 """The register of the paper's claims, and the scorecard: each claim judged on each experiment."""
 
-import itertools
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import check_known
 from quantskew.claims import backward, forward, methods
-from quantskew.claims.verdicts import BASE, Claim, cell, control, corrected, judge
-from quantskew.measures.intervals import wilson
+from quantskew.claims.effects import BASE, Claim
+from quantskew.claims.verdicts import cell, corrected, judge
 
 _JUDGED = ("effect", "low", "high", "p", "q", "verdict", "seeds", "positive")
+_JUDGED += ("control", "control_low", "control_high")
+_ELSEWHERE = ("low", "high", "q", "verdict")
 
 
 def claims_in(module):
@@ -35,9 +35,7 @@ def needs(claims):
 
 
 def scorecard(evidence, keys, precisions=None):
-    """Claims by row, experiments by column: verdict, effect and interval in each cell.
-
-    Each claim is judged alone; see `judged` for the verdicts of all claims together.
+    """Claims by row, experiments by column: the verdict of `judged` with effect and interval in each cell.
 
     Parameters
     ----------
@@ -47,22 +45,32 @@ def scorecard(evidence, keys, precisions=None):
     keys : sequence of str
         See `CLAIMS`.
     precisions : sequence of str, optional
-        At which to judge; by default each claim at its own.  What cannot be judged leaves its cell empty.
+        At which to judge; by default each claim at its own.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``claim``, ``at`` and one for each title.
+        Columns ``claim``, ``at`` and one for each title, with its number of seeds.
     """
-    return pd.DataFrame(
-        {
-            "claim": claim.statement,
-            "at": precision,
-            **{title: cell(judge(claim, _of_base(own), precision)) for title, own in evidence.items()},
-        }
-        for claim in map(get, keys)
-        for precision in precisions or [claim.at]
-    )
+    tables = {title: judged(_of_base(own), keys, precisions) for title, own in evidence.items()}
+    table = next(iter(tables.values()))[["claim", "at"]]
+    cells = {with_seeds(title, own): list(map(cell, own.to_dict("records"))) for title, own in tables.items()}
+    return table.assign(**cells)
+
+
+def with_seeds(title, table):
+    """The title of an experiment with the number of seeds on which its claims are judged.
+
+    Examples
+    --------
+    >>> with_seeds("record: utkface", pd.DataFrame({"seeds": [10, 10, 3, 0]}))
+    'record: utkface, 3 to 10 seeds'
+    """
+    least, most = (table.loc[table["seeds"] > 0, "seeds"].agg(how) for how in ("min", "max"))
+    if pd.isna(most):
+        return title
+    words = "one seed" if most == 1 else f"{most} seeds"
+    return f"{title}, {words if least == most else f'{least} to {words}'}"
 
 
 def _of_base(audits):
@@ -71,8 +79,11 @@ def _of_base(audits):
     return {BASE: [audits] if isinstance(audits, Audit) else audits}
 
 
-def judged(evidence, keys=None):
-    """Every claim judged on one experiment, with its control, corrected for how many are tested.
+def judged(evidence, keys=None, precisions=None):
+    """Claims judged on one experiment, each verdict corrected for the claims that read the same evidence.
+
+    Whoever asks for one claim gets the verdict of whoever asks for all: the correction is over every claim of
+    the register with the same needs, at its own precision.
 
     Parameters
     ----------
@@ -80,51 +91,31 @@ def judged(evidence, keys=None):
         The seeds of each method, by its key.
     keys : sequence of str, optional
         By default the whole register.
+    precisions : sequence of str, optional
+        At which to judge; by default each claim at its own.
 
     Returns
     -------
     pandas.DataFrame
-        A row a claim: ``key``, ``section``, ``claim``, ``measured`` (the effect in words), ``at``,
-        ``effect``, ``low``, ``high``, ``p``, ``q``, ``verdict``, ``seeds``, ``positive`` (how many of the
-        seeds are as claimed by themselves), ``control``, ``control_low``, ``control_high`` (the effect with
-        shuffled groups; NaN where the claim is not about groups) and ``lacks`` (what is missing in the
-        evidence).
+        A row a claim and precision: ``key``, ``section``, ``claim``, ``quote`` (the paper's words),
+        ``measured`` (the effect in words), ``unit``, ``at``, what `quantskew.claims.verdicts.judge` says,
+        ``q`` (the corrected p), ``elsewhere_low``, ``elsewhere_high``, ``elsewhere_q``, ``elsewhere_verdict``
+        (for another data set) and ``lacks`` (what is missing in the evidence).
     """
-    claims = [get(key) for key in keys or CLAIMS]
-    rows = []
-    for claim, result in zip(claims, corrected([judge(claim, evidence) for claim in claims]), strict=True):
-        shuffled = control(claim, evidence) or dict.fromkeys(("effect", "low", "high"), np.nan)
-        about = {"key": claim.key, "section": claim.source, "claim": claim.statement}
-        about |= {"measured": claim.effect, "at": claim.at}
-        own = {name: result[name] for name in _JUDGED} | {"control": shuffled["effect"]}
-        own |= {f"control_{bound}": shuffled[bound] for bound in ("low", "high")}
-        rows.append({**about, **own, "lacks": result["lacks"] or ""})
-    return pd.DataFrame(rows)
-
-
-def made_audit(effect, rng, spread=0.0, images=400):
-    """An Audit of two groups, the smaller of which loses `effect` more accuracy, give or take `spread`."""
-    own = effect + spread * rng.standard_normal()
-    groups = np.repeat([0, 1], images)
-    # One threshold an image: a precision that is more accurate is right wherever a worse one is.
-    difficulty = rng.random(2 * images)
-    right = {"fp32": difficulty < 0.8, "int4": difficulty < np.where(groups == 0, 0.75, 0.75 - own)}
-    logits = {name: np.stack([correct, ~correct], axis=1) * 1.0 for name, correct in right.items()}
-    return Audit.from_logits(logits, np.zeros(2 * images, dtype=int), groups, train_counts=[900, 100])
-
-
-def verdict_rates(effects, seeds, spread=0.0, images=400, trials=100, seed=0):
-    """How often a claim is called right or wrong, by its true effect and number of seeds (`made_audit`)."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for effect, number in itertools.product(effects, seeds):
-        verdicts = []
-        for _ in range(trials):
-            audits = [made_audit(effect, rng, spread, images) for _ in range(number)]
-            verdicts.append(judge(forward.minority_loses_accuracy, {BASE: audits})["verdict"])
-        for name in ("holds", "fails"):
-            times = verdicts.count(name)
-            low, high = map(float, wilson(times, trials))
-            own = {"value": times / trials, "low": low, "high": high, "count": trials}
-            rows.append({"effect": effect, "seeds": number, "verdict": name, **own})
+    claims, own, rows = [get(key) for key in keys or CLAIMS], {}, []
+    for claim in claims:
+        family = [c for c in CLAIMS.values() if (c.needs, c.curvature) == (claim.needs, claim.curvature)]
+        own |= {c.key: judge(c, evidence) for c in family if c.key not in own}
+        about = {"key": claim.key, "section": claim.source, "claim": claim.statement, "quote": claim.quote}
+        about |= {"measured": claim.effect, "unit": claim.unit.name}
+        for precision in precisions or [claim.at]:
+            # At another precision it takes its own place among them.
+            here = own[claim.key] if precision == claim.at else judge(claim, evidence, precision)
+            others = [own[c.key] for c in family if c.key != claim.key]
+            result, *_ = corrected([here, *others])
+            elsewhere, *_ = corrected([one["elsewhere"] for one in (here, *others)])
+            elsewhere = {"verdict": result["verdict"], **elsewhere}
+            row = {name: result[name] for name in _JUDGED}
+            row |= {f"elsewhere_{name}": elsewhere[name] for name in _ELSEWHERE}
+            rows.append({**about, "at": precision, **row, "lacks": result["lacks"] or ""})
     return pd.DataFrame(rows)

@@ -1,200 +1,179 @@
-"""A claim, and its verdict on evidence: effect, interval, and whether it holds.
+"""The one rule by which claims are judged: effect, interval and verdict over seeds.
 
-An effect is a number that is positive where the claim is right.  Its interval comes from a bootstrap of
-seeds and test images (see `quantskew.measures.seeds`), paired across precisions and methods; a claim "holds"
-where the whole interval is positive, "fails" where it is negative, and is "undecided" otherwise.  Evidence
-maps the key of each method to the Audits of its seeds.
+The seed is the unit: another one has another split of the same images, other initial weights and another
+order of training, so that what differs between seeds already contains the choice of test images.  Each seed
+has one effect, and the mean over them the interval of Student's t.  The estimand is another training run on
+the same pool of images.
 """
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
 
 import numpy as np
-from scipy.stats import false_discovery_control
+import pandas as pd
+from scipy.stats import false_discovery_control, t
 
-from quantskew.measures.intervals import CONFIDENCE, DRAWS, percentile_interval
+from quantskew.claims.effects import POINTS, NotJudged, effects
+from quantskew.measures.intervals import CONFIDENCE, percentile_interval, wilson
 from quantskew.measures.seeds import paired
 
-# Key of an experiment's own Audits, without any mitigation.
-BASE = "base"
+VERDICTS = ("holds", "fails", "tie", "undecided", "one seed", "not tested", "not judged")
+_ALPHA = 1 - CONFIDENCE
+_UNKNOWN = dict.fromkeys(("effect", "low", "high", "p"), np.nan) | {"tie": False}
+_NO_CONTROL = dict.fromkeys(("control", "control_low", "control_high"), np.nan)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper, see `quantskew.claims.effects` for how it is written.
-
-    Attributes
-    ----------
-    key : str
-    source, shown : str
-        Section and figure of the paper; chapter and figure of this book, as ``04_loss#fig-loss``.
-    statement, effect : str
-        What the paper says, in our words; what is measured, which is positive where it is so.
-    measure : callable
-        (evidence, precision, number of draws) -> effect and its resampled values.
-    at : str
-        Precision at which the paper shows it.
-    needs : tuple of str
-        Keys of the evidence that `measure` reads.
-    curvature, grouped : bool
-        Whether it reads the curvature of the Audits, and whether it is about groups, so that the control is
-        the same effect with shuffled groups.
-    """
-
-    key: str
-    source: str
-    shown: str
-    statement: str
-    effect: str
-    measure: Callable
-    at: str = "int4"
-    needs: tuple = (BASE,)
-    curvature: bool = False
-    grouped: bool = True
-
-
-def verdict(low, high):
-    """Verdict of an effect by its interval.
+def verdict(effect, p, tie=False):
+    """Verdict on an effect by its two-sided p-value, and by whether it is shown to be about nothing.
 
     Examples
     --------
-    >>> verdict(0.1, 0.3), verdict(-0.2, 0.1), verdict(-0.2, -0.1)
-    ('holds', 'undecided', 'fails')
+    >>> verdict(0.2, 0.01), verdict(-0.2, 0.01), verdict(0.2, 0.3), verdict(0.001, 0.3, tie=True)
+    ('holds', 'fails', 'undecided', 'tie')
     """
-    if low > 0:
-        return "holds"
-    return "fails" if high < 0 else "undecided"
+    if p <= _ALPHA:
+        return "holds" if effect > 0 else "fails"
+    return "tie" if tie else "undecided"
 
 
-def missing(claim, evidence, precision):
-    """What a claim lacks in the evidence that it reads, in words; None where it can be judged."""
-    for key, audits in evidence.items():
-        if not audits:
-            return f"no Audits of {key}"
-        try:
-            for audit in audits:
-                audit.index(precision)
-        except ValueError:
-            return f"no {precision} in {key}"
-        if claim.grouped and (audits[0].group_counts > 0).sum() < 2:
-            return "fewer than two groups"
-        if claim.curvature and any(audit.curvature is None for audit in audits):
-            return f"no curvature in {key}"
-    return None
+def mean_test(values, unit, further=0.0):
+    """The mean over seeds of one or more effects (S, ...), each by itself.
+
+    Parameters
+    ----------
+    values : ndarray, shape (S, ...)
+        Of two seeds or more.
+    unit : Unit
+    further : float
+        Test images a training image, for which Nadeau and Bengio (2003) widen the interval: seeds share
+        images of one pool, and vary less than other data sets would.
+
+    Returns
+    -------
+    dict of ndarray
+        ``effect``, ``low``, ``high`` (95 %, within what is possible), the one-sided p-values ``above`` and
+        ``below`` zero, and ``tie``: whether two one-sided tests place it within the unit's margin.
+    """
+    seeds, effect = len(values), values.mean(axis=0)
+    error = values.std(axis=0, ddof=1) * np.sqrt(1 / seeds + further)
+    freedom, coin = seeds - 1, 0.5**seeds
+    # Seeds that agree to the last digit are no proof of agreement: of coins, so many fall on one side.
+    same = np.ptp(values, axis=0) <= 1e-9 * np.abs(effect)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = effect / error
+    above = np.where(same, np.where(effect > 0, coin, 1), t.sf(ratio, freedom))
+    below = np.where(same, np.where(effect < 0, coin, 1), t.cdf(ratio, freedom))
+    wide, narrow = (t.ppf(1 - tail, freedom) * error for tail in (_ALPHA / 2, _ALPHA))
+    low, high = (np.clip(effect + sign * wide, unit.low, unit.high) for sign in (-1, 1))
+    tie = (np.abs(effect) + narrow < unit.tie) & (~same | (coin <= _ALPHA))
+    return {"effect": effect, "low": low, "high": high, "above": above, "below": below, "tie": tie}
+
+
+def _all_of(values, unit, further=0.0):
+    """The test of an effect whose parts (S, K) must all be positive: that of its weakest part.
+
+    An intersection-union test holds where each part does, without any correction; that one of them fails has
+    as many chances as there are parts, and is corrected for them.
+    """
+    parts = mean_test(values, unit, further)
+    weakest = np.lexsort((parts["effect"], -parts["above"]))[0]
+    ends = parts["above"][weakest], values.shape[1] * parts["below"].min()
+    own = {name: parts[name][weakest].item() for name in ("effect", "low", "high", "tie")}
+    return own | {"p": float(min(1.0, 2 * min(ends)))}
 
 
 def judge(claim, evidence, precision=None):
-    """Effect of a claim, with its interval and verdict.
+    """Effect of a claim, with its interval and verdict; alone, see `quantskew.claims.register.judged`.
 
     Parameters
     ----------
     claim : Claim
     evidence : mapping of str to sequence of Audit
-        The seeds of each method, of the same groups.
+        The seeds of each method, of the same groups.  A seed that lacks what the claim reads is left out.
     precision : str, optional
         By default the claim's own.
 
     Returns
     -------
     dict
-        ``effect``, ``low``, ``high`` (95 %), ``p`` (two-sided), ``verdict``, ``seeds``, ``positive`` (how
-        many of the seeds are as claimed by themselves) and ``lacks``: what the evidence lacks, or None.  An
-        effect that is not defined, or that has no interval, is undecided.
+        ``effect`` (of several parts that of the weakest), ``low``, ``high`` (95 %), ``p`` (two-sided),
+        ``tie``, ``verdict`` (one of `VERDICTS`), ``seeds``, ``positive`` (how many of the seeds are as
+        claimed by themselves), ``control``, ``control_low``, ``control_high`` (mean and middle 95 % of the
+        effect with shuffled groups; NaN where the claim is not about groups), ``elsewhere`` (the same test
+        for another data set, see `mean_test`) and ``lacks``: what the evidence lacks, or None.
 
     Raises
     ------
     ValueError
         If the precision is the reference.
     """
-    precision, evidence = precision or claim.at, read(claim, evidence)
-    value, draws, seeds, positive = np.nan, np.full(1, np.nan), 0, 0
-    lacks = missing(claim, evidence, precision)
-    if lacks is None:
-        first = evidence[claim.needs[0]]
-        if precision != claim.at and first[0].index(precision) == 0:
-            raise ValueError(f"{precision} is the reference; name another precision")
-        value, draws = claim.measure(evidence, precision, DRAWS)
-        seeds = len(first)
-        alone = ({key: audits[s : s + 1] for key, audits in evidence.items()} for s in range(seeds))
-        positive = sum(bool(claim.measure(own, precision, 1)[0] > 0) for own in alone)
-        if np.isnan(draws).all() and not np.isnan(value):
-            lacks = "an interval: it varies over seeds, and takes three"
-    low, high = map(float, percentile_interval(draws))
-    judged = {"effect": float(value), "low": low, "high": high, "p": p_value(draws)}
-    return {**judged, "verdict": verdict(low, high), "seeds": seeds, "positive": positive, "lacks": lacks}
-
-
-def read(claim, evidence):
-    """The evidence that a claim reads: of the seeds that all of it has, and with the curvature it reads."""
-    own = {key: evidence.get(key, ()) for key in claim.needs}
-    if claim.curvature:
-        curved = {key: [a for a in audits if a.curvature is not None] for key, audits in own.items()}
-        own = {key: curved[key] or audits for key, audits in own.items()}
-    return paired(own)
-
-
-def p_value(draws):
-    """Two-sided p-value of an effect by its resampled values: twice the share on the far side of zero."""
-    if np.isnan(draws).all():
-        return np.nan
-    draws = draws[~np.isnan(draws)]
-    # A share of none of the draws is one that was not seen yet.
-    least = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (1 + len(draws))
-    return float(min(1.0, 2 * least))
+    audits = paired({key: evidence.get(key, ()) for key in claim.needs})
+    try:
+        drawn = effects(claim, audits, precision or claim.at)
+    except NotJudged as lack:
+        nothing = {"seeds": 0, "positive": 0, "lacks": str(lack), "elsewhere": _UNKNOWN}
+        return _UNKNOWN | {"verdict": lack.verdict} | _NO_CONTROL | nothing
+    values, control = drawn[:, 0], _NO_CONTROL
+    if claim.grouped:
+        shuffled = drawn[:, 1:].mean(axis=0).min(axis=-1)
+        ends = percentile_interval(shuffled)
+        control = dict(zip(_NO_CONTROL, map(float, (np.nanmean(shuffled), *ends)), strict=True))
+    own = {"seeds": len(values), "positive": int((values > 0).all(axis=1).sum()), "lacks": None, **control}
+    if len(values) == 1:
+        alone = _UNKNOWN | {"effect": float(values.min())}
+        return alone | {"verdict": "one seed", "elsewhere": alone} | own
+    first = audits[claim.needs[0]][0]
+    here = _all_of(values, claim.unit)
+    elsewhere = _all_of(values, claim.unit, len(first.labels) / first.train_counts.sum())
+    return here | {"verdict": verdict(here["effect"], here["p"], here["tie"]), "elsewhere": elsewhere} | own
 
 
 def corrected(judgements):
     """Judgements whose verdict and ``q`` account for how many are tested (Benjamini and Hochberg)."""
     # Of those that are then decided, at most one in twenty is expected to be decided by chance.
     p = np.array([judged["p"] for judged in judgements], dtype=float)
-    q, tested = p.copy(), ~np.isnan(p)
-    q[tested] = false_discovery_control(p[tested])
+    q, known = p.copy(), ~np.isnan(p)
+    q[known] = false_discovery_control(p[known])
     return [
-        {**judged, "q": float(own), "verdict": judged["verdict"] if own <= 1 - CONFIDENCE else "undecided"}
+        judged
+        | {"q": float(own)}
+        | ({} if np.isnan(own) else {"verdict": verdict(judged["effect"], own, judged["tie"])})
         for judged, own in zip(judgements, q, strict=True)
     ]
 
 
 def cell(result):
-    """A judgement as a table shows it: verdict, effect, interval, and how many seeds are as claimed."""
-    if np.isnan(result["effect"]):
-        return ""
-    known = result["low"] != result["high"] and not np.isnan(result["low"])
+    """A judgement as a table shows it: verdict, effect, interval, seeds as claimed, and what chance gives."""
+    if result["lacks"]:
+        reason = f": {result['lacks']}" if result["verdict"] == "not tested" else ""
+        return result["verdict"] + reason
+    known = result["low"] < result["high"]
     interval = f" [{result['low']:.2g}, {result['high']:.2g}]" if known else ""
     seeds = f", {result['positive']} of {result['seeds']}" if result["seeds"] > 1 else ""
-    return f"{result['verdict']}: {result['effect']:.2g}{interval}{seeds}"
+    # Far below what an effect could be, digits are noise.
+    chance = "" if np.isnan(result["control"]) else f" (by chance {round(result['control'], 3) + 0.0:.2g})"
+    return f"{result['verdict']}: {result['effect']:.2g}{interval}{seeds}{chance}"
 
 
-def control(claim, evidence, precision=None, shuffles=20, seed=0):
-    """Mean and middle 95 % of a claim's effect with groups shuffled among images; None where it has none."""
-    precision, evidence = precision or claim.at, read(claim, evidence)
-    if not claim.grouped or missing(claim, evidence, precision):
-        return None
+def made_effects(effect, seeds, spread=0.0, images=400, trials=1, seed=0):
+    """Effects (seeds, trials) of made test sets: the minority loses `effect` more accuracy than the majority.
+
+    Each seed's own effect is `spread` from that; a group has so many `images`, of which the majority loses
+    one in twenty.
+    """
     rng = np.random.default_rng(seed)
-    effects = []
-    for _ in range(shuffles):
-        shuffled = {key: [_shuffled(audit, rng) for audit in audits] for key, audits in evidence.items()}
-        effects.append(claim.measure(shuffled, precision, 1)[0])
-    low, high = percentile_interval(np.array(effects))
-    return {"effect": float(np.nanmean(effects)), "low": float(low), "high": float(high)}
+    own = 0.05 + effect + spread * rng.standard_normal((seeds, trials))
+    minority = np.sign(own) * rng.binomial(images, np.minimum(np.abs(own), 1))
+    return (minority - rng.binomial(images, 0.05, own.shape)) / images
 
 
-def _shuffled(audit, rng):
-    """An Audit whose images are in random groups of the same sizes; what is kept by group is reordered."""
-    order, other = (rng.permutation(len(audit.group_names)) for _ in range(2))
-    curvature = audit.curvature
-    if curvature is not None:
-        norms, eigenvalues = curvature.gradient_norms[:, order], curvature.lambda_max[:, other]
-        curvature = dataclasses.replace(curvature, gradient_norms=norms, lambda_max=eigenvalues)
-    history = [_reordered(epoch, order) for epoch in audit.provenance.get("history", [])]
-    provenance = {**audit.provenance, "history": history}
-    groups = rng.permutation(audit.groups)
-    return dataclasses.replace(audit, groups=groups, curvature=curvature, provenance=provenance)
-
-
-def _reordered(epoch, order):
-    """An epoch of a history with its groups in another order."""
-    accuracy = {"accuracy": [epoch["train"]["accuracy"][g] for g in order]}
-    measured = {"measured": [epoch["measured"][g] for g in order]} if "measured" in epoch else {}
-    return {**epoch, "train": epoch["train"] | accuracy, **measured}
+def verdict_rates(effects, seeds, spread=0.0, images=400, trials=2000):
+    """How often a claim is called right or wrong, by its true effect and number of seeds (`made_effects`)."""
+    rows = []
+    for effect, number in itertools.product(effects, seeds):
+        own = mean_test(made_effects(effect, number, spread, images, trials), POINTS)
+        for name, side in (("holds", "above"), ("fails", "below")):
+            times = int((2 * own[side] <= _ALPHA).sum())
+            low, high = map(float, wilson(times, trials))
+            share = {"value": times / trials, "low": low, "high": high, "count": trials}
+            rows.append({"effect": effect, "seeds": number, "verdict": name, **share})
+    return pd.DataFrame(rows)

@@ -46,24 +46,15 @@ def sampled(experiment, data):
     return data if targets is None else resample(data, targets, experiment.recipe.seed)
 
 
-def choose_device(name="auto"):
-    """The device of that name; ``auto`` is a GPU where torch sees one, else the processor."""
+def choose_device(name="auto", here=True):
+    """The device of that name, ``auto`` a GPU if torch sees one; refused where it cannot be used `here`."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = named_device(name)
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from error
-    return device
-
-
-def named_device(name):
-    """The device of that name, whether it can be used here or not."""
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
+        if here:
+            torch.empty(1, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
         raise ValueError(
             f"device {shortened(name)} cannot be used here ({reason}); use auto or cpu"
@@ -79,8 +70,7 @@ def check(experiment, data_dir=None, device="auto", *, here=True):
     models.check_name(experiment.model)
     if data_dir is not None and not Path(data_dir).expanduser().exists():
         raise ValueError(f"data_dir: {data_dir} does not exist; name the folder or archive")
-    if device != "auto":
-        (choose_device if here else named_device)(device)
+    choose_device(device, here)
 
 
 def untrained(experiment, data):

@@ -109,7 +109,7 @@ LADDER = {
     "fine-tuned-equal": "+ fp32 training",
     "straight-through": "+ straight-through",
     "learned-step": "+ learned steps",
-    "mpqat": "+ dampening",
+    "mpqat": "+ dampening: MPQAT",
     "mpqat-freezing": "+ freezing",
 }
 # What needs no training.

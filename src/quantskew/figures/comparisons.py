@@ -67,7 +67,7 @@ def _curves(audit, axes, table):
 def verdict_share(table, axes):
     """Share of trials with one verdict against the true effect, one line a number of seeds.
 
-    The table has the rows of one verdict of `quantskew.claims.register.verdict_rates`.
+    The table has the rows of one verdict of `quantskew.claims.verdicts.verdict_rates`.
     """
     for seeds, look in _by_seeds(table).items():
         rows = table[table["seeds"] == seeds]

@@ -1,4 +1,4 @@
-"""The book's figures of an Audit over its precisions: an Audit and axes in, the axes out.
+"""The book's figures of an Audit, over its precisions or at one: an Audit and axes in, the axes out.
 
 `quantskew.figures.style.compare` puts several Audits side by side.
 """
@@ -7,8 +7,10 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from quantskew.figures import style
-from quantskew.measures import fairness, forward, weights
+from quantskew.measures import fairness, forward, surface, weights
 
+# Where the paper draws one group against another.
+_AT = "int4"
 _TOTAL = {"color": "black", "marker": "o", "markersize": 4}
 
 
@@ -34,9 +36,7 @@ def against(up, across):
     """What draws a measure of each group against another one, a point a precision, the last one named."""
 
     def draw(audit, axes):
-        rows, columns = (
-            measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1) for measure in (up, across)
-        )
+        rows, columns = _values(audit, up), _values(audit, across)
         for look in style.group_looks(audit):
             x, y = columns[:, look.group], rows[:, look.group]
             axes.plot(x, y, **look.style, markersize=4, linewidth=1)
@@ -47,6 +47,11 @@ def against(up, across):
         return style.scaled(axes, "y", up)
 
     return draw
+
+
+def _values(audit, measure):
+    """Values of a measure, a row a precision and a column a group."""
+    return measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1)
 
 
 def fvo(audit, axes):
@@ -181,3 +186,68 @@ def group_and_class_legend(audit, axes):
         handles.append(Line2D([], [], **look))
     labels += [style.legible(name, 24) for name in audit.class_names]
     return style.legend_below(axes, handles, labels, "group (images in training), class", handlelength=2)
+
+
+def gradient_against_size(audit, axes):
+    """Fig. 8a: gradient norm of each group against its number of training images."""
+    style.log_scale(axes, "x")
+    return _against(audit, axes, surface.gradient_norm)
+
+
+def gradient_against_accuracy(audit, axes):
+    """Fig. 8b: gradient norm of each group against its accuracy."""
+    return _against(audit, axes, surface.gradient_norm, forward.group_accuracy)
+
+
+def lambda_against_accuracy(audit, axes):
+    """Fig. 9a: lambda_max of each group against its accuracy."""
+    return _against(audit, axes, surface.lambda_max, forward.group_accuracy)
+
+
+def lambda_against_confidence(audit, axes):
+    """Fig. 9a: lambda_max of each group against its average prediction probability (Eq. 11)."""
+    return _against(audit, axes, surface.lambda_max, forward.top_probability)
+
+
+def gradient_against_lambda(audit, axes):
+    """Fig. 9b: gradient norm of each group against its lambda_max."""
+    style.log_scale(axes, "x")
+    return _against(audit, axes, surface.gradient_norm, surface.lambda_max)
+
+
+def _against(audit, axes, up, across=None):
+    """A marker a group at the paper's precision: int4, or the lowest where there is none."""
+    at = _AT if _AT in audit.precisions else audit.precisions[-1]
+    values = [
+        audit.train_counts if measure is None else _values(audit, measure)[audit.index(at)]
+        for measure in (across, up)
+    ]
+    for look in style.group_looks(audit):
+        x, y = (own[look.group] for own in values)
+        axes.plot(x, y, linestyle="", markersize=7, **look.style)
+    axes.set_xlabel("images in training" if across is None else f"{across.label} at {at}")
+    axes.set_ylabel(f"{up.label} at {at}")
+    return style.scaled(axes, "y", up)
+
+
+def loss_profile(audit, axes):
+    """Loss of the best- and the worst-served group along the top eigenvector and along quantization."""
+    table, own = surface.loss_profile(audit), audit.curvature
+    colors = {look.name: look.color for look in style.group_looks(audit)}
+    for (group, direction), rows in table.groupby(["group", "direction"], sort=False):
+        look = {"color": colors[group], "linestyle": "-" if direction == "top eigenvector" else "--"}
+        axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
+    style.log_scale(axes, "y")
+    steep, change = own.profile_lengths
+    axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g}, to {own.profile_precision})")
+    axes.set_ylabel("cross-entropy (nats)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    return axes
+
+
+def excess_loss(audit, axes):
+    """What quantization adds to each group's loss, as a share of Tran et al.'s bound on it."""
+    table = surface.excess_loss(audit)
+    table = table.assign(value=table["share"], low=np.nan, high=np.nan)
+    lines = [(table[table["group"] == look.name], look.style) for look in style.group_looks(audit)]
+    return style.side_by_side(axes, lines, "added loss / bound")

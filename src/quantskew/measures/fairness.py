@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from quantskew.groups import group_counts, largest_gap
+from quantskew.groups import group_counts
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import of_model, per_sample, strata
 
@@ -23,14 +23,14 @@ def overall_accuracy(audit):
     return group_accuracy.of_samples(audit)
 
 
-@of_model(group_accuracy.of_samples, "FVO", "FVO", equation="Eq. 2", **_ACCURACY)
-def fvo(audit, accuracies):
+@of_model("FVO", "FVO", equation="Eq. 2", **_ACCURACY)
+def fvo(audit):
     """Fairness violation observed, Eq. 2: the largest difference in accuracy between any two groups.
 
     Groups without samples are left out; with fewer than two groups the value is NaN.  Sampling alone makes a
     largest difference positive: see `fvo.of_chance` for the value without any disparity.
     """
-    return largest_gap(accuracies)
+    return audit.predictions == audit.labels
 
 
 def flipped(audit, precision):
@@ -120,28 +120,13 @@ def class_accuracy(audit):
     return table.assign(group=groups * times)
 
 
-def _predicted(audit):
-    """Whether each class is predicted for each sample: float64 (0 or 1), shape (P * C, N)."""
-    precisions, samples, classes = audit.logits.shape
-    chosen = audit.predictions[:, None, :] == np.arange(classes)[:, None]
-    return chosen.reshape(precisions * classes, samples).astype(np.float64)
-
-
-def _largest_gaps(audit, rates):
-    """Largest gap between groups of rates (..., P * C, G * K) in K conditions: shape (..., P)."""
-    precisions, classes, groups = len(audit.precisions), len(audit.class_names), len(audit.group_names)
-    gaps = largest_gap(np.moveaxis(rates.reshape(*rates.shape[:-2], precisions, classes, groups, -1), -2, -1))
-    # fmax leaves out the conditions that fewer than two groups have.
-    return np.fmax.reduce(gaps, axis=(-2, -1))
-
-
 # Where group and class are one, each class has one group and there is nothing to compare within it.
 _CROSSED = {"limits": (0, 1), "applies": lambda audit: not groups_are_classes(audit)}
 _CROSSED["facts"] = lambda audit: {"empty": int((cell_counts(audit) == 0).sum())}
 
 
-@of_model(_predicted, "equalized odds", "equalized odds difference", by_class=True, **_CROSSED)
-def equalized_odds(audit, rates):
+@of_model("equalized odds", "equalized odds difference", by_class=True, **_CROSSED)
+def equalized_odds(audit):
     """Equalized odds difference: the largest gap between groups of P(prediction = c | label = c').
 
     The maximum is over the pairs of groups and every class c and c'.  With two classes this is fairlearn's
@@ -159,14 +144,14 @@ def equalized_odds(audit, rates):
     >>> equalized_odds(Audit.from_logits(logits, labels=[0, 1, 0, 1], groups=[0, 0, 1, 1]))["value"].item()
     1.0
     """
-    return _largest_gaps(audit, rates)
+    return audit.predictions
 
 
-@of_model(_predicted, "demographic parity", "demographic parity difference", **_CROSSED)
-def demographic_parity(audit, rates):
+@of_model("demographic parity", "demographic parity difference", **_CROSSED)
+def demographic_parity(audit):
     """Demographic parity difference: the largest gap between groups of P(prediction = c), over every c.
 
     It asks that each class be predicted as often in every group, whatever the labels are; where the classes
     are not as frequent in every group, a model without errors violates it.
     """
-    return _largest_gaps(audit, rates)
+    return audit.predictions

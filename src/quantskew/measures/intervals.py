@@ -1,18 +1,21 @@
-"""Confidence intervals of group values: Wilson's for proportions, a paired bootstrap for the rest.
+"""Confidence intervals of group values: Wilson's for proportions, a paired bootstrap for means.
 
 The bootstrap draws the test images of each group again, as many as the group has, and uses the same draws
-for every precision: a difference between precisions is therefore a paired one.
+for every precision: a difference between precisions is therefore a paired one.  Means of many images have its
+normal limit, whose cost does not grow with the number of draws.
 """
 
 import functools
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from quantskew.groups import group_counts
 
 DRAWS = 2000
 CONFIDENCE = 0.95
+# Images of a group from which on its means are drawn from their normal limit.
+_MANY = 1000
 
 
 def wilson(successes, counts, confidence=CONFIDENCE):
@@ -64,19 +67,53 @@ def bootstrap_group_means(values, groups, num_groups, draws=DRAWS, seed=0):
     drawn together.
     """
     means = np.full((draws, len(values), num_groups), np.nan)
-    for group, count in enumerate(group_counts(groups, num_groups)):
-        if count == 0:
-            continue
-        own = values[:, groups == group]
-        defined = ~np.isnan(own)
-        weights = _draw_weights(int(count), draws, seed, group)
-        total = weights @ np.where(defined, own, 0.0).T
-        if defined.all():
-            means[:, :, group] = total / count
-            continue
-        share = weights @ defined.T.astype(np.float64)
-        means[:, :, group] = np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
+    counts, order = group_counts(groups, num_groups), np.argsort(groups, kind="stable")
+    for group, members in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+        if len(members):
+            of = _limit if len(members) >= _MANY else _resampled
+            means[:, :, group] = of(values[:, members], draws, seed, group)
+    # Sums of equal rows may be rounded otherwise in other places of a matrix.
+    rows = [row.tobytes() for row in values]
+    return means[:, [rows.index(row) for row in rows]]
+
+
+def _resampled(own, draws, seed, group):
+    """Means (B, P) of the values of one group, each image as often as it is drawn."""
+    weights, defined = _draw_weights(own.shape[1], draws, seed, group), ~np.isnan(own)
+    total = weights @ np.where(defined, own, 0.0).T
+    if defined.all():
+        return total / own.shape[1]
+    share = weights @ defined.T.astype(np.float64)
+    return np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
+
+
+def _limit(own, draws, seed, group):
+    """Means (B, P) that vary as those of `_resampled` do for many images, jointly normal, in their range."""
+    defined = ~np.isnan(own)
+    known = defined.any(axis=1)
+    means = np.full((draws, len(own)), np.nan)
+    own, defined = own[known], defined[known]
+    mean = np.nanmean(own, axis=1, keepdims=True)
+    # How much each image moves a mean of those that are defined.
+    moves = np.where(defined, own - mean, 0.0) / defined.sum(axis=1, keepdims=True)
+    spread, directions = np.linalg.eigh(moves @ moves.T)
+    normal = np.random.default_rng([seed, group]).standard_normal((draws, len(own)))
+    drawn = mean.T + normal * np.sqrt(np.maximum(spread, 0)) @ directions.T
+    means[:, known] = np.clip(drawn, np.nanmin(own, axis=1), np.nanmax(own, axis=1))
     return means
+
+
+def student_factor(counts):
+    """How much wider an interval of a mean is for its deviation being estimated from `counts` samples.
+
+    The bootstrap's deviation divides by n, and its quantiles are those of the normal distribution.
+    """
+    counts = np.maximum(counts, 2)
+    return (
+        stdtrit(counts - 1, (1 + CONFIDENCE) / 2)
+        / ndtri((1 + CONFIDENCE) / 2)
+        * np.sqrt(counts / (counts - 1))
+    )
 
 
 def percentile_interval(resampled, confidence=CONFIDENCE):

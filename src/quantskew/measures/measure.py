@@ -5,6 +5,7 @@ the order of definition: what is written, drawn or swept goes through these, and
 """
 
 import inspect
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from quantskew.groups import OVERALL, group_means, group_sums
-from quantskew.measures.intervals import bootstrap_group_means, percentile_interval, wilson
+from quantskew.measures.intervals import (
+    CONFIDENCE,
+    bootstrap_group_means,
+    percentile_interval,
+    student_factor,
+    wilson,
+)
+from quantskew.measures.rates import resampled_gaps, resampled_rates, shuffled_gaps
 
 MEASURES, MODEL_MEASURES = {}, {}
 
@@ -70,7 +78,9 @@ class Measure(_Described):
         """The table of an Audit."""
         if self.of_samples is None:
             return long_table(audit, **self.function(audit))
-        return group_table(pooled(audit) if self.pooled else audit, self.of_samples(audit), self.share)
+        values = self.of_samples(audit)
+        within = self.limits or (-np.inf if (values < 0).any() else 0, np.inf)
+        return group_table(pooled(audit) if self.pooled else audit, values, self.share, within=within)
 
     def change(self, audit):
         """Change from the reference precision, paired image by image; the reference has no row.
@@ -81,62 +91,83 @@ class Measure(_Described):
         values = self.function(audit)
         if self.of_samples is None:
             return without_reference(audit, long_table(audit, value=values["value"] - values["value"][0]))
-        return without_reference(
-            audit, group_table(pooled(audit) if self.pooled else audit, values - values[:1])
-        )
+        audit, resampled, least = pooled(audit) if self.pooled else audit, None, 0
+        if self.share:
+            resampled = resampled_rates(values == 1, audit.groups, len(audit.group_names))
+            resampled -= resampled[:, :1]
+        if not self.from_reference:
+            least = -np.inf if self.limits is None else self.limits[0] - self.limits[1]
+        table = group_table(audit, values - values[:1], resampled=resampled, within=(least, -least or np.inf))
+        return without_reference(audit, table)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelMeasure(_Described):
-    """A number of the whole model out of the means of its groups, such as the largest gap between them.
+    """The largest gap between groups of how often an outcome occurs, such as being classified right.
 
-    Called with an Audit it gives a table of ``precision``, ``value``, ``low``, ``high`` (95 % interval of a
-    bootstrap, stratified as the means are) and ``count`` (groups present).  The function takes the Audit and
-    the means (..., R, S) of the strata, and gives ndarray of float, shape (..., P).
+    Called with an Audit it gives a table of ``precision``, ``value``, ``low``, ``high`` (95 % interval, see
+    `quantskew.measures.rates`) and ``count`` (groups present).  The function takes an Audit and gives the
+    outcome of each sample, ndarray of shape (P, N): bool, or int for one of the classes.
+
+    Noise in the rates makes a largest gap larger: the measured one, and once more those of the draws.  What
+    groups of few samples add is twice taken off the interval's lower end, which is 0 where groups that are
+    served alike show as large a gap more often than once in twenty times.
     """
 
-    samples: Callable | None = None  # Audit -> (R, N)
-    by_class: bool = False  # whether the strata are the classes of each group, rather than the groups
+    by_class: bool = False  # whether the samples of each class are compared by themselves
     facts: Callable = lambda audit: {}  # further columns of an Audit's table
 
     def __call__(self, audit):
         """The table of an Audit."""
-        return self._table(audit, *self._measured(audit))
+        value, draws, noise, excess = self._measured(audit)
+        low, high = np.clip(_around(value, draws, excess), 0, 1)
+        _, by_chance = percentile_interval(noise, 2 * CONFIDENCE - 1)
+        return self._table(audit, value, np.where(value <= by_chance, 0, low), high)
 
     def change(self, audit):
         """Change from the reference precision: both are computed on the same resampled images."""
-        value, resampled = self._measured(audit)
-        return without_reference(audit, self._table(audit, value - value[0], resampled - resampled[:, :1]))
+        value, draws, _, excess = self._measured(audit)
+        value, draws, excess = value - value[0], draws - draws[:, :1], excess - excess[0]
+        bounds = np.clip(_around(value, draws, excess), -1, 1)
+        return without_reference(audit, self._table(audit, value, *bounds))
 
     def of_chance(self, audit, draws=500, seed=0):
         """The control: groups shuffled among the samples (of a class), so that no group is served otherwise.
 
         ``value`` is the mean over the shuffles, ``low`` and ``high`` their middle 95 %.
         """
-        samples, every = self.samples(audit), self._shuffled(audit, draws, seed)
-        means = (group_means(samples, *strata(audit, groups, self.by_class)) for groups in every)
-        shuffled = np.stack([self.function(audit, own) for own in means])
-        return self._table(audit, shuffled.mean(axis=0), shuffled)
+        outcomes, *of = self._outcomes(audit)
+        shuffled = np.stack([shuffled_gaps(row, *of, draws, seed) for row in outcomes], axis=1)
+        return self._table(audit, shuffled.mean(axis=0), *percentile_interval(shuffled))
 
     def _measured(self, audit):
-        """The value at each precision, and on resampled images."""
-        of = self.samples(audit), *strata(audit, audit.groups, self.by_class)
-        return self.function(audit, group_means(*of)), self.function(audit, bootstrap_group_means(*of))
+        """What `resampled_gaps` gives, kept as long as the Audit: tables and figures ask for it again."""
+        kept = _MEASURED.setdefault(audit, {})
+        if self.name not in kept:
+            kept[self.name] = resampled_gaps(*self._outcomes(audit))
+        return kept[self.name]
 
-    def _shuffled(self, audit, draws, seed):
-        rng, groups = np.random.default_rng(seed), audit.groups.copy()
-        for _ in range(draws):
-            if not self.by_class:
-                groups = rng.permutation(audit.groups)
-            for label in range(len(audit.class_names)) if self.by_class else ():
-                own = audit.labels == label
-                groups[own] = rng.permutation(groups[own])
-            yield groups
+    def _outcomes(self, audit):
+        """Outcomes, and the condition and group of each sample, and how many there are of each."""
+        outcomes = self.function(audit)
+        size = 2 if outcomes.dtype == bool else len(audit.class_names)
+        conditions = audit.labels if self.by_class else np.zeros_like(audit.labels)
+        shape = len(audit.class_names) if self.by_class else 1, len(audit.group_names), size
+        return outcomes, conditions, audit.groups, shape
 
-    def _table(self, audit, value, resampled):
-        low, high = percentile_interval(resampled)
+    def _table(self, audit, value, low, high):
         columns = {"precision": audit.precisions, "value": value, "low": low, "high": high}
         return pd.DataFrame({**columns, "count": int((audit.group_counts > 0).sum()), **self.facts(audit)})
+
+
+_MEASURED = weakref.WeakKeyDictionary()
+
+
+def _around(value, draws, excess):
+    """Bounds of a value out of draws that exceed it by their noise: wider by that twice, never narrower."""
+    low, high = percentile_interval(draws)
+    low, high = low - 2 * np.maximum(excess, 0), high - 2 * np.minimum(excess, 0)
+    return np.minimum(low, value), np.maximum(high, value)
 
 
 def per_sample(*described, **options):
@@ -149,9 +180,9 @@ def per_group(*described, **options):
     return lambda of: _registered(Measure(of, *described, **options))
 
 
-def of_model(samples, *described, **options):
-    """Make a `ModelMeasure` of a function of the means of `samples`."""
-    return lambda of: _registered(ModelMeasure(of, *described, samples=samples, **options))
+def of_model(*described, **options):
+    """Make a `ModelMeasure` of a function Audit -> outcome of each sample, shape (P, N)."""
+    return lambda of: _registered(ModelMeasure(of, *described, **options))
 
 
 def _registered(measure):
@@ -172,7 +203,7 @@ def pooled(audit):
     return replace(audit, **one, group_names=(OVERALL,), curvature=None)
 
 
-def group_table(audit, samples, share=False):
+def group_table(audit, samples, share=False, resampled=None, within=(-np.inf, np.inf)):
     """Group means of samples (P, N), NaN left out, with their intervals; see `Measure`."""
     num_groups, defined = len(audit.group_names), ~np.isnan(samples)
     value = group_means(samples, audit.groups, num_groups)
@@ -180,7 +211,12 @@ def group_table(audit, samples, share=False):
     if share:
         low, high = wilson(np.rint(value * count), count)
         return long_table(audit, value=value, low=low, high=high, count=count)
-    low, high = percentile_interval(bootstrap_group_means(samples, audit.groups, num_groups))
+    wider = 1.0
+    if resampled is None:
+        resampled = bootstrap_group_means(samples, audit.groups, num_groups)
+        wider = student_factor(count)
+    bounds = [value + wider * (bound - value) for bound in percentile_interval(resampled)]
+    low, high = np.clip([np.minimum(bounds[0], value), np.maximum(bounds[1], value)], *within)
     low, high = (np.where(count < 2, np.nan, bound) for bound in (low, high))
     left_out = audit.group_counts - count
     return long_table(audit, value=value, low=low, high=high, count=count, undefined=left_out)

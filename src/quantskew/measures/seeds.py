@@ -1,11 +1,10 @@
-"""Statistics over several seeds: a bootstrap of the seeds, and within each of its test images.
+"""Statistics over several seeds: the seed is the unit.
 
-Each seed has its own split, initial weights and training.  A draw takes the test images of each group of
-each seed again, with replacement (stratified), and moves the mean over the seeds by a random combination of
-what they differ in.  The combination is scaled so that the movement follows Student's t: to draw three seeds
-with replacement would claim a result too often, one null effect in four.  The same draws serve every model,
-so that differences between methods are paired.  With a single seed the interval covers the test images
-alone.
+Each seed has its own split, initial weights and training, so that how the seeds differ contains the choice of
+test images.  A draw moves the mean over the seeds by a random combination of what they differ in, scaled so
+that the movement follows Student's t: to draw three seeds with replacement would claim a result too often,
+one null effect in four.  With a single seed a draw weighs its test images anew (`quantskew.measures.rates`).
+The same draws serve every model, so that differences between methods are paired.
 """
 
 import functools
@@ -15,7 +14,8 @@ import pandas as pd
 
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
-from quantskew.measures.intervals import DRAWS, bootstrap_group_means, percentile_interval
+from quantskew.measures.intervals import DRAWS, percentile_interval
+from quantskew.measures.rates import paired_rates
 
 MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
@@ -37,31 +37,23 @@ def _by_seed(audits):
 
 
 def group_accuracies(audits, precision, draws=DRAWS):
-    """Accuracy of each group of each seed, as measured (S, G) and on resampled images (B, S, G)."""
-    values, resampled = [], []
-    for audit in audits:
-        of = group_accuracy.of_samples(audit)[[audit.index(precision)]], audit.groups, len(audit.group_names)
-        values.append(group_means(*of)[0])
-        resampled.append(bootstrap_group_means(*of, draws)[:, 0])
-    return np.stack(values), np.stack(resampled, axis=1)
+    """Accuracy of each group of each seed, as measured (S, G) and, of a single one, resampled (B, S, G)."""
+    of = [
+        (group_accuracy.of_samples(audit)[audit.index(precision)], audit.groups, len(audit.group_names))
+        for audit in audits
+    ]
+    values = np.stack([group_means(*own) for own in of])
+    if len(of) > 1:
+        return values, np.broadcast_to(values, (draws, *values.shape))
+    return values, paired_rates(*of[0], draws)[:, None]
 
 
 def mean_over_seeds(value, draws):
     """Mean of a statistic over the seeds, from (S, ...) as measured and (B, S, ...) as resampled."""
-    mean, images = value.mean(axis=0), draws.mean(axis=1)
+    mean = value.mean(axis=0)
     if len(value) == 1:
-        return mean, images
-    return mean, images + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
-
-
-def over_seeds_alone(values, draws=DRAWS):
-    """Mean of a statistic (S,) that was not resampled within the seeds, and its resampled values (B,).
-
-    These are NaN with fewer than three seeds: two may agree by chance, and then seem not to vary at all.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    value, resampled = mean_over_seeds(values, np.tile(values, (draws, 1)))
-    return value, resampled if len(values) > 2 else np.full(draws, np.nan)
+        return mean, draws[:, 0]
+    return mean, mean + np.tensordot(_seed_weights(len(draws), len(value)), value - mean, axes=1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -108,7 +100,9 @@ def comparison(audits, precisions=None):
         for precision in precisions or next(iter(audits.values()))[0].precisions:
             own = [audit for audit in seeds if precision in audit.precisions]
             if own:
-                rows += _rows(method, precision, len(own), fairness_over_seeds(own, precision))
+                found = fairness_over_seeds(own, precision)
+                within = {name: (value, np.clip(draws, 0, 1)) for name, (value, draws) in found.items()}
+                rows += _rows(method, precision, len(own), within)
     return pd.DataFrame(rows)
 
 

@@ -1,6 +1,7 @@
 """Copies of a model whose weights are what its forward pass uses, and the checks that they are."""
 
 import copy
+from collections import Counter
 
 import torch
 from torch import nn
@@ -80,19 +81,14 @@ def fold(model):
         graph = tracer.trace(result)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise ValueError(f"batch norm cannot be folded: the model cannot be traced ({error})") from error
-    modules, owners, calls = dict(result.named_modules(remove_duplicate=False)), {}, {}
-    for module in result.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            owners[id(tensor)] = owners.get(id(tensor), 0) + 1
-    for node in graph.nodes:
-        if node.op == "call_module":
-            calls.setdefault(id(modules[node.target]), []).append(node)
+    modules = dict(result.named_modules(remove_duplicate=False))
+    owners = Counter(id(tensor) for module in result.modules() for tensor in _tensors(module).values())
+    calls = Counter(id(modules[node.target]) for node in graph.nodes if node.op == "call_module")
 
     def alone(module):
-        own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         hooks = module._forward_hooks or module._forward_pre_hooks
-        read = any(owners[id(t)] > 1 or id(t) in tracer.read for t in own)
-        return len(calls[id(module)]) == 1 and not hooks and not read
+        read = any(owners[id(own)] > 1 or id(own) in tracer.read for own in _tensors(module).values())
+        return calls[id(module)] == 1 and not hooks and not read
 
     for node in list(graph.nodes):
         before = node.args[0] if node.op == "call_module" and node.args else None
@@ -204,11 +200,17 @@ def _refuse(model):
                 f"the forward of {name} was replaced on the instance (by a decorator, autocast or "
                 "torch.compile), and a copy would call the original; del it, or decorate the class's method"
             )
-        for own, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        for own, tensor in _tensors(module).items():
             if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
                 raise ValueError(f"{own} of {name} has no shape yet; call the model once on images")
-            if tensor is not None and tensor.is_meta:
+            if tensor.is_meta:
                 raise ValueError(f"{own} of {name} is on the meta device and has no values; load its weights")
+
+
+def _tensors(module):
+    """A module's own parameters and buffers by name."""
+    both = module._parameters | module._buffers
+    return {name: tensor for name, tensor in both.items() if tensor is not None}
 
 
 def _is_bound(module):

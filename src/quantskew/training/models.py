@@ -178,10 +178,11 @@ def check_takes(model, name, images):
         _dry_pass(model, images)
     except Exception as error:  # a model may raise anything
         channels, *size = images.shape[1:]
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         takes = next((side for side in _SIDES if _can_take(model, channels, side)), None)
         hint = f"; it takes {takes} x {takes}" if takes else ""
         raise ValueError(
-            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({_reason(error)}){hint}; choose "
+            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({reason}){hint}; choose "
             "another size or model"
         ) from error
 
@@ -189,7 +190,7 @@ def check_takes(model, name, images):
 def _can_take(model, channels, side):
     try:
         # On the meta device nothing is computed but shapes.
-        _dry_pass(copy.deepcopy(model).to("meta"), torch.empty(2, channels, side, side, device="meta"))
+        _dry_pass(model, torch.empty(2, channels, side, side, device="meta"))
     except Exception:
         return False
     return True
@@ -197,16 +198,8 @@ def _can_take(model, channels, side):
 
 @torch.inference_mode()
 def _dry_pass(model, images):
-    modes = {module: module.training for module in model.modules()}
-    try:
-        return model.eval()(images)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _reason(error):
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+    """A forward pass, where the images are, that leaves the model as it is."""
+    copy.deepcopy(model).to(images.device).eval()(images)
 
 
 def _torchvision_models():
