@@ -89,8 +89,9 @@ def _said(error, arguments):
     known = (ValueError, FileNotFoundError, RuntimeError)
     if isinstance(error, OSError) and error.strerror:
         path = f"{error.filename}: " if error.filename is not None else ""
-        remedy = _REMEDIES.get(error.errno, "name a place that is there and can be used")
-        return f"{path}{error.strerror} (in `{_shown(arguments)}`); {remedy}"
+        remedy = f"; {_REMEDIES.get(error.errno, 'name a place that is there and can be used')}"
+        own = "" if "; " in error.strerror else remedy
+        return f"{path}{error.strerror} (in `{_shown(arguments)}`){own}"
     if isinstance(error, known) and str(error):
         return str(error)
     if isinstance(error, MemoryError):
@@ -123,9 +124,7 @@ def _check_options(options):
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
-        remedy = "name a folder with QUANTSKEW_CACHE"
-        if not os.access(cache_dir(), os.R_OK | os.X_OK) or not cache_dir().is_dir():
-            check_folder(cache_dir(), "the cache", remedy)
+        check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
         raise ValueError(f"--root {options.root} is no folder; name the repository")
 

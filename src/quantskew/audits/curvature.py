@@ -14,8 +14,8 @@ from quantskew.audits.statistics import Curvature
 from quantskew.cache import Damaged, digest, read_tensors, write_tensors
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
-from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
-from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
+from quantskew.derivatives.hessian import group_operators, top_eigenpair, top_eigenvalues
+from quantskew.derivatives.lanczos import trace_samples
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
@@ -42,15 +42,17 @@ class CurvatureState:
         self.arrays["change_norms"] = np.full(precisions, np.nan)
         if path is None or not self.path.exists():
             return
+        read = self.path
         try:
-            self.arrays, metadata = read_tensors(self.path, load, own=True)
+            self.arrays, metadata = read_tensors(read, load, own=True)
             if metadata.get(_KEY) == run:
                 for group, rows in enumerate((~np.isnan(self.arrays["trace_errors"])).sum(axis=0)):
                     if rows:
-                        kept, _ = read_tensors(self._vectors_of(group), load_vectors, own=True)
+                        read = self._vectors_of(group)
+                        kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(f"{path} is not a whole checkpoint ({error}); delete it to begin anew") from error
+            raise Damaged(f"{read} is not whole ({error}); delete {path} to begin anew") from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 
@@ -127,7 +129,7 @@ def measure_curvature(
             done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist()
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
-                pair = top_eigenvalue(operator, starting_vector(operator, state.vectors.get(group)), rtol)
+                pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
                 state.put_vector(row, group, pair.vector)
                 state.put(

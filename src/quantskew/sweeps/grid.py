@@ -199,11 +199,13 @@ def read_grid(path, root=".", here=True):
     content = _load(path)
     if not content or not isinstance(content, dict):
         raise ValueError(f"{path} holds no grid: write `{AUDIT}:` or a chapter's name, `product:` below it")
-    cells, places = [], {}
+    cells, places, found = [], {}, {}
     _check_extent(content, path)
     for task, block in content.items():
+        found[task] = _combinations(block, f"{path}, {task}", sum(map(len, found.values())))
+    for task, own in found.items():
         make = audit_cell if task == AUDIT else chapter_cells(task, root, path)
-        for where, given in _combinations(block, f"{path}, {task}"):
+        for where, given in own:
             try:
                 cell = make(given, Path(root), here)
             except ValueError as error:
@@ -286,8 +288,8 @@ def _word(value):
     return value if isinstance(value, str) and len(value) <= 80 else shortened(value)
 
 
-def _combinations(block, where):
-    """Each cell's parameters, with the words that say where they stand."""
+def _combinations(block, where, before):
+    """Each cell's parameters, with the words that say where they stand; `before` it are so many cells."""
     if not isinstance(block, dict) or not block or block.keys() - {"product", "cells"}:
         found = ", ".join(map(_word, block)) if isinstance(block, dict) and block else shortened(block)
         raise ValueError(f"{where}: write `product:`, `cells:` or both below it; got {found}")
@@ -298,7 +300,7 @@ def _combinations(block, where):
         if not isinstance(values, list) or not values:
             shown = f"[{shortened(values)}]"
             raise ValueError(f"{where}: in a product {name} needs a list of values, as {shown}")
-    count = math.prod(map(len, product.values())) + len(cells)
+    count = before + math.prod(map(len, product.values())) * bool(product) + len(cells)
     if count > _MOST_CELLS:
         raise ValueError(f"{where}: {count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it")
     found = []
