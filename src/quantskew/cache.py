@@ -144,7 +144,8 @@ def write_tensors(path, content):
     # Read by others too, who find their tensors aligned.
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + data)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.writelines([len(text).to_bytes(8, "little"), text, data])
 
 
 def read_tensors(path, load, own=False):
