@@ -84,12 +84,11 @@ def _partial(folder, name):
     own = f".{name}.{_processes()}."
     for left_over in folder.glob(f".{glob.escape(name)}.*.partial"):
         with contextlib.suppress(OSError, ValueError):
+            # Others' are of another machine or container, or of before the last start of this one.
+            alive = time.time() - left_over.stat().st_mtime < _STALE_SECONDS
             if left_over.name.startswith(own):
-                stale = not _is_running(int(left_over.name[len(own) :].split(".")[0]))
-            else:
-                # Of another machine or container, or of before the last start of this one.
-                stale = time.time() - left_over.stat().st_mtime > _STALE_SECONDS
-            if stale:
+                alive = _is_running(int(left_over.name[len(own) :].split(".")[0]))
+            if not alive:
                 _remove(left_over)
     return folder / f"{own}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
 
@@ -145,7 +144,8 @@ def write_tensors(path, content):
     # Read by others too, who find their tensors aligned.
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + data)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.writelines([len(text).to_bytes(8, "little"), text, data])
 
 
 def read_tensors(path, load, own=False):

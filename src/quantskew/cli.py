@@ -23,10 +23,8 @@ _COMMANDS = []
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
 _REMEDIES = {
-    errno.ENOSPC: "free some space; the same command goes on",
-    errno.EDQUOT: "free some space; the same command goes on",
-    errno.EACCES: "name another place, or ask for the right to use it",
-    errno.EPERM: "name another place, or ask for the right to use it",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space; the same command goes on"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "name another place, or ask for the right to use it"),
     errno.EROFS: "name another place (the cache with QUANTSKEW_CACHE)",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
@@ -297,11 +295,23 @@ def _audit_of_logits(options):
             raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {entry!r}")
         if name in logits:
             raise ValueError(f"--logits names {name} twice")
-        logits[name] = _load_array(path)
+        logits[name] = path
+    _check_memory(sum(Path(path).stat().st_size for path in logits.values() if Path(path).exists()))
+    logits = {name: _load_array(path) for name, path in logits.items()}
     labels, groups = _load_array(options.labels), _load_array(options.groups)
     return Audit.from_logits(
         logits, labels, groups, options.group_names, provenance=provenance(source="logits")
     )
+
+
+def _check_memory(size):
+    """Refuse logits of so many bytes that their audit does not fit into the machine's memory."""
+    needed, memory = 3 * size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ValueError(
+            f"the logits take {size / 2**30:,.1f} GB and their audit about {needed / 2**30:,.0f}, but this "
+            f"machine has {memory / 2**30:,.0f}; audit fewer samples or precisions at a time"
+        )
 
 
 def _load_array(path):

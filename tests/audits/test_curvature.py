@@ -87,7 +87,9 @@ def test_a_damaged_state_is_refused_by_name(tmp_path):
         whole = own.read_bytes()
         for content in samples.damaged(whole, places=20):
             own.write_bytes(content)
-            message = rf"{own.name} is not whole .*; delete .*curvature to|curvature belongs.*; delete it"
+            message = (
+                rf"{own.name} is not a whole checkpoint .*; delete .*e to begin|curvature belongs.*delete it"
+            )
             with pytest.raises(ValueError, match=message):
                 CurvatureState(2, [2] * 3, path, "a run")
         own.write_bytes(whole)

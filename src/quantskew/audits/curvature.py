@@ -52,7 +52,9 @@ class CurvatureState:
                         kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(f"{read} is not whole ({error}); delete {path} to begin anew") from error
+            raise Damaged(
+                f"{read} is not a whole checkpoint ({error}); delete {path} to begin anew"
+            ) from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 
@@ -132,14 +134,9 @@ def measure_curvature(
                 pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
                 state.put_vector(row, group, pair.vector)
-                state.put(
-                    (row, group),
-                    lambda_max=pair.value,
-                    residuals=pair.residual,
-                    matvecs=pair.matvecs,
-                    traces=traces.mean(),
-                    trace_errors=traces.std(ddof=1) / np.sqrt(samples),
-                )
+                found = {"lambda_max": pair.value, "residuals": pair.residual, "matvecs": pair.matvecs}
+                found |= {"traces": traces.mean(), "trace_errors": traces.std(ddof=1) / np.sqrt(samples)}
+                state.put((row, group), **found)
                 bar.update()
                 # Before the next group's graphs are built, this one's must be free.
                 del operator

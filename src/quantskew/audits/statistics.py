@@ -106,15 +106,8 @@ class Curvature(_Statistics):
     profile_losses: np.ndarray
     profile_precision: str
 
-    PER_PRECISION = (
-        "gradient_norms",
-        "lambda_max",
-        "residuals",
-        "matvecs",
-        "traces",
-        "trace_errors",
-        "change_norms",
-    )
+    PER_PRECISION = ("gradient_norms", "lambda_max", "residuals", "matvecs", "traces", "trace_errors")
+    PER_PRECISION += ("change_norms",)
 
 
 def collect_statistics(originals, quantized):

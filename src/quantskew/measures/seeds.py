@@ -15,7 +15,7 @@ import pandas as pd
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import DRAWS, percentile_interval
-from quantskew.measures.rates import paired_rates
+from quantskew.measures.rates import resampled_rates
 
 MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
@@ -45,7 +45,8 @@ def group_accuracies(audits, precision, draws=DRAWS):
     values = np.stack([group_means(*own) for own in of])
     if len(of) > 1:
         return values, np.broadcast_to(values, (draws, *values.shape))
-    return values, paired_rates(*of[0], draws)[:, None]
+    # The images stay apart, so that they have the same draws in any other model.
+    return values, resampled_rates(of[0][0][None] == 1, *of[0][1:], draws, apart=True)
 
 
 def mean_over_seeds(value, draws):
