@@ -2,6 +2,7 @@
 
 import errno
 import re
+import tempfile
 import time
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def test_a_cache_that_is_a_file_is_refused_before_any_work(monkeypatch, capsys):
     monkeypatch.setenv("QUANTSKEW_CACHE", "nowhere")
 
 
+def test_a_cache_that_can_only_be_read_is_refused_before_any_work(monkeypatch, capsys):
+    def read_only(dir):
+        raise OSError(errno.EROFS, "Read-only file system") if dir.name == "shared" else FileNotFoundError
+
+    Path("shared").mkdir()
+    monkeypatch.setenv("QUANTSKEW_CACHE", str(Path("shared").absolute()))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", read_only)
+        assert "cannot be written: Read-only" in (said := refused(["train", "digits"], capsys))
+    assert said.strip().endswith("name a folder with QUANTSKEW_CACHE")
+    Path("shared").rmdir()
+    monkeypatch.setenv("QUANTSKEW_CACHE", "nowhere")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -226,7 +241,7 @@ AUDITS = {
     f"epochs: [{nested(3000)}]": "nested more than 20 deep",
     f"epochs: [{nested(3000, '{')}": "mend the YAML",
     "epochs: [1], ? {? {? {a: b} : c} : d} : e": "a name is plain text",
-    "epochs: &a [*a]": "contains itself",
+    "epochs: &a [*a]": "a reference stands for a value: write it out; mend the YAML",
     "seed: [" + ",".join(["1"] * 300_000) + "]": "more than 500,000 bytes",
     ", ".join(f"{name}: [{THOUSAND}]" for name in ("seed", "epochs", "shift", "size")):
         "1e+12 cells, but a grid has at most 10,000; split it",
@@ -236,6 +251,13 @@ AUDITS = {
 def read(text, root="."):
     Path("grid.yml").write_text(text)
     return read_grid("grid.yml", root)
+
+
+def test_the_limit_of_cells_is_that_of_the_whole_grid():
+    numbers = ", ".join(map(str, range(6000)))
+    own = f"  product: {{seed: [{numbers}]}}\n"
+    with pytest.raises(ValueError, match=r"grid.yml, 04_loss: 1.2e\+04 cells, but a grid has at most 10,000"):
+        read(f"01_weights:\n{own}04_loss:\n{own}")
 
 
 @pytest.mark.parametrize("change", AUDITS, ids=lambda change: change[:50])
@@ -249,7 +271,7 @@ def test_an_audit_of_a_grid_is_refused(change):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "references stand for more than 500,000 values"),
+        (LAUGHS, "a reference stands for a value: write it out"),
         ("04_loss: {cells: [{seed: -1}]}", "seed must be at least 0; got -1"),
         ("04_loss: {cells: [{seed: one}]}", "seed must be of type int, not str ('one')"),
         ("04_loss: {cells: [{seeds: 0}]}", "seeds must be at least 1; got 0"),

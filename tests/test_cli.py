@@ -267,6 +267,16 @@ def test_bad_logits_are_refused(change, message, arrays, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_logits_that_cannot_fit_are_refused_before_they_are_read(arrays, capsys):
+    with open(arrays / "b.npy", "r+b") as file:
+        file.truncate(2**42)
+    assert main(logits_command(arrays)) == 2
+    assert (
+        "the logits take 4,096.0 GB and their audit about 12,288, but this machine has"
+        in capsys.readouterr().err
+    )
+
+
 def test_a_pickled_array_is_never_loaded(arrays, capsys):
     np.save(arrays / "g.npy", np.array([{"north": 1}] * 30, dtype=object), allow_pickle=True)
     assert main(logits_command(arrays)) == 2

@@ -7,6 +7,7 @@ import random
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -198,6 +199,17 @@ def test_partial_files_of_other_machines_and_containers_stay(tmp_path, monkeypat
         patch.setattr(cache, "_processes", lambda: "elsewhere")
         write_bytes(path, b"new")
     assert dead.exists()
+    # One of before this machine was started again, and a folder of its kind.
+    old, folder = (tmp_path / f".a.{name}.12.ab.partial" for name in ("01234567", "89abcdef"))
+    old.touch()
+    folder.mkdir()
+    (folder / "part").touch()
+    with replacing(path) as partial:
+        partial.touch()
+        assert old.exists()
+        for own in (old, folder):
+            os.utime(own, (0, time.time() - 90_000))
+    assert old.exists()
     write_bytes(path, b"new")
     assert list(tmp_path.iterdir()) == [path]
 

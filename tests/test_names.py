@@ -9,12 +9,16 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+import samples
 from quantskew import report
 from quantskew.audits.audit import Audit
 from quantskew.book import prose
+from quantskew.claims.effects import BASE
+from quantskew.claims.register import judged
 from quantskew.figures import lines, style
 from quantskew.interactive.control import bit_width
 from quantskew.measures import forward
+from quantskew.sweeps.grid import Cell
 
 NAMES = (
     "<script>alert(1)</script>", "$0-$25k", r"$\frac{1$", "=cmd()", "@sum", "-north", "\"'quotes'&",
@@ -60,6 +64,29 @@ def test_words_of_a_figure_are_no_mathematics_and_short(named):
     words = [text.get_text() for text in texts]
     assert max(map(len, "\n".join(words).splitlines())) <= 60
     assert any(word.startswith("$0-$25k (") for word in words)
+
+
+def test_long_names_that_differ_in_their_middle_stay_apart():
+    names = [f"{'x' * 100}{number}{'x' * 100}" for number in range(50)]
+    words = {style.legible(name) for name in names}
+    assert len(words) == 50
+    assert {len(word) for word in words} == {56}
+
+
+@pytest.mark.parametrize("place", [*NAMES, "../../up", "/etc/x", "a" * 5000, ".", "\0"])
+def test_the_folder_of_a_cell_has_a_plain_short_name_of_its_own(place):
+    own = Cell("audit", {"experiment": "folder", "data_dir": place}, {"data_dir": None})
+    assert re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", own.id, re.ASCII)
+    other = Cell("audit", {"experiment": "folder", "data_dir": f"{place} "}, {"data_dir": None})
+    assert own.id != other.id
+
+
+def test_a_scorecard_escapes_names():
+    audits = samples.exact_audit({"fp32": [0.9, 0.8], "int4": [0.9, 0.4]}, count=200, train_counts=[9, 1])
+    tables = dict.fromkeys(NAMES, judged({BASE: [audits] * 2}, ["fvo_grows", "dtdb_left"]))
+    for shown in (prose.linked(tables), prose.show(prose.counts(tables))):
+        no_tags(shown.to_html())
+        assert "$0-$25k" in shown.to_html()
 
 
 def test_pages_escape_names(named):

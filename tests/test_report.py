@@ -53,6 +53,12 @@ def test_groups_that_differ_from_the_classes_add_their_tables_and_figure(tmp_pat
     assert table["value"].tolist() == pytest.approx(fairness.class_accuracy(audit)["value"].tolist())
 
 
+def test_more_lines_than_can_be_told_apart_are_not_drawn(tmp_path, capsys):
+    audit = samples.random_audit(samples=200, classes=40, precisions=("fp32", "int8"))
+    assert CLASS_FILES - {path.name for path in write_report(audit, tmp_path)} == {"class_accuracy.png"}
+    assert "no figure of each class in each group: more than 100 lines" in capsys.readouterr().err
+
+
 def test_groups_that_are_the_classes_do_not(digits_audit, tmp_path):
     names = {path.name for path in write_report(digits_audit.select(["fp32", "int2"]), tmp_path)}
     assert not names & CLASS_FILES

@@ -21,6 +21,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -29,6 +30,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 _LOG = logging.getLogger(__name__)
+# After a day without a change nobody writes there any more.
+_STALE_SECONDS = 86_400
 
 
 def cache_dir():
@@ -40,19 +43,19 @@ def cache_dir():
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path` that takes its place on disk when the block ends without error."""
+    """Yield a temporary path beside `path` that takes its place on disk when the block ends without error.
+
+    What is made there may be a file or a folder.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{_processes()}."
-    for left_over in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
-        pid = left_over.name[len(prefix) :].split(".")[0]
-        if pid.isdigit() and not _is_running(int(pid)):
-            left_over.unlink(missing_ok=True)
-    partial = path.parent / f"{prefix}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
+    partial = _partial(path.parent, path.name)
     try:
         yield partial
         # Otherwise a loss of power could leave the new name with none of the content.
         _flush(partial)
+        if partial.is_dir():
+            _remove(path)
         os.replace(partial, path)
         with contextlib.suppress(OSError):  # not every system can do that with a folder
             _flush(path.parent)
@@ -62,7 +65,39 @@ def replacing(path):
         remedy = "make room, or name another folder (QUANTSKEW_CACHE is that of the cache)"
         raise OSError(error.errno, f"{error.strerror}; {remedy}", str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+@contextlib.contextmanager
+def scratch():
+    """Yield a folder of the system's temporary ones, which a later block removes if this one is killed."""
+    folder = _partial(Path(tempfile.gettempdir()), "qs")  # short, for sockets that are reached by their path
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _partial(folder, name):
+    """A new path for what is to be called `name`, where those of processes that are no more are removed."""
+    own = f".{name}.{_processes()}."
+    for left_over in folder.glob(f".{glob.escape(name)}.*.partial"):
+        with contextlib.suppress(OSError, ValueError):
+            # Others' are of another machine or container, or of before the last start of this one.
+            alive = time.time() - left_over.stat().st_mtime < _STALE_SECONDS
+            if left_over.name.startswith(own):
+                alive = _is_running(int(left_over.name[len(own) :].split(".")[0]))
+            if not alive:
+                _remove(left_over)
+    return folder / f"{own}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path):
@@ -109,7 +144,8 @@ def write_tensors(path, content):
     # Read by others too, who find their tensors aligned.
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + data)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.writelines([len(text).to_bytes(8, "little"), text, data])
 
 
 def read_tensors(path, load, own=False):
@@ -205,7 +241,7 @@ def make_once(path, make, read=lambda path: path):
             found, damage = _whole(path, read)
             if damage:
                 _LOG.warning("%s cannot be used and is made again: %s", path, damage)
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                _remove(path)
             if found is None:
                 make()
                 found = read(path)

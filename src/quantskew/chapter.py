@@ -146,7 +146,10 @@ class Chapter:
         The largest and the smallest group in training are called ``majority`` and ``minority``.
         """
         tables = []
+        applies = getattr(measure, "applies", lambda audit: True)
         for seed, audit in enumerate(self.every_seed(key)):
+            if not applies(audit):
+                continue
             order = group_order(audit)
             roles = {audit.group_names[order[0]]: "majority", audit.group_names[order[-1]]: "minority"}
             tables.append(measure(audit).replace({"group": roles}).assign(seed=seed))

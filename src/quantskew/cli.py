@@ -23,10 +23,8 @@ _COMMANDS = []
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
 _REMEDIES = {
-    errno.ENOSPC: "free some space; the same command goes on",
-    errno.EDQUOT: "free some space; the same command goes on",
-    errno.EACCES: "name another place, or ask for the right to use it",
-    errno.EPERM: "name another place, or ask for the right to use it",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space; the same command goes on"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "name another place, or ask for the right to use it"),
     errno.EROFS: "name another place (the cache with QUANTSKEW_CACHE)",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
@@ -89,8 +87,9 @@ def _said(error, arguments):
     known = (ValueError, FileNotFoundError, RuntimeError)
     if isinstance(error, OSError) and error.strerror:
         path = f"{error.filename}: " if error.filename is not None else ""
-        remedy = _REMEDIES.get(error.errno, "name a place that is there and can be used")
-        return f"{path}{error.strerror} (in `{_shown(arguments)}`); {remedy}"
+        remedy = f"; {_REMEDIES.get(error.errno, 'name a place that is there and can be used')}"
+        own = "" if "; " in error.strerror else remedy
+        return f"{path}{error.strerror} (in `{_shown(arguments)}`){own}"
     if isinstance(error, known) and str(error):
         return str(error)
     if isinstance(error, MemoryError):
@@ -123,9 +122,7 @@ def _check_options(options):
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
-        remedy = "name a folder with QUANTSKEW_CACHE"
-        if not os.access(cache_dir(), os.R_OK | os.X_OK) or not cache_dir().is_dir():
-            check_folder(cache_dir(), "the cache", remedy)
+        check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
         raise ValueError(f"--root {options.root} is no folder; name the repository")
 
@@ -298,11 +295,23 @@ def _audit_of_logits(options):
             raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {entry!r}")
         if name in logits:
             raise ValueError(f"--logits names {name} twice")
-        logits[name] = _load_array(path)
+        logits[name] = path
+    _check_memory(sum(Path(path).stat().st_size for path in logits.values() if Path(path).exists()))
+    logits = {name: _load_array(path) for name, path in logits.items()}
     labels, groups = _load_array(options.labels), _load_array(options.groups)
     return Audit.from_logits(
         logits, labels, groups, options.group_names, provenance=provenance(source="logits")
     )
+
+
+def _check_memory(size):
+    """Refuse logits of so many bytes that their audit does not fit into the machine's memory."""
+    needed, memory = 3 * size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ValueError(
+            f"the logits take {size / 2**30:,.1f} GB and their audit about {needed / 2**30:,.0f}, but this "
+            f"machine has {memory / 2**30:,.0f}; audit fewer samples or precisions at a time"
+        )
 
 
 def _load_array(path):

@@ -12,25 +12,9 @@ import numpy as np
 from quantskew.checks import shortened
 
 OVERALL = "all"
-LEAVE_OUT = "leave such samples out, or give them a group of their own, such as 'unknown'"
 # What other programs write where there is no value.
-MISSING = {
-    "",
-    "-",
-    "?",
-    "na",
-    "<na>",
-    "#na",
-    "n/a",
-    "#n/a",
-    "nan",
-    "-nan",
-    "nat",
-    "nil",
-    "none",
-    "null",
-    "#null!",
-}
+MISSING = {"", "-", "?", "na", "<na>", "#na", "n/a", "#n/a", "nan", "-nan", "nat", "nil", "none", "null"}
+MISSING |= {"#null!"}
 # Groups of an Audit, at most: figures have a line for each.
 MOST = 1000
 
@@ -80,7 +64,7 @@ def distinct(values, what="group"):
             ".ravel(), of one-hot rows .argmax(axis=1), and join several columns into one name)"
         )
     if array.dtype.kind in "fc" and np.isnan(array).any():
-        raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {LEAVE_OUT}")
+        raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {_leave_out(what)}")
     if array.dtype.kind == "b":
         array = array.astype(object)
     if array.dtype.kind not in "iuO":
@@ -109,12 +93,17 @@ def ids_of(ids, found, named, what, remedy=""):
     if found and not isinstance(found[0], str):
         if found[0] < 0:
             raise ValueError(
-                f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}: {LEAVE_OUT}"
+                f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}: {_leave_out(what)}"
             )
         if named is not None and found[-1] >= named:
             sample = int(ids.argmax())
             raise ValueError(f"sample {sample} has {what} {found[-1]}, but only {named} are named; {remedy}")
     return ids if named is None else np.array(found, dtype=np.int64)[ids]
+
+
+def _leave_out(what):
+    own = ", or give them a group of their own, such as 'unknown'" if what == "group" else ""
+    return f"leave such samples out{own}"
 
 
 def _hashable(value):
@@ -144,7 +133,7 @@ def _meant(value, sample, what):
             f"the {what} of sample {sample} is {shortened(value)} of type {type(value).__name__}; "
             f"{what}s must be integers or names"
         )
-    raise ValueError(f"sample {sample} has no {what} ({shortened(value)}); {LEAVE_OUT}")
+    raise ValueError(f"sample {sample} has no {what} ({shortened(value)}); {_leave_out(what)}")
 
 
 def check_names(names, what):

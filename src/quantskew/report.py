@@ -1,7 +1,10 @@
 """Every table and figure of an Audit, in a folder."""
 
 import json
+import sys
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from quantskew.cache import replacing, write_bytes
 from quantskew.checks import check_known, some
@@ -44,6 +47,8 @@ _FURTHER = (
         {lines.class_accuracy: lines.group_and_class_legend},
     ),
 )
+# Lines of a figure of the classes in each group, at most: of more none can be told from another.
+_LINES = 100
 
 
 def tables(audit):
@@ -68,6 +73,9 @@ def figures(audit):
             yield measure.name, lines.of(measure), not measure.from_reference
     for applies, _, drawn in _FURTHER:
         for function, legend in drawn.items() if applies(audit) else ():
+            if function is lines.class_accuracy and fairness.cell_counts(audit).size > _LINES:
+                print(f"no figure of each class in each group: more than {_LINES} lines", file=sys.stderr)
+                continue
             yield function.__name__, function, legend
 
 
@@ -88,7 +96,7 @@ def write_report(audit, folder):
     folder = Path(folder)
     written = [folder / "audit.safetensors"]
     audit.save(written[0])
-    for name, table in tables(audit):
+    for name, table in tqdm(tables(audit), desc="tables", unit=" tables", delay=5, leave=False):
         written.append(folder / "tables" / f"{name}.csv")
         write_bytes(written[-1], as_csv(table).encode())
     title = audit.provenance.get("experiment", {}).get("name", "audit")

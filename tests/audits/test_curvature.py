@@ -121,14 +121,17 @@ def test_a_damaged_state_is_refused_by_name(tmp_path):
         whole = own.read_bytes()
         for content in samples.damaged(whole, places=20):
             own.write_bytes(content)
-            with pytest.raises(ValueError, match=r"curvature (is not a whole checkpoint|belongs).*delete it"):
+            message = (
+                rf"{own.name} is not a whole checkpoint .*; delete .*e to begin|curvature belongs.*delete it"
+            )
+            with pytest.raises(ValueError, match=message):
                 CurvatureState(2, [2] * 3, path, "a run")
         own.write_bytes(whole)
     assert torch.equal(CurvatureState(2, [2] * 3, path, "a run").vectors[1], torch.arange(30.0))
 
 
 def test_an_interrupted_run_goes_on_where_it_stood(measured, digits_model, split, tmp_path, monkeypatch):
-    done, real = [], module.top_eigenvalue
+    done, real = [], module.top_eigenpair
 
     def interrupted(*arguments):
         if len(done) == 14:
@@ -138,12 +141,12 @@ def test_an_interrupted_run_goes_on_where_it_stood(measured, digits_model, split
 
     checkpoint = tmp_path / "curvature"
     options = {"images": 6, "samples": 4, "checkpoint": checkpoint}
-    monkeypatch.setattr(module, "top_eigenvalue", interrupted)
+    monkeypatch.setattr(module, "top_eigenpair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_curvature(digits_model, split, PRECISIONS, **options)
     assert checkpoint.exists()
     counted = []
-    monkeypatch.setattr(module, "top_eigenvalue", lambda *a: counted.append(1) or real(*a))
+    monkeypatch.setattr(module, "top_eigenpair", lambda *a: counted.append(1) or real(*a))
     resumed = measure_curvature(digits_model, split, PRECISIONS, **options)
     # The sixteen groups that were missing.
     assert len(counted) == 16

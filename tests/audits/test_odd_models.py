@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from quantskew.audits.model import audit_model
+from quantskew.audits.model import audit_model, audit_models
 from quantskew.datasets import normalise
 from quantskew.quantization.ptq import HalfPrecision, quantize_model
 from quantskew.report import summary
@@ -83,11 +83,15 @@ class Outside(nn.Module):
 
 
 REFUSED = {
-    "one logit": (lambda: Giving(lambda y: y[:, :1]), r"of shape \(4, 1\) for 4 images, but an audit of 10"),
+    "one logit": (
+        lambda: Giving(lambda y: y[:, :1]),
+        r"of shape \(4, 1\) for 4 images at fp32, but an",
+    ),
     "no axis": (lambda: Giving(lambda y: y[:, 0]), r"of shape \(4,\)"),
     "other classes": (lambda: Giving(lambda y: y.repeat(1, 100)), r"of shape \(4, 1000\)"),
     "text": (lambda: Giving(lambda y: "logits"), "gives a str"),
     "probabilities": (lambda: Giving(lambda y: y.softmax(1)), "take off the softmax"),
+    "sure probabilities": (lambda: Giving(lambda y: (1e4 * y).softmax(1)), "take off the softmax"),
     "not finite": (lambda: Giving(lambda y: y * torch.nan), "not finite for sample 0 at fp32; check"),
     "channels": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), "cannot take images of shape"),
     "changes its weight": (
@@ -103,6 +107,33 @@ def test_what_cannot_be_audited_is_refused_with_a_remedy(name, few):
     make, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         audit_model(make(), few, COLUMNS)
+
+
+def test_models_that_are_quantized_already_are_checked_alike(few):
+    model = classifier().eval()
+    alike = {name: quantize_model(model, name) for name in ("fp32", "int4")}
+    cut = {"fp32": alike["fp32"], "int4": nn.Sequential(alike["int4"], nn.Softmax(1))}
+    with pytest.raises(ValueError, match="take off the softmax"):
+        audit_models(model, cut, few)
+    for make, message in ((Outside, "body.3.weight of the original"), (lambda: classifier()[:3], "at int4")):
+        odd = make().eval()
+        with pytest.raises(ValueError, match=message):
+            audit_models(odd, alike | {"int4": quantize_model(odd, "int4")}, few)
+    broken = copy.deepcopy(alike["int4"])
+    next(broken.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite for sample 0 at int4"):
+        audit_models(model, alike | {"int4": broken}, few)
+
+
+@pytest.mark.parametrize("squash", [torch.sigmoid, lambda y: y.sigmoid().round()])
+def test_outputs_of_a_sigmoid_are_told_with_a_remedy_and_no_others(squash, few, caplog):
+    audit_model(Giving(squash), few, ["fp32"])
+    assert "as those of a sigmoid do" in caplog.text
+    assert "take it off" in caplog.text
+    caplog.clear()
+    for own in (Giving(lambda y: y), Giving(lambda y: 0 * y), Giving(lambda y: y.sigmoid() - 0.5)):
+        audit_model(own, few, ["fp32"])
+    assert caplog.text == ""
 
 
 class Floating(nn.Module):

@@ -19,7 +19,7 @@ from quantskew.audits.curvature import measure_curvature
 from quantskew.datasets import Split, normalise
 from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.gradients import flatten, group_gradient_norms, without_rounding
-from quantskew.derivatives.hessian import HessianOperator, group_operators, starting_vector, traces
+from quantskew.derivatives.hessian import HessianOperator, group_operators, top_eigenpair, traces
 from quantskew.derivatives.lanczos import top_eigenvalue
 from quantskew.experiments import catalogue
 from quantskew.quantization.ptq import quantize_model
@@ -191,7 +191,7 @@ def ours(model, images, labels, groups, precision, vectors):
     quantized = quantize_model(model, precision)
     start = time.perf_counter()
     for group, operator in group_operators(quantized, images, labels, groups):
-        pair = top_eigenvalue(operator, starting_vector(operator, vectors.get(group)))
+        pair = top_eigenpair(operator, vectors.get(group))
         del operator
         vectors[group] = pair.vector
         found[precision, group] = (time.perf_counter() - start, pair)

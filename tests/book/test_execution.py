@@ -4,7 +4,9 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -53,7 +55,32 @@ def test_a_stalled_cell_ends_at_its_timeout(chapter, tmp_path, monkeypatch):
 
 def test_a_kernel_is_reached_through_files_where_their_names_are_short_enough():
     assert execution._own_sockets("/tmp/short").KernelManager.transport == "ipc"
-    assert not execution._own_sockets("/tmp/" + "long" * 30)
+    assert "ip" not in execution._own_sockets("/tmp/" + "long" * 30).KernelManager
+
+
+KILLED = """
+import os, signal, sys
+from quantskew.book import execution
+def killed(*arguments, **options):
+    arguments[0] and open(arguments[0])
+    os.kill(os.getpid(), signal.SIGKILL)
+import papermill
+papermill.execute_notebook = killed
+execution.execute(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_killed_execution_is_tidied_up_after_by_the_next(chapter, tmp_path, killed, monkeypatch):
+    own = tmp_path / "temporary"
+    own.mkdir()
+    monkeypatch.setenv("TMPDIR", str(own))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    killed(KILLED, chapter, tmp_path / "out.ipynb")
+    assert len(list(own.glob(".qs.*"))) == 1
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    execution.execute(chapter, tmp_path / "out.ipynb", progress=False)
+    assert list(own.glob(".qs.*")) == []
+    assert not list((tmp_path / "runtime").glob("*"))
 
 
 def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
@@ -62,6 +89,21 @@ def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
     assert "1.0 ['a']" in outputs(tmp_path / "out.ipynb")
     helped = subprocess.run([*command[:4], "--help-notebook"], cwd=tmp_path, capture_output=True, text=True)
     assert "of the weights" in helped.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "message"),
+    [
+        ("batch", "sweep", "must be a folder of `quantskew sweep`"),
+        ("reproduction", "folder", "must hold records"),
+    ],
+)
+@pytest.mark.parametrize("value", [3, "nowhere", ["a"]])
+def test_the_first_cell_of_an_appendix_checks_its_parameter(name, parameter, message, value, repository):
+    notebook = execution.read_text_notebook(repository / "notebooks" / f"{name}.md")
+    _, first, *_ = (cell for cell in notebook.cells if cell.cell_type == "code")
+    with pytest.raises(ValueError, match=f"{parameter} {message}; got"):
+        exec(first.source, {parameter: value})
 
 
 def test_whole_numbers_serve_for_floats_and_none_for_an_empty_path(chapter):
@@ -76,7 +118,7 @@ def test_a_source_is_never_overwritten(chapter):
 
 @pytest.mark.filterwarnings("ignore:The specified file")
 @pytest.mark.parametrize(
-    "form", ["notebooks/{}", "./notebooks/{}", "../{parent}/notebooks/{}", "{root}/notebooks/{}"]
+    "form", ["notebooks/{}", "./notebooks/{}", "../{parent}/notebooks/{}", "{root}/notebooks/{}", "{}"]
 )
 def test_plain_papermill_reads_a_chapter_however_its_path_begins(
     form, chapter, tmp_path, monkeypatch, repository
@@ -86,12 +128,14 @@ def test_plain_papermill_reads_a_chapter_however_its_path_begins(
     local = [own for own in iorw.papermill_io._handlers if own[0] == "local"]
     handlers = [(name, pkgutil.resolve_name(place)) for name, place in declared["papermill.io"].items()]
     monkeypatch.setattr(iorw.papermill_io, "_handlers", handlers + local)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(chapter.parent if form == "{}" else tmp_path)
     path = form.format(chapter.name, parent=tmp_path.name, root=tmp_path)
     for output in ("out.ipynb", "./out.ipynb", str(tmp_path / "out.ipynb")):
         done = CliRunner().invoke(papermill_command, ["--prepare-only", path, output, "-p", "bits", "2"])
         assert done.exit_code == 0, done.output
-        assert "bits = 2" in (tmp_path / "out.ipynb").read_text()
-        (tmp_path / "out.ipynb").unlink()
+        assert "bits = 2" in Path(output).read_text()
+        Path(output).unlink()
+    for known in (repository / "notebooks").glob("*.md"):
+        assert known.name.startswith(tuple(declared["papermill.io"]))
     refused = CliRunner().invoke(papermill_command, ["--prepare-only", path, str(chapter)])
     assert "is a chapter's source; name an .ipynb" in str(refused.exception)

@@ -10,7 +10,7 @@ from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.derivatives.hessian import (
     HessianOperator,
     group_operators,
-    starting_vector,
+    top_eigenpair,
     top_eigenvalues,
     traces,
 )
@@ -124,7 +124,7 @@ def test_a_neighbours_eigenvectors_are_a_start(digits, digits_model):
     fp16 = quantize_model(digits_model, "fp16")
     expected, again = top_eigenvalues(fp16, *problem), 0
     for group, operator in group_operators(fp16, *problem):
-        pair = top_eigenvalue(operator, starting_vector(operator, first.vectors[group]))
+        pair = top_eigenpair(operator, first.vectors[group])
         assert pair.residual <= 1e-2
         assert pair.value == pytest.approx(expected.values[group], rel=2e-3)
         again += pair.matvecs
@@ -136,7 +136,7 @@ def test_a_neighbours_eigenvector_does_not_hide_one_that_has_overtaken_it(name):
     model, (images, labels, groups) = oracles.networks()[name], oracles.problem(20)
     values, vectors = torch.linalg.eigh(oracles.hessian(model, images, labels))
     ((_, operator),) = group_operators(model, images, labels, groups * 0)
-    found = top_eigenvalue(operator, starting_vector(operator, vectors[:, -2]))
+    found = top_eigenpair(operator, vectors[:, -2])
     assert found.value == pytest.approx(values[-1].item(), rel=1e-2)
 
 
@@ -244,3 +244,53 @@ def test_bad_input_is_refused():
         traces(model, images, labels, groups, samples=1)
     with pytest.raises(ValueError, match="gradient of the loss is not finite"):
         top_eigenvalues(model, images * torch.inf, labels, groups)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(x[:, 0])[0][:, -1])
+
+
+def _small(kind):
+    if kind == "lstm":
+        return _Recurrent().eval()
+    conv = nn.Conv2d(1, 4, 3)
+    conv = nn.utils.parametrizations.weight_norm(conv) if kind == "weight_norm" else conv
+    return nn.Sequential(conv, nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+
+
+@pytest.mark.parametrize("kind", ["lstm", "convolution"])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_of_few_images_the_largest_eigenvalue_is_not_mistaken_for_the_second(kind, count):
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model, images = _small(kind), torch.randn(count, 1, 6, 6)
+        labels = torch.randint(0, 3, (count,))
+        dense = oracles.hessian(model.double(), images.double(), labels)
+        expected = torch.linalg.eigvalsh(dense)[-1].item()
+        found = top_eigenvalues(model.float(), images, labels, [0] * count).values[0]
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_many_images_are_served_as_before():
+    model, (images, labels, groups) = oracles.networks()["mlp"], oracles.problem(20)
+    ((_, operator),) = group_operators(model, images, labels, groups * 0)
+    plain = top_eigenvalue(operator, nn.functional.normalize(operator.gradient, dim=0), 1e-2)
+    found = top_eigenvalues(model, images, labels, groups * 0)
+    assert (found.values[0], found.matvecs[0]) == (plain.value, plain.matvecs)
+
+
+def test_a_second_derivative_that_is_wrong_is_refused():
+    torch.manual_seed(0)
+    images, labels = torch.randn(3, 1, 6, 6), torch.tensor([0, 1, 2])
+    model = _small("weight_norm")
+    with pytest.raises(ValueError, match=r"not those of a symmetric matrix.*remove_parametrizations"):
+        top_eigenvalues(model, images, labels, [0] * 3)
+    nn.utils.parametrize.remove_parametrizations(model[0], "weight")
+    dense = oracles.hessian(model.double(), images.double(), labels)
+    found = top_eigenvalues(model.float(), images, labels, [0] * 3).values[0]
+    assert found == pytest.approx(torch.linalg.eigvalsh(dense)[-1].item(), rel=1e-3)

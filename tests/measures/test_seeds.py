@@ -59,11 +59,15 @@ def test_draws_are_of_seeds_whose_differences_contain_the_images(name):
 def test_a_draw_of_one_seed_weighs_each_image_and_one_more():
     audit = samples.random_audit(samples=60)
     _, draws = group_accuracies([audit], "int8")
-    for group, right in enumerate(right_by_group(audit, "int8")):
-        rng = np.random.default_rng([0, group])
-        weights, more = rng.standard_exponential((DRAWS, len(right))), rng.standard_gamma(0.5, (DRAWS, 2))
+    rng = np.random.default_rng(0)
+    order = np.argsort(audit.groups, kind="stable")
+    weights, more = rng.standard_gamma(1, (60, DRAWS)), rng.standard_gamma(0.25, (4, 3, DRAWS))
+    right = (audit.predictions[1] == audit.labels)[order]
+    for group in range(3):
+        own = audit.groups[order] == group
         for draw in range(20):
-            pairs = [*zip(weights[draw], right, strict=True), (more[draw, 0], 1), (more[draw, 1], 0)]
+            pairs = [*zip(weights[own, draw], right[own], strict=True)]
+            pairs += zip(more[:, group, draw], (0, 0, 1, 1), strict=True)
             expected = sum(w * r for w, r in pairs) / sum(w for w, _ in pairs)
             assert draws[draw, 0, group] == pytest.approx(expected)
 
@@ -182,3 +186,10 @@ def test_every_seed_by_itself_has_the_values_of_its_images():
         audit = with_seed(row.seed)
         assert row.value == pytest.approx(STATISTICS[row.measure](right_by_group(audit, row.precision)))
     assert each_seed(audits, ["int16"]).empty
+
+
+def test_a_seed_that_lacks_a_precision_is_left_out_there():
+    audits = [with_seed(0), with_seed(1).select(["fp32", "int2"])]
+    table = comparison({"a": audits}, ["int8", "int2", "int4"]).query("measure == 'fvo'")
+    assert table.set_index("precision")["seeds"].to_dict() == {"int8": 1, "int2": 2}
+    assert table["value"].iloc[0] == pytest.approx(STATISTICS["fvo"](right_by_group(audits[0], "int8")))

@@ -1,6 +1,8 @@
 """Laws of every table: those of the measures come from the registry, so that a new one keeps them too."""
 
 import functools
+import gc
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,15 @@ import oracles
 import samples
 from quantskew.figures.style import crossed, wide
 from quantskew.measures import fairness, forward
-from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, Measure, group_table, long_table
+from quantskew.measures.measure import (
+    MEASURES,
+    MODEL_MEASURES,
+    OVERALL,
+    Measure,
+    group_table,
+    long_table,
+    per_sample,
+)
 
 # What is measured of logits; the tables of the loss surface have a file of their own.
 OF_LOGITS = [m for m in [*MEASURES.values(), *MODEL_MEASURES.values()] if m.applies(samples.random_audit())]
@@ -135,6 +145,34 @@ def test_a_measure_is_the_mean_of_its_samples_by_plain_masks(measure):
         own = table[table["precision"] == precision]
         np.testing.assert_allclose(own["value"], oracles.group_means(of_samples[row], audit.groups, 3))
         assert own["count"].tolist() == audit.group_counts.tolist()
+
+
+@pytest.mark.parametrize("measure", [m for m in OF_LOGITS if m.name in MEASURES], ids=lambda m: m.name)
+def test_a_measure_of_parts_is_that_of_the_whole(measure, monkeypatch):
+    audit = samples.random_audit()
+    whole = measure.function(audit)
+    # Seven samples at a time, of which the last are fewer.
+    monkeypatch.setattr("quantskew.measures.measure._NUMBERS", 7 * 3 * 4)
+    np.testing.assert_array_equal(measure.of_samples(audit), whole)
+
+
+def test_what_is_made_of_an_audit_is_made_once_and_goes_with_it():
+    calls = []
+
+    def counted(audit):
+        calls.append(audit.logits.shape)
+        return audit.logits[:, :, 0].astype(float)
+
+    measure = per_sample("counted", "counted")(counted)
+    MEASURES.pop("counted")
+    audit = samples.random_audit()
+    measure(audit), measure.change(audit), measure.of_samples(audit)
+    assert len(calls) == 1
+    gone = weakref.ref(audit)
+    calls.clear(), fairness.fvo(audit)
+    del audit
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("measure", OF_LOGITS, ids=lambda measure: measure.name)

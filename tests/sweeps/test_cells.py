@@ -4,9 +4,11 @@ GPUs are names here, since the choice of one is an environment variable.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -115,6 +117,24 @@ def test_two_processes_take_different_gpus_and_a_killed_one_frees_its_own():
     for holder in holders:
         holder.stdin.close()
         holder.stdout.close()
+
+
+def test_who_waits_for_a_gpu_says_so_once(caplog):
+    caplog.set_level(logging.INFO)
+    with subprocess.Popen([sys.executable, "-c", HOLDER], stdin=-1, stdout=-1, text=True) as first:
+        held = first.stdout.readline().split()[0]
+        threading.Timer(2.5, first.stdin.close).start()
+        with one_gpu([held]):
+            pass
+    assert caplog.text.count(f"waiting for a GPU: other processes have {held}") == 1
+
+
+def test_what_comes_from_the_cache_is_in_the_log_of_a_cell(folder):
+    plan(folder, quick={"quantizers": ["fp32", "int8"]})
+    run_job(folder, "job")
+    (cell_folder(folder, "quick") / "result.json").unlink()
+    subprocess.run([sys.executable, "-m", "quantskew.sweeps.cells", str(folder), "job"], check=True)
+    assert "from the cache, made on" in (cell_folder(folder, "quick") / "log.txt").read_text()
 
 
 def test_a_choice_that_was_made_before_comes_back(monkeypatch):

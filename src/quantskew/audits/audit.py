@@ -92,7 +92,7 @@ class Audit:
             precision, sample = np.argwhere(~finite)[0]
             raise ValueError(
                 f"the logits of {(~finite).sum()} samples are not finite; the first is sample {sample} at "
-                f"{self.precisions[precision]}"
+                f"{self.precisions[precision]}; leave such samples out, or write a finite number"
             )
         if self.train_counts is None:
             object.__setattr__(self, "train_counts", self.group_counts)

@@ -14,8 +14,8 @@ from quantskew.audits.statistics import Curvature
 from quantskew.cache import Damaged, digest, read_tensors, write_tensors
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
-from quantskew.derivatives.hessian import group_operators, starting_vector, top_eigenvalues
-from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
+from quantskew.derivatives.hessian import group_operators, top_eigenpair, top_eigenvalues
+from quantskew.derivatives.lanczos import trace_samples
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer
@@ -42,15 +42,19 @@ class CurvatureState:
         self.arrays["change_norms"] = np.full(precisions, np.nan)
         if path is None or not self.path.exists():
             return
+        read = self.path
         try:
-            self.arrays, metadata = read_tensors(self.path, load, own=True)
+            self.arrays, metadata = read_tensors(read, load, own=True)
             if metadata.get(_KEY) == run:
                 for group, rows in enumerate((~np.isnan(self.arrays["trace_errors"])).sum(axis=0)):
                     if rows:
-                        kept, _ = read_tensors(self._vectors_of(group), load_vectors, own=True)
+                        read = self._vectors_of(group)
+                        kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(f"{path} is not a whole checkpoint ({error}); delete it to begin anew") from error
+            raise Damaged(
+                f"{read} is not a whole checkpoint ({error}); delete {path} to begin anew"
+            ) from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 
@@ -130,17 +134,12 @@ def measure_curvature(
                 if row == 0:
                     changes = (parameter_vector(quantize_model(model, other)) - weights for other in chosen)
                     state.put((slice(None), group), **_terms(operator, changes))
-                pair = top_eigenvalue(operator, starting_vector(operator, state.vectors.get(group)), rtol)
+                pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
                 state.put_vector(row, group, pair.vector)
-                state.put(
-                    (row, group),
-                    lambda_max=pair.value,
-                    residuals=pair.residual,
-                    matvecs=pair.matvecs,
-                    traces=traces.mean(),
-                    trace_errors=traces.std(ddof=1) / np.sqrt(samples),
-                )
+                found = {"lambda_max": pair.value, "residuals": pair.residual, "matvecs": pair.matvecs}
+                found |= {"traces": traces.mean(), "trace_errors": traces.std(ddof=1) / np.sqrt(samples)}
+                state.put((row, group), **found)
                 bar.update()
                 # Before the next group's graphs are built, this one's must be free.
                 del operator

@@ -1,5 +1,6 @@
 """Run a model through the quantizers and fill an Audit."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from quantskew.quantization import checked
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
+_LOG = logging.getLogger(__name__)
 _CALIBRATION_IMAGES = 256
 # What every copy is tried on before the audit.
 _TRIED_IMAGES = 4
@@ -156,28 +158,36 @@ def _ready(model, split):
             f"the model cannot take images of shape {tuple(images.shape[1:])} "
             f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
         ) from error
-    logits = _logits_in(given)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (len(images), classes):
+    logits = _checked_logits(_logits_in(given), len(images), classes)
+    alone = isinstance(given, torch.Tensor) and given.ndim == 2
+    return (model if alone else Logits(model)), images, logits
+
+
+def _checked_logits(logits, count, classes, column="fp32"):
+    """What a model gives for a few images in fp32, refused where it cannot be their logits."""
+    if not isinstance(logits, torch.Tensor) or logits.shape != (count, classes):
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
         raise ValueError(
-            f"the model gives a {type(logits).__name__}{shape} for {len(images)} images, but an audit of "
-            f"{classes} classes needs logits of shape {(len(images), classes)}, alone, first in a tuple or "
-            "as logits; wrap the model in one that gives these"
+            f"the model gives a {type(logits).__name__}{shape} for {count} images at {column}, but an audit "
+            f"of {classes} classes needs logits of shape {(count, classes)}, alone, first in a tuple or as "
+            "logits; wrap the model in one that gives these"
         )
     logits = logits.float()
     broken = torch.nonzero(~torch.isfinite(logits).all(1)).flatten().tolist()
     if broken:
         raise ValueError(
-            f"the logits are not finite for sample {broken[0]} at fp32; check the model's weights"
+            f"the logits are not finite for sample {broken[0]} at {column}; check the model's weights"
         )
-    if classes > 1 and bool((logits > 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
-        raise ValueError("the model gives probabilities; take off the softmax at its end, to give logits")
-    return (model if _is_alone(given) else Logits(model)), images, logits
-
-
-def _is_alone(given):
-    """Whether what a model gives is the logits and nothing else."""
-    return isinstance(given, torch.Tensor) and given.ndim == 2
+    # Logits that are all alike, as of a model that is not trained, are no shares.
+    if bool((logits >= 0).all() and (logits <= 1).all() and (logits.amax(1) > logits.amin(1)).any()):
+        if classes > 1 and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+            raise ValueError("the model gives probabilities; take off the softmax at its end, to give logits")
+        _LOG.warning(
+            "the outputs at %s lie between 0 and 1, as those of a sigmoid do, but an audit needs logits: "
+            "where there is a sigmoid at the model's end, take it off",
+            column,
+        )
+    return logits
 
 
 def floating(model):
@@ -233,6 +243,8 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
     originals = original if isinstance(original, list) else [checked.plain(original)] * len(quantized)
     split = data.test if isinstance(data, Dataset) else data
     models = list(quantized.values())
+    if not isinstance(original, list):
+        _check_models(originals[0], quantized, split)
     device = torch.device(device or next(originals[0].parameters()).device)
     weights = collect_statistics(originals, models)
     return Audit(
@@ -248,12 +260,20 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
     )
 
 
+@torch.inference_mode()
+def _check_models(original, quantized, split):
+    """Refuse models that an audit of their columns would misread, before it begins."""
+    images = normalise(split.images[:_TRIED_IMAGES])
+    for name, model in quantized.items() if len(images) else ():
+        own = images.to(next(model.parameters()).device)
+        given = checked.check_use(original, model, weight_parameters(model), own)
+        _checked_logits(given, len(images), len(split.class_names), name)
+
+
 def _logits(models, split, device, batch_size):
     models = [model.to(device) for model in models]
-    batches, total = (
-        [np.empty((len(models), 0, len(split.class_names)), np.float32)],
-        len(split) * len(models),
-    )
+    batches = [np.empty((len(models), 0, len(split.class_names)), np.float32)]
+    total = len(split) * len(models)
     with torch.inference_mode(), tqdm(total=total, desc="auditing", unit=" images", leave=False) as bar:
         for start in range(0, len(split), batch_size):
             inputs = normalise(split.images[start : start + batch_size].to(device))
@@ -261,6 +281,4 @@ def _logits(models, split, device, batch_size):
             outputs = [model(inputs).float().cpu() for model in models]
             batches.append(torch.stack(outputs).numpy())
             bar.update(len(inputs) * len(models))
-    if not batches:
-        return np.empty((len(models), 0, len(split.class_names)), dtype=np.float32)
     return np.concatenate(batches, axis=1)

@@ -116,17 +116,8 @@ class Curvature(_Statistics):
     slopes: np.ndarray | None = None
     bends: np.ndarray | None = None
 
-    PER_PRECISION = (
-        "gradient_norms",
-        "lambda_max",
-        "residuals",
-        "matvecs",
-        "traces",
-        "trace_errors",
-        "change_norms",
-        "slopes",
-        "bends",
-    )
+    PER_PRECISION = ("gradient_norms", "lambda_max", "residuals", "matvecs", "traces", "trace_errors")
+    PER_PRECISION += ("change_norms", "slopes", "bends")
 
 
 def collect_statistics(originals, quantized):

@@ -6,7 +6,6 @@ papermill loads this module while it is being imported, so nothing here may impo
 import ast
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import jupytext
@@ -14,7 +13,7 @@ import nbformat
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
-from quantskew.cache import digest, replacing, write_bytes
+from quantskew.cache import digest, replacing, scratch, write_bytes
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_whole, shortened
 
 CELL_TIMEOUT, START_TIMEOUT = 900, 120
@@ -154,8 +153,9 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
     parameters, timeout = parameters or {}, timeout or CELL_TIMEOUT
     notebook = read_text_notebook(source)
     check_parameters(notebook, parameters, Path(source).name)
-    with tempfile.TemporaryDirectory() as folder, replacing(output) as partial:
-        plain, executed = Path(folder) / f"{Path(source).stem}.ipynb", Path(folder) / "executed.ipynb"
+    # The folder is gone before the output is there.
+    with replacing(output) as partial, scratch() as folder:
+        plain, executed = folder / f"{Path(source).stem}.ipynb", folder / "executed.ipynb"
         nbformat.write(notebook, plain)
         try:
             papermill.execute_notebook(
@@ -196,11 +196,12 @@ def is_whole(path):
 
 
 def _own_sockets(folder):
-    """Let a kernel be reached through files in a folder of its own.
+    """Let a kernel be reached through files in a folder of its own, which is all that it leaves.
 
     Ports are chosen before they are taken, so that of many kernels that start at once two may get the same.
     """
-    path = f"{folder}/kernel"
+    manager = {"connection_file": f"{folder}/kernel.json"}
     # The operating system allows about a hundred letters.
-    usable = os.name == "posix" and len(path) < 90
-    return Config({"KernelManager": {"transport": "ipc", "ip": path}} if usable else {})
+    if os.name == "posix" and len(f"{folder}/kernel") < 90:
+        manager |= {"transport": "ipc", "ip": f"{folder}/kernel"}
+    return Config({"KernelManager": manager})

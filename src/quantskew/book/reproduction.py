@@ -9,6 +9,7 @@ import pandas as pd
 
 from quantskew.audits.audit import Audit
 from quantskew.cache import provenance
+from quantskew.checks import shortened
 from quantskew.experiments.runs import record_folders
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import CONFIDENCE, wilson_difference
@@ -24,6 +25,8 @@ def overview(folder=None):
     the logits at the first precision, equal for float models that are equal to the last bit; ``other`` are
     the packages whose version here is another one.
     """
+    if folder is not None and not (isinstance(folder, str | Path) and Path(folder).is_dir()):
+        raise ValueError(f"folder must hold records; got {shortened(folder)}; leave it out for the book's")
     folders = record_folders() if folder is None else [folder]
     for found in folders:
         paths = sorted(Path(found).glob("*.safetensors"), key=lambda path: path.stem)

@@ -20,6 +20,7 @@ from quantskew.derivatives.gradients import batch_of_pixels, check_problem, flat
 from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
 
 _PIXELS_PER_CHUNK = 64 * 64 * 64
+_FEW_IMAGES = 8
 
 
 class HessianOperator:
@@ -37,7 +38,7 @@ class HessianOperator:
             chunk_size = batch_of_pixels(images, _PIXELS_PER_CHUNK)
         count = -(-len(images) // chunk_size)
         self._chunks = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
-        self._share = 1 / len(images)
+        self.count, self._share = len(images), 1 / len(images)
         most = memory_budget // self._largest_graph()
         self._kept, total = [], None
         for chunk in self._chunks:
@@ -197,20 +198,23 @@ def top_eigenvalues(model, images, labels, groups, rtol=1e-2, *, num_groups=None
     values, residuals = np.full((2, num_groups), np.nan)
     matvecs, vectors = np.zeros(num_groups, dtype=np.int64), [None] * num_groups
     for group, operator in _shown("lambda_max", problem, options):
-        pair = top_eigenvalue(operator, starting_vector(operator), rtol, max_matvecs)
+        pair = top_eigenpair(operator, rtol=rtol, max_matvecs=max_matvecs)
         values[group], residuals[group], matvecs[group] = pair.value, pair.residual, pair.matvecs
         vectors[group] = pair.vector
         del operator  # before the next one is built
     return TopEigenvalues(values, residuals, matvecs, tuple(vectors))
 
 
-def starting_vector(operator, neighbour=None):
-    """Where Lanczos begins: the gradient, or a similar model's eigenvector with a tenth of the gradient.
+def top_eigenpair(operator, neighbour=None, rtol=1e-2, **options):
+    """The `quantskew.derivatives.lanczos.Eigenpair` of lambda_max of a `HessianOperator`.
 
-    The tenth keeps the neighbour's eigenvector from hiding another one that has overtaken it.
+    Lanczos begins at the gradient, or at a similar model's eigenvector with a tenth of the gradient, which
+    keeps it from hiding another one that has overtaken it.  Of few images the largest eigenvalues lie close
+    together, and the second may be taken for the first: there the residual is to be ten times smaller.
     """
     gradient = functional.normalize(operator.gradient, dim=0)
-    return gradient if neighbour is None else neighbour.to(gradient) + 0.1 * gradient
+    start = gradient if neighbour is None else neighbour.to(gradient) + 0.1 * gradient
+    return top_eigenvalue(operator, start, rtol if operator.count >= _FEW_IMAGES else rtol / 10, **options)
 
 
 class Traces(NamedTuple):

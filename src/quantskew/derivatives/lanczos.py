@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+# Share of the spectrum's size; rounding leaves far less.
+_ASYMMETRY = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Eigenpair:
@@ -77,6 +80,12 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
         vector, coefficients[:steps, steps - 1] = _orthogonalize(product, basis)
         coefficients[steps, steps - 1] = beta = _norm(vector)
         value, weights, residual, scale = _ritz_pair(coefficients[: steps + 1, :steps])
+        # What a symmetric operator makes of the basis is tridiagonal.
+        if np.abs(np.triu(coefficients[:steps, :steps], 2)).max() > _ASYMMETRY * scale:
+            raise ValueError(
+                "the products are not those of a symmetric matrix, so a second derivative is wrong, as "
+                "torch's of weight_norm is: remove_parametrizations first, or write the layer plainly"
+            )
         noise = 8 * eps * scale  # what rounding leaves of a product with an eigenvector
         if steps in (start.numel(), max_matvecs):
             break

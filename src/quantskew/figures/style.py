@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
+from quantskew.cache import digest
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
@@ -95,10 +96,12 @@ def _fonts():
 def legible(text, most=56):
     """Text as a figure can show it: lines of at most so many characters, unknown signs in letters.
 
+    Where a line is cut a few signs of its digest stand, for names that differ in their middle alone.
+
     Examples
     --------
     >>> legible("\N{KATAKANA LETTER KA}\N{KATAKANA LETTER NA}", 10), legible("a" * 99, 10)
-    ('ka na', 'aaaaaa…aaa')
+    ('ka na', 'aa…d423…aa')
     """
     known, spelled = _fonts()[1], text
     for sign in dict.fromkeys(text):
@@ -110,8 +113,10 @@ def legible(text, most=56):
         logging.getLogger("quantskew").info(
             "figures spell %r as %r: no font here has its signs", text, spelled
         )
-    lines = (line if len(line) <= most else f"{line[: most - 4]}…{line[-3:]}" for line in spelled.split("\n"))
-    return "\n".join(lines)
+    return "\n".join(
+        line if len(line) <= most else f"{line[: most - 8]}…{digest(line)[:4]}…{line[-2:]}"
+        for line in spelled.split("\n")
+    )
 
 
 def written(figure):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from quantskew.groups import group_counts
 from quantskew.measures.forward import group_accuracy
-from quantskew.measures.measure import of_model, per_sample, strata
+from quantskew.measures.measure import of_model, per_sample
 
 _ACCURACY = {"limits": (0, 1), "chain": True}
 
@@ -48,7 +48,12 @@ def flipped(audit, precision):
 
 def cell_counts(audit):
     """Number of test samples in each cell, ndarray of int64, shape (G, C)."""
-    return group_counts(*strata(audit, audit.groups)).reshape(len(audit.group_names), len(audit.class_names))
+    shape = len(audit.group_names), len(audit.class_names)
+    return group_counts(_cells(audit), shape[0] * shape[1]).reshape(shape)
+
+
+def _cells(audit):
+    return audit.groups * len(audit.class_names) + audit.labels
 
 
 def groups_are_classes(audit):
@@ -96,8 +101,12 @@ def intersections(audit, train_counts=None):
 
 def _crossed(audit, train_counts=None, **changes):
     names = tuple(f"{group}, {name}" for group in audit.group_names for name in audit.class_names)
-    groups, _ = strata(audit, audit.groups)
-    changes |= {"groups": groups, "group_names": names, "train_counts": train_counts, "curvature": None}
+    changes |= {
+        "groups": _cells(audit),
+        "group_names": names,
+        "train_counts": train_counts,
+        "curvature": None,
+    }
     return replace(audit, **changes)
 
 

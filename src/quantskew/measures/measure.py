@@ -4,6 +4,7 @@ It is made by a decorator on the function that is the equation, and enters `MEAS
 the order of definition: what is written, drawn or swept goes through these, and names no measure.
 """
 
+import copy
 import inspect
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from quantskew.measures.intervals import (
 from quantskew.measures.rates import resampled_gaps, resampled_rates, shuffled_gaps
 
 MEASURES, MODEL_MEASURES = {}, {}
+# Logits of the samples that are looked at together.
+_NUMBERS = 2**21
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,9 +91,10 @@ class Measure(_Described):
         Only samples that are defined at both precisions count.  What is not measured per sample has no
         interval.
         """
-        values = self.function(audit)
         if self.of_samples is None:
-            return without_reference(audit, long_table(audit, value=values["value"] - values["value"][0]))
+            value = self.function(audit)["value"]
+            return without_reference(audit, long_table(audit, value=value - value[0]))
+        values = self.of_samples(audit)
         audit, resampled, least = pooled(audit) if self.pooled else audit, None, 0
         if self.share:
             resampled = resampled_rates(values == 1, audit.groups, len(audit.group_names))
@@ -141,11 +145,8 @@ class ModelMeasure(_Described):
         return self._table(audit, shuffled.mean(axis=0), *percentile_interval(shuffled))
 
     def _measured(self, audit):
-        """What `resampled_gaps` gives, kept as long as the Audit: tables and figures ask for it again."""
-        kept = _MEASURED.setdefault(audit, {})
-        if self.name not in kept:
-            kept[self.name] = resampled_gaps(*self._outcomes(audit))
-        return kept[self.name]
+        """What `resampled_gaps` gives."""
+        return _once(audit, self.function, lambda audit: resampled_gaps(*self._outcomes(audit)))
 
     def _outcomes(self, audit):
         """Outcomes, and the condition and group of each sample, and how many there are of each."""
@@ -160,9 +161,6 @@ class ModelMeasure(_Described):
         return pd.DataFrame({**columns, "count": int((audit.group_counts > 0).sum()), **self.facts(audit)})
 
 
-_MEASURED = weakref.WeakKeyDictionary()
-
-
 def _around(value, draws, excess):
     """Bounds of a value out of draws that exceed it by their noise: wider by that twice, never narrower."""
     low, high = percentile_interval(draws)
@@ -172,7 +170,35 @@ def _around(value, draws, excess):
 
 def per_sample(*described, **options):
     """Make a `Measure` of a function Audit -> ndarray of float64, shape (P, N)."""
-    return lambda of: _registered(Measure(of, *described, of_samples=of, **options))
+
+    def make(of):
+        def of_samples(audit):
+            return _once(audit, of, lambda audit: np.concatenate([*map(of, _parts(audit))], axis=1))
+
+        return _registered(Measure(of, *described, of_samples=of_samples, **options))
+
+    return make
+
+
+_KEPT = weakref.WeakKeyDictionary()
+
+
+def _once(audit, function, make):
+    """What is made of an Audit, kept as long as it: tables, changes and figures ask for the same."""
+    kept = _KEPT.setdefault(audit, {})
+    if function not in kept:
+        kept[function] = make(audit)
+    return kept[function]
+
+
+def _parts(audit):
+    """The Audit in parts of so many samples that what is made of their logits on the way is small."""
+    precisions, samples, classes = audit.logits.shape
+    step = max(1, _NUMBERS // max(1, precisions * classes))
+    for start in range(0, max(samples, 1), step):
+        own, part = slice(start, start + step), copy.copy(audit)
+        vars(part).update(logits=audit.logits[:, own], labels=audit.labels[own], groups=audit.groups[own])
+        yield part
 
 
 def per_group(*described, **options):
@@ -189,12 +215,6 @@ def _registered(measure):
     whole = isinstance(measure, ModelMeasure) or measure.pooled
     (MODEL_MEASURES if whole else MEASURES)[measure.name] = measure
     return measure
-
-
-def strata(audit, groups, by_class=True):
-    """Stratum of each sample, shape (N,), and how many there are: groups, or the classes of each group."""
-    classes, labels = (len(audit.class_names), audit.labels) if by_class else (1, 0)
-    return groups * classes + labels, len(audit.group_names) * classes
 
 
 def pooled(audit):

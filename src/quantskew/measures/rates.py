@@ -8,6 +8,7 @@ the distribution Beta(k + 1/2, n - k + 1/2).  It has a width for a single sample
 covers about as often as Wilson's interval.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.sparse import csr_array
 from quantskew.measures.intervals import DRAWS
 
 # Numbers of one batch, and of all draws: of very many patterns fewer draws are made.
-_BATCH, _MOST = 2**21, 3 * 10**7
+_BATCH, _MOST = 2**21, 2 * 10**7
 # Samples of a cell below which its noise is taken off a largest gap.
 _FEW = 100
 
@@ -32,32 +33,33 @@ class Patterns:
     shape: tuple  # conditions, groups and outcomes
 
     @classmethod
-    def of(cls, outcomes, conditions, groups, shape):
-        """The patterns of samples: outcomes (P, N), and the condition and the group of each."""
-        codes, size = conditions * shape[1] + groups, shape[0] * shape[1]
-        own = codes
+    def of(cls, outcomes, conditions, groups, shape, apart=False):
+        """The patterns of samples: outcomes (P, N), and the condition and the group of each.
+
+        With samples kept `apart`, each is a pattern, and has the same draws whatever its outcomes are.
+        """
+        cells = codes = conditions * shape[1] + groups
+        size = shape[0] * shape[1]
         for row in outcomes:
             if size * shape[2] >= 2**63:
                 found, codes = np.unique(codes, return_inverse=True)
                 size = len(found)
             codes, size = codes * shape[2] + row, size * shape[2]
         _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-        outcomes, own = outcomes[:, first].astype(np.int64), own[first]
+        if apart:
+            first, counts = np.argsort(cells, kind="stable"), np.ones(len(cells))
+        outcomes, own = outcomes[:, first].astype(np.int64), cells[first]
         cells = np.unique(own)
         added = _prior(outcomes, own, counts, cells, shape)
         none = np.zeros(added.shape[1])
-        return cls(
-            np.concatenate([outcomes, added], axis=1),
-            np.concatenate([own, np.tile(cells, 4)]),
-            np.concatenate([counts, none]),
-            np.concatenate([np.zeros(len(counts)), none + 0.25]),
-            shape,
-        )
+        prior = np.append(np.zeros(len(counts)), none + 0.25)
+        outcomes = np.concatenate([outcomes, added], axis=1)
+        return cls(outcomes, np.append(own, np.tile(cells, 4)), np.append(counts, none), prior, shape)
 
     def draws(self, most=DRAWS, seed=0):
         """Weights (K, b) of the patterns, in batches of draws."""
         rng, shapes = np.random.default_rng(seed), (self.counts + self.prior)[:, None]
-        for size in batches(len(shapes), most):
+        for size in _batches(len(shapes), most):
             yield rng.standard_gamma(shapes, (len(shapes), size))
 
     def rates(self, row):
@@ -65,16 +67,19 @@ class Patterns:
         _, number, size = self.shape
         conditions, groups = np.divmod(self.cells, number)
         codes = (conditions * size + self.outcomes[row]) * number + groups
-        (slots, of_slot), (cells, of_cell) = (
-            np.unique(own, return_inverse=True) for own in (codes, self.cells)
-        )
-        in_slot, in_cell = _sums(of_slot), _sums(of_cell)
-        place = np.searchsorted(cells, cell_of(slots, self.shape))
+        slots, of_slot = np.unique(codes, return_inverse=True)
+        cells, of_cell = np.unique(self.cells, return_inverse=True)
+        in_slot, in_cell = _sums(of_slot, len(slots)), _sums(of_cell, len(cells))
+        place = np.searchsorted(cells, _cell_of(slots, self.shape))
         return slots, lambda weights: (in_slot @ weights) / (in_cell @ weights)[place]
 
 
-def cell_of(slots, shape):
-    """The cells of slots, see `largest_gaps`."""
+def _sums(of, number):
+    """Matrix that adds up the rows that belong to each of so many places."""
+    return csr_array((np.ones(len(of)), (of, np.arange(len(of)))), (number, len(of)))
+
+
+def _cell_of(slots, shape):
     _, number, size = shape
     return slots // (size * number) * number + slots % number
 
@@ -90,40 +95,38 @@ def _prior(outcomes, own, counts, cells, shape):
     for row in outcomes:
         np.add.at(frequent, (own // shape[1], row), counts)
     frequent = np.argsort(-frequent, axis=1, kind="stable")[:, [0, min(1, shape[2] - 1)]]
-    first, second = frequent[cells // shape[1]].T
+    first, second = np.sort(frequent[cells // shape[1]]).T
     same = (outcomes == outcomes[:1]).all(axis=1)[:, None]
     quarters = ((first, first), (first, second), (second, first), (second, second))
     return np.concatenate([np.where(same, here, other) for here, other in quarters], axis=1)
 
 
-def _sums(of):
-    """Matrix that adds up the rows that belong to each of the places `of`."""
-    return csr_array((np.ones(len(of)), (of, np.arange(len(of)))))
-
-
-def batches(size, draws, fewest=500):
+def _batches(size, draws, fewest=500):
     """Sizes of batches of draws, in all `draws` or, where one takes so many numbers, down to `fewest`."""
-    left = min(draws, max(fewest, _MOST // max(size, 1)))
-    while left > 0:
-        yield min(left, max(1, _BATCH // max(size, 1)))
-        left -= max(1, _BATCH // max(size, 1))
+    left, most = min(draws, max(fewest, _MOST // max(size, 1))), max(1, _BATCH // max(size, 1))
+    return [min(most, left - done) for done in range(0, left, most)]
 
 
-def largest_gaps(slots, rates, present, shape):
+def _sizes(conditions, groups, shape):
+    """Number of samples in each cell."""
+    return np.bincount(conditions * shape[1] + groups, minlength=shape[0] * shape[1]).reshape(shape[:2])
+
+
+def largest_gaps(slots, rates, sizes, kinds):
     """Largest gap between groups of the rates (S, b) of any outcome in any condition; NaN where none has two.
 
-    A slot is a group that has an outcome at all: (condition * outcomes + outcome) * groups + group, in order.
-    The other groups that are `present` in the condition, as counted there, have a rate of 0.
+    A slot is a group that has an outcome at all: (condition * kinds + outcome) * groups + group, in order, of
+    so many kinds of outcomes.  Other groups that the `sizes` of cells have in a condition have a rate of 0.
     """
-    _, number, size = shape
+    number = sizes.shape[1]
     starts = np.flatnonzero(np.diff(slots // number, prepend=-1))
-    in_condition = present[slots[starts] // (number * size)]
-    if not (in_condition > 1).any():
+    present = (sizes > 0).sum(axis=1)[slots[starts] // (number * kinds)]
+    if not (present > 1).any():
         return np.full(rates.shape[1], np.nan)
     high, low = (of.reduceat(rates, starts, axis=0) for of in (np.maximum, np.minimum))
-    lacking = np.diff(starts, append=len(slots)) < in_condition
+    lacking = np.diff(starts, append=len(slots)) < present
     high[lacking], low[lacking] = np.maximum(high[lacking], 0), np.minimum(low[lacking], 0)
-    return (high - low)[in_condition > 1].max(axis=0)
+    return (high - low)[present > 1].max(axis=0)
 
 
 def resampled_gaps(outcomes, conditions, groups, shape):
@@ -139,119 +142,74 @@ def resampled_gaps(outcomes, conditions, groups, shape):
     excess : ndarray of float64, shape (P,)
         How much larger the draws are on average for the noise of cells of few samples.
     """
-    if not outcomes.size:
-        nothing = np.full((1, len(outcomes)), np.nan)
-        return nothing[0], nothing, nothing, nothing[0]
-    patterns = Patterns.of(outcomes, conditions, groups, shape)
-    present = present_groups(conditions, groups, shape)
-    few = np.bincount(conditions * shape[1] + groups) < _FEW
-    rows = []
-    for row in range(len(outcomes)):
-        slots, of = patterns.rates(row)
-        measured, expected = of(patterns.counts[:, None]), of((patterns.counts + patterns.prior)[:, None])
-        rows.append((slots, of, measured, expected, few[cell_of(slots, shape), None]))
+    patterns, sizes = Patterns.of(outcomes, conditions, groups, shape), _sizes(conditions, groups, shape)
+    of = functools.partial(largest_gaps, sizes=sizes, kinds=shape[2])
+    rows = [patterns.rates(row) for row in range(len(outcomes))]
+    counts, expected = patterns.counts[:, None], (patterns.counts + patterns.prior)[:, None]
+    value, without = (
+        np.concatenate([of(slots, rates(w)) for slots, rates in rows]) for w in (counts, expected)
+    )
+    known = [(rates(counts), rates(expected), sizes.flat[_cell_of(s, shape)] < _FEW) for s, rates in rows]
     drawn = []
     for weights in patterns.draws():
         each = []
-        for slots, of, measured, expected, varies in rows:
-            rates = of(weights)
-            alone = rates if varies.all() else np.where(varies, rates, expected)
-            each.append(
-                [largest_gaps(slots, own, present, shape) for own in (rates, rates - measured, alone)]
-            )
+        for (slots, rates), (measured, mean, few) in zip(rows, known, strict=True):
+            own = rates(weights)
+            gaps = [of(slots, own), of(slots, own - measured)]
+            alone = gaps[0] if few.all() else of(slots, np.where(few[:, None], own, mean))
+            each.append([*gaps, alone])
         drawn.append(np.array(each))
     draws, noise, alone = np.moveaxis(np.concatenate(drawn, axis=2), 0, 2)
-    value, expected = (
-        np.array([largest_gaps(row[0], row[which], present, shape)[0] for row in rows]) for which in (2, 3)
-    )
-    return value, draws, noise, alone.mean(axis=0) - expected
+    return value, draws, noise, alone.mean(axis=0) - without
 
 
-def resampled_rates(right, groups, num_groups):
+def resampled_rates(right, groups, num_groups, draws=DRAWS, apart=False):
     """How often `right` (P, N) is so in each group, on resampled samples: (B, P, G), NaN without samples."""
-    if not right.size:
-        return np.full((1, len(right), num_groups), np.nan)
-    patterns = Patterns.of(right, np.zeros_like(groups), groups, (1, num_groups, 2))
-    rows = [patterns.rates(row) for row in range(len(right))]
-    own = np.unique(groups)
-    drawn = []
-    for weights in patterns.draws():
-        rates = np.full((weights.shape[1], len(rows), num_groups), np.nan)
-        for row, (slots, of) in enumerate(rows):
-            is_right = slots >= num_groups
-            rates[:, row, own] = 0.0
-            rates[:, row, slots[is_right] - num_groups] = of(weights)[is_right].T
-        drawn.append(rates)
-    return np.concatenate(drawn)
-
-
-def paired_rates(right, groups, num_groups, draws):
-    """As `resampled_rates`, of one row (N,), (B, G): any other rows of these images get the same weights."""
-    drawn = np.full((draws, num_groups), np.nan)
-    for group in np.unique(groups):
-        own, done, rng = right[groups == group], 0, np.random.default_rng([0, group])
-        for size in batches(len(own), draws, fewest=draws):
-            weights = rng.standard_exponential((size, len(own)))
-            prior = rng.standard_gamma(0.5, (size, 2))
-            total = weights.sum(axis=1) + prior.sum(axis=1)
-            drawn[done : done + size, group] = (weights @ own + prior[:, 0]) / total
-            done += size
-    return drawn
-
-
-def present_groups(conditions, groups, shape):
-    """How many groups have samples in each condition."""
-    return (
-        (np.bincount(conditions * shape[1] + groups, minlength=shape[0] * shape[1]) > 0)
-        .reshape(shape[:2])
-        .sum(1)
-    )
+    patterns = Patterns.of(right, np.zeros_like(groups), groups, (1, num_groups, 2), apart)
+    in_group, drawn = _sums(patterns.cells, num_groups), []
+    with np.errstate(invalid="ignore"):
+        for weights in patterns.draws(draws):
+            total = in_group @ weights
+            drawn.append([in_group @ (row[:, None] * weights) / total for row in patterns.outcomes])
+    return np.concatenate(drawn, axis=2).transpose(2, 0, 1)
 
 
 def shuffled_gaps(outcome, conditions, groups, shape, draws, seed):
     """The largest gap at one precision, (B,), with groups shuffled among the samples of each condition."""
-    if not outcome.size:
-        return np.full(1, np.nan)
-    rng = np.random.default_rng(seed)
-    sizes = np.bincount(conditions * shape[1] + groups, minlength=shape[0] * shape[1])
-    drawn, present = [], present_groups(conditions, groups, shape)
-    few = np.prod(shape) <= len(outcome)
-    for slots, counts in (_urns if few else _permutations)(rng, outcome, conditions, groups, shape, draws):
-        in_cell = sizes[cell_of(slots, shape)]
+    rng, sizes, drawn = np.random.default_rng(seed), _sizes(conditions, groups, shape), []
+    # An urn costs more than to move a sample.
+    way = _urns if 10 * np.prod(shape) <= len(outcome) else _permutations
+    for slots, counts in way(rng, outcome, conditions, groups, shape, draws):
+        in_cell = sizes.flat[_cell_of(slots, shape)]
         known = in_cell > 0
-        rates = counts[known] / in_cell[known, None]
-        drawn.append(largest_gaps(slots[known], rates, present, shape))
+        drawn.append(largest_gaps(slots[known], counts[known] / in_cell[known, None], sizes, shape[2]))
     return np.concatenate(drawn)
 
 
 def _urns(rng, outcome, conditions, groups, shape, draws):
     """Counts (S, b) of every slot: each group draws its samples of a condition, without replacement."""
-    many, number, size = shape
-    sizes = np.bincount(conditions * number + groups, minlength=many * number).reshape(many, number)
-    totals = np.bincount(conditions * size + outcome, minlength=many * size).reshape(many, size)
-    for batch in batches(np.prod(shape), draws):
-        left, counts = np.repeat(totals[..., None], batch, axis=2), np.empty((many, size, number, batch))
-        for group in range(number):
+    sizes, totals = _sizes(conditions, groups, shape), _sizes(conditions, outcome, (shape[0], shape[2]))
+    for batch in _batches(np.prod(shape), draws):
+        counts = np.empty((shape[0], shape[2], shape[1], batch))
+        left = np.repeat(totals[..., None], batch, axis=2)
+        for group in range(shape[1]):
             wanted, rest = np.repeat(sizes[:, group, None], batch, axis=1), left.sum(axis=1)
-            for kind in range(size):
+            for kind in range(shape[2]):
                 rest -= left[:, kind]
                 taken = rng.hypergeometric(left[:, kind], rest, wanted)
-                counts[:, kind, group] = taken
                 wanted -= taken
                 left[:, kind] -= taken
+                counts[:, kind, group] = taken
         yield np.arange(np.prod(shape)), counts.reshape(-1, batch)
 
 
 def _permutations(rng, outcome, conditions, groups, shape, draws):
     """Slots that samples in a random order fill, and their counts (S, 1), for each draw."""
-    _, number, size = shape
     small = conditions.astype(np.min_scalar_type(shape[0]))
-    order = np.argsort(small, kind="stable")
-    places = ((conditions * size + outcome) * number)[order]
-    for batch in batches(len(outcome), draws, fewest=100):
-        for _ in range(batch):
-            mixed = rng.permutation(len(outcome))
-            # Sorted by the condition alone, so that the samples of each stay mixed.
-            mixed = mixed[np.argsort(small[mixed], kind="stable")]
-            slots, counts = np.unique(places + groups[mixed], return_counts=True)
-            yield slots, counts[:, None]
+    places = ((conditions * shape[2] + outcome) * shape[1])[np.argsort(small, kind="stable")]
+    for _ in range(sum(_batches(len(outcome), draws, fewest=100))):
+        mixed = rng.permutation(len(outcome))
+        # Sorted by the condition alone, so that the samples of each stay mixed.
+        mixed = mixed[np.argsort(small[mixed], kind="stable")]
+        slots, counts = np.unique(places + groups[mixed], return_counts=True)
+        yield slots, counts[:, None]

@@ -15,7 +15,7 @@ import pandas as pd
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.intervals import DRAWS, percentile_interval
-from quantskew.measures.rates import paired_rates
+from quantskew.measures.rates import resampled_rates
 
 MEASURES = {"accuracy": "overall accuracy", "fvo": "FVO", "least": "accuracy of the worst-served group"}
 
@@ -45,7 +45,8 @@ def group_accuracies(audits, precision, draws=DRAWS):
     values = np.stack([group_means(*own) for own in of])
     if len(of) > 1:
         return values, np.broadcast_to(values, (draws, *values.shape))
-    return values, paired_rates(*of[0], draws)[:, None]
+    # The images stay apart, so that they have the same draws in any other model.
+    return values, resampled_rates(of[0][0][None] == 1, *of[0][1:], draws, apart=True)
 
 
 def mean_over_seeds(value, draws):
@@ -92,16 +93,17 @@ def interval(value, draws):
 def comparison(audits, precisions=None):
     """FVO and accuracy of several methods: Audits by seed of each, by its title.
 
-    The table has ``method``, ``precision`` (by default those of the first method; one that a method lacks has
-    no row), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
+    The table has ``method``, ``precision`` (by default those of the first method; a seed that lacks one is
+    left out there), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
     """
     rows = []
     for method, seeds in audits.items():
         for precision in precisions or next(iter(audits.values()))[0].precisions:
-            if precision in seeds[0].precisions:
-                found = fairness_over_seeds(seeds, precision)
+            own = [audit for audit in seeds if precision in audit.precisions]
+            if own:
+                found = fairness_over_seeds(own, precision)
                 within = {name: (value, np.clip(draws, 0, 1)) for name, (value, draws) in found.items()}
-                rows += _rows(method, precision, len(seeds), within)
+                rows += _rows(method, precision, len(own), within)
     return pd.DataFrame(rows)
 
 

@@ -5,6 +5,7 @@ A process that runs them may be killed at any moment, and sees one GPU that no o
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,8 @@ from quantskew.book.execution import execute
 from quantskew.cache import Damaged, cache_dir, locked, sealed, unsealed, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
-_LOG = logging.getLogger(__name__)
+# This module is also run by itself, under another name.
+_LOG = logging.getLogger("quantskew.sweeps.cells")
 PLAN = "plan.json"
 AUDIT = "audit"
 _CHOICE = "CUDA_VISIBLE_DEVICES"
@@ -174,12 +176,14 @@ def one_gpu(names):
 
 
 def _first_free(names):
-    while True:
+    for again in itertools.count():
         for name in names:
             lock = locked(cache_dir() / "gpus" / f"{socket.gethostname()}-{name}")
             with contextlib.suppress(Timeout):
                 lock.acquire(timeout=0)
                 return name, lock
+        if again == 1:
+            _LOG.info("waiting for a GPU: other processes have %s", ", ".join(names))
         time.sleep(1)
 
 
@@ -235,4 +239,7 @@ def _end_with_the_sweep():
 if __name__ == "__main__":
     if SWEEP in os.environ:
         threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    # What waits or comes from the cache is said in the logs.
+    logging.getLogger("quantskew").setLevel(logging.INFO)
+    logging.getLogger("quantskew").addHandler(logging.StreamHandler())
     run_job(*sys.argv[1:])

@@ -199,11 +199,12 @@ def read_grid(path, root=".", here=True):
     content = _load(path)
     if not content or not isinstance(content, dict):
         raise ValueError(f"{path} holds no grid: write `{AUDIT}:` or a chapter's name, `product:` below it")
-    cells, places = [], {}
-    _check_extent(content, path)
+    cells, places, found = [], {}, {}
     for task, block in content.items():
+        found[task] = _combinations(block, f"{path}, {task}", sum(map(len, found.values())))
+    for task, own in found.items():
         make = audit_cell if task == AUDIT else chapter_cells(task, root, path)
-        for where, given in _combinations(block, f"{path}, {task}"):
+        for where, given in own:
             try:
                 cell = make(given, Path(root), here)
             except ValueError as error:
@@ -216,13 +217,21 @@ def read_grid(path, root=".", here=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply."""
+    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply.
+
+    So are references, since a few of them stand for more values than fit into memory.
+    """
 
     depth = 0
 
     def compose_node(self, parent, index):
-        if self.depth > _DEEPEST:
-            problem = f"it is nested more than {_DEEPEST} deep"
+        reference = self.check_event(yaml.AliasEvent)
+        if reference or self.depth > _DEEPEST:
+            problem = (
+                "a reference stands for a value: write it out"
+                if reference
+                else f"it is nested more than {_DEEPEST} deep"
+            )
             raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
         self.depth += 1
         try:
@@ -263,31 +272,13 @@ def _load(path):
         raise ValueError(f"{path}{line}: {problem}; mend the YAML") from None
 
 
-def _check_extent(content, path):
-    """Refuse values that YAML's references make larger than any grid is."""
-    known = {}
-
-    def extent(value, around=()):
-        if not isinstance(value, dict | list | tuple | set):
-            return 1
-        if id(value) in around:
-            raise ValueError(f"{path}: a value contains itself; mend the YAML")
-        if id(value) not in known:
-            parts = value.values() if isinstance(value, dict) else value
-            known[id(value)] = 1 + sum(extent(part, (*around, id(value))) for part in parts)
-        return known[id(value)]
-
-    if extent(content) > _LONGEST:
-        raise ValueError(f"{path}: its references stand for more than {_LONGEST:,} values; write them out")
-
-
 def _word(value):
     """A value as it stands in a list of values."""
     return value if isinstance(value, str) and len(value) <= 80 else shortened(value)
 
 
-def _combinations(block, where):
-    """Each cell's parameters, with the words that say where they stand."""
+def _combinations(block, where, before):
+    """Each cell's parameters, with the words that say where they stand; `before` it are so many cells."""
     if not isinstance(block, dict) or not block or block.keys() - {"product", "cells"}:
         found = ", ".join(map(_word, block)) if isinstance(block, dict) and block else shortened(block)
         raise ValueError(f"{where}: write `product:`, `cells:` or both below it; got {found}")
@@ -298,7 +289,7 @@ def _combinations(block, where):
         if not isinstance(values, list) or not values:
             shown = f"[{shortened(values)}]"
             raise ValueError(f"{where}: in a product {name} needs a list of values, as {shown}")
-    count = math.prod(map(len, product.values())) + len(cells)
+    count = before + math.prod(map(len, product.values())) * bool(product) + len(cells)
     if count > _MOST_CELLS:
         raise ValueError(f"{where}: {count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it")
     found = []

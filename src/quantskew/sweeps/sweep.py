@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from tqdm import tqdm
 
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
-from quantskew.cache import digest, source_digest, write_bytes
+from quantskew.cache import digest, replacing, scratch, source_digest, write_bytes
+from quantskew.checks import shortened
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
@@ -79,7 +79,8 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     root, folder = Path(root).resolve(), Path(folder)
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    # What killed schedulers left is removed also where nothing is to be done any more.
+    with open(folder / "lock", "w") as lock, scratch() as temporary:
         _hold(lock, folder)
         plan = described(cells, root)
         waiting = pending(folder, plan)
@@ -100,7 +101,9 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
             for left in ("result.json", "error.txt", "started"):
                 for name in waiting:
                     (cell_folder(folder, name) / left).unlink(missing_ok=True)
-            _schedule(command, folder, plan, waiting, lock, here=executor in (None, "local"))
+            # Snakemake leaves its temporary folders where it is killed.
+            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
+            _schedule(command, folder, plan, waiting, lock, own if executor in (None, "local") else {})
         write_table(folder)
     return failures(folder, pending(folder, plan))
 
@@ -192,13 +195,13 @@ def _command(folder, workers, executor, gpus, passed):
 
 
 def _schedule(command, folder, plan, waiting, lock, here):
-    """Run Snakemake, with its workers `here` or elsewhere, and show how many cells are done."""
+    """Run Snakemake and show how many cells are done; `here` is its environment on this machine."""
     interval = 0.1 if sys.stderr.isatty() else 10
     done, counts = len(plan) - len(waiting), {"total": len(plan), "unit": " cells", "mininterval": interval}
     with open(folder / _LOG, "wb") as log, tqdm(initial=done, desc="sweep", **counts) as bar:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "pass_fds": [lock.fileno()]}
         if here:
-            pipes |= {"env": os.environ | {SWEEP: str(os.getpid())}, "preexec_fn": _die_with_parent}
+            pipes |= {"env": os.environ | here, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
         while running:
@@ -234,8 +237,12 @@ def _ended(folder, name):
     return any((cell_folder(folder, name) / left).exists() for left in ("result.json", "error.txt"))
 
 
-def small_sweep():
-    """Run the grid that the chapter shows, in the repository around the working directory; its folder."""
+def swept(folder=None):
+    """The folder of a sweep, or of that of the grid that the chapter shows, which is run here first."""
+    if folder is not None:
+        if not (isinstance(folder, str | Path) and (Path(folder) / PLAN).is_file()):
+            raise ValueError(f"sweep must be a folder of `quantskew sweep`; got {shortened(folder)}")
+        return Path(folder)
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / _GRID).exists()), None)
     if root is None:
@@ -255,8 +262,7 @@ def write_page(folder, root="."):
     folder, root = Path(folder).resolve(), Path(root).resolve()
     if not (root / _CHAPTER).exists():
         raise FileNotFoundError(f"the page needs the repository, which is not {root}; name it with --root")
-    with tempfile.TemporaryDirectory() as temporary:
-        book = Path(temporary)
+    with replacing(folder / "page") as partial, scratch() as book:
         shutil.copy(root / "_config.yml", book)
         shutil.copytree(root / "book", book / "book", ignore=shutil.ignore_patterns("chapters", "records"))
         write_bytes(book / "_toc.yml", b"format: jb-book\nroot: index\n")
@@ -269,13 +275,5 @@ def write_page(folder, root="."):
         if result.returncode:
             said = result.stdout[-2000:] + result.stderr[-2000:]
             raise RuntimeError(f"the page could not be rendered:\n{said}")
-        _replace(folder / "page", book / "_build" / "html")
+        shutil.copytree(book / "_build" / "html", partial)
     return folder / "page" / "index.html"
-
-
-def _replace(place, made):
-    """Put a folder in its place, so that it is never half there."""
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    shutil.copytree(made, partial)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
