@@ -138,7 +138,10 @@ class Chapter:
 
     def every_seed(self, key=BASE):
         """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""
-        return read(self._record, (key,))[key]
+        try:
+            return read(self._record, (key,))[key]
+        except FileNotFoundError:
+            return next(own[key] for own in self.runs if own.experiment == self._record)
 
     def recorded(self, measure, key=BASE):
         """A Measure of every seed of the record: one row a seed and group, one column a precision.
