@@ -26,7 +26,7 @@ _PLACES = {
 _TABLES = {
     "fairness": ("flipped", "class_accuracy", "intersections"),
     "forward": ("probabilities", "null_logits", "dtdb_histogram"),
-    "surface": ("excess_loss", "loss_profile"),
+    "surface": ("excess_loss", "loss_profile", "taylor"),
     "weights": ("absolute_difference", "sparsity", "mean_magnitude", "weight_histogram"),
 }
 _PLACES |= {name: f"measures.{module}:{name}" for module, names in _TABLES.items() for name in names}

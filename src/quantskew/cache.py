@@ -84,12 +84,11 @@ def _partial(folder, name):
     own = f".{name}.{_processes()}."
     for left_over in folder.glob(f".{glob.escape(name)}.*.partial"):
         with contextlib.suppress(OSError, ValueError):
+            # Others' are of another machine or container, or of before the last start of this one.
+            alive = time.time() - left_over.stat().st_mtime < _STALE_SECONDS
             if left_over.name.startswith(own):
-                stale = not _is_running(int(left_over.name[len(own) :].split(".")[0]))
-            else:
-                # Of another machine or container, or of before the last start of this one.
-                stale = time.time() - left_over.stat().st_mtime > _STALE_SECONDS
-            if stale:
+                alive = _is_running(int(left_over.name[len(own) :].split(".")[0]))
+            if not alive:
                 _remove(left_over)
     return folder / f"{own}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
 

@@ -138,7 +138,10 @@ class Chapter:
 
     def every_seed(self, key=BASE):
         """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""
-        return read(self._record, (key,))[key]
+        try:
+            return read(self._record, (key,))[key]
+        except FileNotFoundError:
+            return next(own[key] for own in self.runs if own.experiment == self._record)
 
     def recorded(self, measure, key=BASE):
         """A Measure of every seed of the record: one row a seed and group, one column a precision.
@@ -146,7 +149,10 @@ class Chapter:
         The largest and the smallest group in training are called ``majority`` and ``minority``.
         """
         tables = []
+        applies = getattr(measure, "applies", lambda audit: True)
         for seed, audit in enumerate(self.every_seed(key)):
+            if not applies(audit):
+                continue
             order = group_order(audit)
             roles = {audit.group_names[order[0]]: "majority", audit.group_names[order[-1]]: "minority"}
             tables.append(measure(audit).replace({"group": roles}).assign(seed=seed))

@@ -23,10 +23,8 @@ _COMMANDS = []
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
 _REMEDIES = {
-    errno.ENOSPC: "free some space; the same command goes on",
-    errno.EDQUOT: "free some space; the same command goes on",
-    errno.EACCES: "name another place, or ask for the right to use it",
-    errno.EPERM: "name another place, or ask for the right to use it",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space; the same command goes on"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "name another place, or ask for the right to use it"),
     errno.EROFS: "name another place (the cache with QUANTSKEW_CACHE)",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",

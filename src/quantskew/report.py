@@ -37,6 +37,11 @@ _FURTHER = (
         {lines.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
     ),
     (
+        lambda audit: audit.curvature is not None and audit.curvature.slopes is not None,
+        (surface.taylor,),
+        {lines.taylor: True},
+    ),
+    (
         fairness.equalized_odds.applies,
         (fairness.class_accuracy,),
         {lines.class_accuracy: lines.group_and_class_legend},

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 import samples
 from quantskew.audits import curvature as module
@@ -45,6 +46,39 @@ def test_values_are_those_of_the_functions(measured, digits_model, split):
     assert (measured.residuals <= 0.01).all()
 
 
+def test_the_terms_of_the_expansion_are_those_of_the_dense_hessian(digits):
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    split = digits.test.subset(range(60))
+    terms = measure_curvature(layer, split, ["fp32", "int4", "int2"], images=3, samples=2)
+    inputs = normalise(split.images).flatten(1)
+    linear = layer[1]
+
+    def loss_of(own):
+        def loss(flat):
+            weight, bias = flat[:640].view(10, 64), flat[640:]
+            return functional.cross_entropy(inputs[own] @ weight.T + bias, split.labels[own])
+
+        return loss
+
+    start = torch.cat([linear.weight.detach().flatten(), linear.bias.detach()])
+    for row, precision in enumerate(["fp32", "int4", "int2"]):
+        moved = quantize_model(layer, precision)[1]
+        change = torch.cat([moved.weight.detach().flatten(), moved.bias.detach()]) - start
+        for group in (0, 7):
+            loss = loss_of(torch.nonzero(split.groups == group).flatten()[:3])
+            gradient = torch.autograd.functional.jacobian(loss, start)
+            dense = torch.autograd.functional.hessian(loss, start)
+            assert terms.slopes[row, group] == pytest.approx(float(gradient @ change), abs=1e-5)
+            assert terms.bends[row, group] == pytest.approx(float(change @ dense @ change) / 2, abs=1e-5)
+
+
+def test_terms_that_only_one_of_two_has_are_left_out_when_they_are_joined(measured):
+    older = dataclasses.replace(measured, slopes=None, bends=None)
+    assert measured.join(measured).slopes.shape == (2 * len(PRECISIONS), 10)
+    assert older.join(measured).slopes is older.select([0]).slopes is measured.join(older).bends is None
+
+
 def test_nothing_moves_at_the_reference(measured):
     assert measured.change_norms[0] == 0
     assert (np.diff(measured.change_norms) > 0).all()
@@ -74,7 +108,7 @@ def test_a_run_that_ended_between_vector_and_numbers_gives_the_same(
             measure_curvature(digits_model, split, PRECISIONS, **options)
     assert same(measured, measure_curvature(digits_model, split, PRECISIONS, **options))
     # Each of 3 rows and 30 groups once, but for the two in which it ended.
-    assert len(steps) == 3 + 30 + 2
+    assert len(steps) == 3 + 10 + 30 + 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,7 +121,9 @@ def test_a_damaged_state_is_refused_by_name(tmp_path):
         whole = own.read_bytes()
         for content in samples.damaged(whole, places=20):
             own.write_bytes(content)
-            message = rf"{own.name} is not whole .*; delete .*curvature to|curvature belongs.*; delete it"
+            message = (
+                rf"{own.name} is not a whole checkpoint .*; delete .*e to begin|curvature belongs.*delete it"
+            )
             with pytest.raises(ValueError, match=message):
                 CurvatureState(2, [2] * 3, path, "a run")
         own.write_bytes(whole)

@@ -91,6 +91,21 @@ def test_plain_papermill_runs_a_chapter_from_its_own_file(chapter, tmp_path):
     assert "of the weights" in helped.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "parameter", "message"),
+    [
+        ("batch", "sweep", "must be a folder of `quantskew sweep`"),
+        ("reproduction", "folder", "must hold records"),
+    ],
+)
+@pytest.mark.parametrize("value", [3, "nowhere", ["a"]])
+def test_the_first_cell_of_an_appendix_checks_its_parameter(name, parameter, message, value, repository):
+    notebook = execution.read_text_notebook(repository / "notebooks" / f"{name}.md")
+    _, first, *_ = (cell for cell in notebook.cells if cell.cell_type == "code")
+    with pytest.raises(ValueError, match=f"{parameter} {message}; got"):
+        exec(first.source, {parameter: value})
+
+
 def test_whole_numbers_serve_for_floats_and_none_for_an_empty_path(chapter):
     notebook = execution.read_text_notebook(chapter)
     execution.check_parameters(notebook, {"share": 1, "path": None}, "small")

@@ -49,6 +49,7 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
 def test_a_set_by_its_titles():
     audits = {"mpqat": ["b"], "ptq": ["a"], "wcr": ["c"]}
     assert list(methods.titled(audits, ("ptq", "u-o", "mpqat")).items()) == [("PTQ", ["a"]), ("MPQAT", ["b"])]
+    assert list(methods.counted(audits, ("ptq", "mpqat"))) == ["PTQ (1)", "MPQAT (1)"]
 
 
 @pytest.mark.parametrize(("epochs", "tuned"), [(1, 1), (2, 1), (13, 2), (40, 6)])

@@ -93,12 +93,14 @@ def test_seeds_are_read_in_their_order(reader, folder, capsys):
 
 
 @READERS
-@pytest.mark.parametrize(("seeds", "missing"), [((0, 2), [1]), ((2, 4), [3]), ((0, 3), [1, 2])])
+@pytest.mark.parametrize(("seeds", "missing"), [((0, 2), [1]), ((1, 2), [0]), ((0, 3), [1, 2])])
 def test_a_missing_seed_is_left_out_and_named(seeds, missing, reader, folder, capsys):
     expected = write_seeds(folder, "mine-ptq", seeds)
     for audit, own in zip(reader("mine-ptq"), expected.values(), strict=True):
         same(audit, own)
     lines = [f"{file_name('mine-ptq', seed=seed)} is missing: seed {seed} is left out" for seed in missing]
+    # A key may have fewer seeds than the base.
+    lines = lines if reader is of_base else []
     assert capsys.readouterr().out.splitlines() == lines
 
 
@@ -189,28 +191,14 @@ def test_runs_are_read_back_as_they_were_written(made):
             same(audit, fake(key, seed))
 
 
-def test_a_seed_that_one_key_lacks_is_left_out_of_all(made, capsys):
-    written(("ptq",), range(3))
-    written(("mse",), (0, 2))
-    written(("bias",), (0,))
-    found = read("digits", ("ptq", "mse", "bias"))
-    for key, seeds in {"ptq": (0, 2), "mse": (0, 2), "bias": (0,)}.items():
-        assert len(found[key]) == len(seeds)
-        for seed, audit in zip(seeds, found[key], strict=True):
+def test_every_key_has_the_seeds_that_it_has(made, capsys):
+    seeds = {"ptq": (0, 1, 2), "mse": (0, 2), "bias": (3,)}
+    for key, own in seeds.items():
+        written((key,), own)
+    found = read("digits", seeds)
+    for key, own in seeds.items():
+        for seed, audit in zip(own, found[key], strict=True):
             same(audit, fake(key, seed))
-    assert capsys.readouterr().out == "digits-mse-1.safetensors is missing: seed 1 is left out\n"
-
-
-def test_a_key_whose_only_seed_is_left_out_is_none(made):
-    written(("ptq",), (0, 2))
-    written(("mse",), (1,))
-    assert list(read("digits", ("ptq", "mse"))) == ["ptq"]
-
-
-def test_a_key_may_begin_with_a_later_seed(made, capsys):
-    written(("ptq",), range(4))
-    written(("mse",), (2, 3))
-    assert {key: len(own) for key, own in read("digits", ("ptq", "mse")).items()} == {"ptq": 4, "mse": 2}
     assert capsys.readouterr().out == ""
 
 

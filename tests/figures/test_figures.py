@@ -93,6 +93,7 @@ SURFACE = [
     *(lines.of(measure) for measure in MEASURES.values() if measure not in OF_LOGITS),
     lines.loss_profile,
     lines.excess_loss,
+    lines.taylor,
 ]
 
 

@@ -109,7 +109,7 @@ def test_a_ladder_has_a_row_a_rung_and_a_dot_a_seed():
     panels = {precision: precision for precision in ("int8", "int2")}
     figure = compare(comparisons.ladder(runs), panels, legend=comparisons.ladder_legend)
     rungs = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert rungs == ["min-max PTQ (2)", "+ int8 ends (3)", "+ dampening (1)"]
+    assert rungs == ["min-max PTQ (2)", "+ int8 ends (3)", "+ dampening: MPQAT (1)"]
     assert figure.axes[0].get_ylabel() == "record: mine"
     for precision, axes in zip(panels, figure.axes, strict=True):
         table = each_seed({key: audits[key] for key in ("ptq", "boundary", "mpqat")}, [precision])

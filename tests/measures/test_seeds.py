@@ -186,3 +186,10 @@ def test_every_seed_by_itself_has_the_values_of_its_images():
         audit = with_seed(row.seed)
         assert row.value == pytest.approx(STATISTICS[row.measure](right_by_group(audit, row.precision)))
     assert each_seed(audits, ["int16"]).empty
+
+
+def test_a_seed_that_lacks_a_precision_is_left_out_there():
+    audits = [with_seed(0), with_seed(1).select(["fp32", "int2"])]
+    table = comparison({"a": audits}, ["int8", "int2", "int4"]).query("measure == 'fvo'")
+    assert table.set_index("precision")["seeds"].to_dict() == {"int8": 1, "int2": 2}
+    assert table["value"].iloc[0] == pytest.approx(STATISTICS["fvo"](right_by_group(audits[0], "int8")))

@@ -1,5 +1,7 @@
 """Tables of the backward pass, on an Audit that has one and on one that has not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ TABLES = [
     surface.trace,
     surface.excess_loss,
     surface.loss_profile,
+    surface.taylor,
 ]
 
 
@@ -53,6 +56,20 @@ def test_excess_loss_is_the_paired_difference_and_its_bound(curved_audit):
     )
     assert table.loc["int2", "bound"].to_numpy() == pytest.approx(bound)
     assert "fp32" not in table.index
+
+
+def test_the_terms_explain_a_small_change_and_not_a_large_one(curved_audit):
+    table = surface.taylor(curved_audit).set_index(["precision", "group"])
+    assert (table["predicted"] == table["slope"] + table["bend"]).all()
+    miss = (table["value"] - table["predicted"]).abs()
+    assert miss["int8"].max() < 0.1 * table.loc["int2", "value"].abs().max()
+    assert miss["int2"].max() > 10 * miss["int8"].max()
+
+
+def test_an_audit_without_the_terms_says_so(curved_audit):
+    older = dataclasses.replace(curved_audit.curvature, slopes=None, bends=None)
+    with pytest.raises(ValueError, match="without the terms"):
+        surface.taylor(dataclasses.replace(curved_audit, curvature=older))
 
 
 def test_selected_precisions_keep_their_rows(curved_audit):

@@ -39,8 +39,9 @@ def test_a_sweep_leaves_a_page_and_names_what_failed(fresh_cache, tmp_path, repo
     assert str(page) in captured.out
     text = page.read_text()
     assert len(re.findall(r'<img[^>]+alt="[^"]{40,}"[^>]+src="_images', text)) == 3
-    assert TAG not in text.replace("&lt;", "")
     assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert ",'=cmd()," in (tmp_path / "out" / "table.csv").read_text()
     assert not re.findall(r"^[^\n]*,=cmd", (tmp_path / "out" / "table.csv").read_text(), re.MULTILINE)
     assert f"{1e30:.2f}" in text, "the overview lacks the cell that failed"
     loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', text)

@@ -35,7 +35,7 @@ class CurvatureState:
     def __init__(self, precisions, images, path=None, run=None):
         self.path, self.run, shape = path and Path(path), run, (precisions, len(images))
         self.vectors, self.reference = {}, {}
-        names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors")
+        names = ("gradient_norms", "lambda_max", "residuals", "traces", "trace_errors", "slopes", "bends")
         self.arrays = {name: np.full(shape, np.nan) for name in names}
         self.arrays["images"] = np.array(images, dtype=np.int64)
         self.arrays["matvecs"] = np.zeros(shape, dtype=np.int64)
@@ -52,7 +52,9 @@ class CurvatureState:
                         kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(f"{read} is not whole ({error}); delete {path} to begin anew") from error
+            raise Damaged(
+                f"{read} is not a whole checkpoint ({error}); delete {path} to begin anew"
+            ) from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 
@@ -129,17 +131,15 @@ def measure_curvature(
             done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist()
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
+                if row == 0:
+                    changes = (parameter_vector(quantize_model(model, other)) - weights for other in chosen)
+                    state.put((slice(None), group), **_terms(operator, changes))
                 pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
                 state.put_vector(row, group, pair.vector)
-                state.put(
-                    (row, group),
-                    lambda_max=pair.value,
-                    residuals=pair.residual,
-                    matvecs=pair.matvecs,
-                    traces=traces.mean(),
-                    trace_errors=traces.std(ddof=1) / np.sqrt(samples),
-                )
+                found = {"lambda_max": pair.value, "residuals": pair.residual, "matvecs": pair.matvecs}
+                found |= {"traces": traces.mean(), "trace_errors": traces.std(ddof=1) / np.sqrt(samples)}
+                state.put((row, group), **found)
                 bar.update()
                 # Before the next group's graphs are built, this one's must be free.
                 del operator
@@ -148,6 +148,12 @@ def measure_curvature(
         profile = problem.profiles(base, served, state.reference, state.arrays["lambda_max"][0], change)
     state.remove()
     return Curvature(**state.arrays, **profile, profile_precision=profiled.name)
+
+
+def _terms(operator, changes):
+    """The two terms of Eq. 4 for each of some changes of the weights."""
+    pairs = [(change @ operator.gradient, change @ operator(change) / 2) for change in changes]
+    return dict(zip(("slopes", "bends"), np.array(pairs, dtype=np.float64).T, strict=True))
 
 
 def measure_surface(model, split, precision, *, images=None, hessian=True):

@@ -159,7 +159,8 @@ def _ready(model, split):
             f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
         ) from error
     logits = _checked_logits(_logits_in(given), len(images), classes)
-    return (model if _is_alone(given) else Logits(model)), images, logits
+    alone = isinstance(given, torch.Tensor) and given.ndim == 2
+    return (model if alone else Logits(model)), images, logits
 
 
 def _checked_logits(logits, count, classes, column="fp32"):
@@ -187,11 +188,6 @@ def _checked_logits(logits, count, classes, column="fp32"):
             column,
         )
     return logits
-
-
-def _is_alone(given):
-    """Whether what a model gives is the logits and nothing else."""
-    return isinstance(given, torch.Tensor) and given.ndim == 2
 
 
 def floating(model):
@@ -276,10 +272,8 @@ def _check_models(original, quantized, split):
 
 def _logits(models, split, device, batch_size):
     models = [model.to(device) for model in models]
-    batches, total = (
-        [np.empty((len(models), 0, len(split.class_names)), np.float32)],
-        len(split) * len(models),
-    )
+    batches = [np.empty((len(models), 0, len(split.class_names)), np.float32)]
+    total = len(split) * len(models)
     with torch.inference_mode(), tqdm(total=total, desc="auditing", unit=" images", leave=False) as bar:
         for start in range(0, len(split), batch_size):
             inputs = normalise(split.images[start : start + batch_size].to(device))
@@ -287,6 +281,4 @@ def _logits(models, split, device, batch_size):
             outputs = [model(inputs).float().cpu() for model in models]
             batches.append(torch.stack(outputs).numpy())
             bar.update(len(inputs) * len(models))
-    if not batches:
-        return np.empty((len(models), 0, len(split.class_names)), dtype=np.float32)
     return np.concatenate(batches, axis=1)

@@ -18,12 +18,17 @@ class _Statistics:
 
     def select(self, rows):
         """The same with only these rows."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in self.PER_PRECISION})
+        return replace(self, **{name: array[rows] for name, array in self._by_precision().items()})
 
     def join(self, other):
         """The same with the rows of both."""
-        pairs = {name: [getattr(self, name), getattr(other, name)] for name in self.PER_PRECISION}
-        return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
+        own, others = self._by_precision(), other._by_precision()
+        rows = {name: np.concatenate([own[name], others[name]]) for name in own.keys() & others.keys()}
+        # What only one of them has would lack rows.
+        return replace(self, **(dict.fromkeys(own, None) | rows))
+
+    def _by_precision(self):
+        return {name: array for name, array in self.arrays().items() if name in self.PER_PRECISION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,9 @@ class Curvature(_Statistics):
         Loss of those groups along the top eigenvector and along the quantization direction.
     profile_precision : str
         The one that gives the quantization direction.
+    slopes, bends : ndarray of float64, shape (P, G), optional
+        The terms of Eq. 4 for the change d of each precision: g.d and 1/2 d'Hd, with gradient and Hessian of
+        the original model over the same `images`, in nats.
     """
 
     images: np.ndarray
@@ -105,16 +113,11 @@ class Curvature(_Statistics):
     profile_lengths: np.ndarray
     profile_losses: np.ndarray
     profile_precision: str
+    slopes: np.ndarray | None = None
+    bends: np.ndarray | None = None
 
-    PER_PRECISION = (
-        "gradient_norms",
-        "lambda_max",
-        "residuals",
-        "matvecs",
-        "traces",
-        "trace_errors",
-        "change_norms",
-    )
+    PER_PRECISION = ("gradient_norms", "lambda_max", "residuals", "matvecs", "traces", "trace_errors")
+    PER_PRECISION += ("change_norms", "slopes", "bends")
 
 
 def collect_statistics(originals, quantized):

@@ -47,6 +47,7 @@ _EXPERIMENTS = (
     Experiment("utkface_mobilenet", "utkface", "mobilenet_v2", _PAPER, size=64),
     Experiment("fashion_mnist", "fashion_mnist", "small_resnet", Recipe(epochs=10, shift=2)),
     Experiment("cifar10", "cifar10", "small_resnet", Recipe(epochs=15)),
+    Experiment("cifar10_long_tail", "folder", "small_resnet", Recipe(epochs=15), size=32),
     Experiment("svhn", "svhn", "small_resnet", Recipe(epochs=10, flip=False)),
     Experiment("folder", "folder", "resnet18", _PAPER, size=64),
 )

@@ -109,7 +109,7 @@ LADDER = {
     "fine-tuned-equal": "+ fp32 training",
     "straight-through": "+ straight-through",
     "learned-step": "+ learned steps",
-    "mpqat": "+ dampening",
+    "mpqat": "+ dampening: MPQAT",
     "mpqat-freezing": "+ freezing",
 }
 # What needs no training.
@@ -139,6 +139,11 @@ def get(key):
 def titled(audits, keys):
     """Those of some keys that Audits by key have, by the titles that figures and tables show."""
     return {get(key).title: audits[key] for key in keys if key in audits}
+
+
+def counted(audits, keys):
+    """As `titled`, where they have not the same seeds: with how many behind each title."""
+    return {f"{title} ({len(own)})": own for title, own in titled(audits, keys).items()}
 
 
 def tuning_recipe(recipe: Recipe):

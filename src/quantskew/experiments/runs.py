@@ -110,8 +110,9 @@ def read(name, keys=(BASE,), precisions=None):
     precisions : sequence of str, optional
         The base at those of them that it has; a printed sentence names the others.
 
-    Seeds are in their order.  One that a method lacks between its first and its last one is left out of all
-    methods, and a printed sentence names the file that is missing.
+    Seeds are in their order, and each key has those that it has: what compares keys pairs them by seed (see
+    `quantskew.measures.seeds.paired`).  A printed sentence names a file that is missing below the last seed
+    of the base.
     """
     folders, stem = record_folders(), name
     if Path(name).suffix == _SUFFIX:
@@ -120,18 +121,13 @@ def read(name, keys=(BASE,), precisions=None):
     files = next((own for own in found if own and (BASE in own or BASE not in keys)), None)
     if files is None:
         raise FileNotFoundError(_nothing(name, keys, folders))
-    gaps = {
-        key: sorted({*range(min(own, default=0), max(own, default=0))} - set(own))
-        for key, own in files.items()
-    }
-    for key, seeds in gaps.items():
-        for seed in seeds:
-            print(f"{file_name(stem, key, seed)} is missing: seed {seed} is left out")
-    lacking, audits = {seed for key, seeds in gaps.items() if key != BASE for seed in seeds}, {}
+    own = files.get(BASE, {})
+    for seed in sorted(set(range(max(own, default=0))) - set(own)):
+        print(f"{file_name(stem, BASE, seed)} is missing: seed {seed} is left out")
+    audits = {}
     for key, own in files.items():
-        paths = [path for seed, path in own.items() if key == BASE or seed not in lacking]
-        if paths:
-            audits[key] = _read_seeds(paths)
+        if own:
+            audits[key] = _read_seeds(list(own.values()))
         elif key.startswith(CUT):
             needed = file_name(stem, key)
             raise FileNotFoundError(f"the record {stem} lacks {needed}; make it with `quantskew records`")

@@ -251,3 +251,17 @@ def excess_loss(audit, axes):
     table = table.assign(value=table["share"], low=np.nan, high=np.nan)
     lines = [(table[table["group"] == look.name], look.style) for look in style.group_looks(audit)]
     return style.side_by_side(axes, lines, "added loss / bound")
+
+
+def taylor(audit, axes):
+    """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
+    table = surface.taylor(audit)
+    for look in style.group_looks(audit):
+        own = table[table["group"] == look.name]
+        axes.plot(own["predicted"], own["value"], linestyle=":", linewidth=0.8, markersize=5, **look.style)
+    axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_xlabel("predicted by Eq. 4 (nats)")
+    axes.set_ylabel("added loss (nats)")
+    return axes

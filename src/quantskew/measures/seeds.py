@@ -93,16 +93,17 @@ def interval(value, draws):
 def comparison(audits, precisions=None):
     """FVO and accuracy of several methods: Audits by seed of each, by its title.
 
-    The table has ``method``, ``precision`` (by default those of the first method; one that a method lacks has
-    no row), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
+    The table has ``method``, ``precision`` (by default those of the first method; a seed that lacks one is
+    left out there), ``measure`` (see `MEASURES`), ``value``, ``low``, ``high`` (95 %) and ``seeds``.
     """
     rows = []
     for method, seeds in audits.items():
         for precision in precisions or next(iter(audits.values()))[0].precisions:
-            if precision in seeds[0].precisions:
-                found = fairness_over_seeds(seeds, precision)
+            own = [audit for audit in seeds if precision in audit.precisions]
+            if own:
+                found = fairness_over_seeds(own, precision)
                 within = {name: (value, np.clip(draws, 0, 1)) for name, (value, draws) in found.items()}
-                rows += _rows(method, precision, len(seeds), within)
+                rows += _rows(method, precision, len(own), within)
     return pd.DataFrame(rows)
 
 

@@ -107,6 +107,29 @@ def excess_loss_bound(gradient_norm, lambda_max, change_norm):
     return gradient_norm * change_norm + 0.5 * lambda_max * change_norm**2
 
 
+def taylor(audit):
+    """What quantization adds to each group's loss in nats, beside the first terms of Eq. 4.
+
+    The table has ``value`` (added loss over the images of the Hessian), ``slope`` (g.d), ``bend`` (1/2 d'Hd)
+    and ``predicted``, their sum.
+
+    Raises
+    ------
+    ValueError
+        If the Audit has no curvature, or one that was measured without these terms.
+    """
+    own = _curvature(audit)
+    if own.slopes is None:
+        raise ValueError("this Audit was made without the terms of Eq. 4; audit the model anew")
+    # The first images of each group, as the Hessian has them.
+    place = pd.Series(audit.groups).groupby(audit.groups).cumcount().to_numpy()
+    chosen = place < own.images[audit.groups]
+    loss = group_loss.of_samples(audit)[:, chosen]
+    means = group_means(loss, audit.groups[chosen], len(audit.group_names))
+    terms = {"slope": own.slopes, "bend": own.bends, "predicted": own.slopes + own.bends}
+    return without_reference(audit, long_table(audit, value=means - means[0], **terms))
+
+
 def loss_profile(audit):
     """Loss of the best- and the worst-served group as the original weights move in a straight line.
 

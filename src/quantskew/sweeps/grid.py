@@ -200,7 +200,6 @@ def read_grid(path, root=".", here=True):
     if not content or not isinstance(content, dict):
         raise ValueError(f"{path} holds no grid: write `{AUDIT}:` or a chapter's name, `product:` below it")
     cells, places, found = [], {}, {}
-    _check_extent(content, path)
     for task, block in content.items():
         found[task] = _combinations(block, f"{path}, {task}", sum(map(len, found.values())))
     for task, own in found.items():
@@ -218,13 +217,21 @@ def read_grid(path, root=".", here=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply."""
+    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply.
+
+    So are references, since a few of them stand for more values than fit into memory.
+    """
 
     depth = 0
 
     def compose_node(self, parent, index):
-        if self.depth > _DEEPEST:
-            problem = f"it is nested more than {_DEEPEST} deep"
+        reference = self.check_event(yaml.AliasEvent)
+        if reference or self.depth > _DEEPEST:
+            problem = (
+                "a reference stands for a value: write it out"
+                if reference
+                else f"it is nested more than {_DEEPEST} deep"
+            )
             raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
         self.depth += 1
         try:
@@ -263,24 +270,6 @@ def _load(path):
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0][:200]
         raise ValueError(f"{path}{line}: {problem}; mend the YAML") from None
-
-
-def _check_extent(content, path):
-    """Refuse values that YAML's references make larger than any grid is."""
-    known = {}
-
-    def extent(value, around=()):
-        if not isinstance(value, dict | list | tuple | set):
-            return 1
-        if id(value) in around:
-            raise ValueError(f"{path}: a value contains itself; mend the YAML")
-        if id(value) not in known:
-            parts = value.values() if isinstance(value, dict) else value
-            known[id(value)] = 1 + sum(extent(part, (*around, id(value))) for part in parts)
-        return known[id(value)]
-
-    if extent(content) > _LONGEST:
-        raise ValueError(f"{path}: its references stand for more than {_LONGEST:,} values; write them out")
 
 
 def _word(value):
