@@ -10,13 +10,13 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.model import audit_model
 
 KILLED_WHILE_SAVING = """
-import os, pathlib, signal, sys
+import os, signal, sys
+from quantskew import cache
 from quantskew.audits.audit import Audit
-write = pathlib.Path.write_bytes
-def half(path, content):
-    write(path, content[: len(content) // 2])
+def half(path):
+    os.truncate(path, os.path.getsize(path) // 2)
     os.kill(os.getpid(), signal.SIGKILL)
-pathlib.Path.write_bytes = half
+cache._flush = half
 Audit.from_logits({"fp32": [[0.0] * 9] * 99}, [1] * 99, [0] * 99).save(sys.argv[1])
 """
 

@@ -20,29 +20,30 @@ from quantskew.training.loop import Hooks, augment, batches_of_epoch, evaluate, 
 from quantskew.training.recipe import Recipe
 
 KILLED = """
-import os, pathlib, signal, sys
+import os, signal, sys
 import samples
+from quantskew import cache
 from quantskew.training import checkpoint
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-save, write = checkpoint.save, pathlib.Path.write_bytes
+save, flush = checkpoint.save, cache._flush
 def save_then_die(*arguments):
     save(*arguments)
     if len(arguments[-1]) == 2:
         die()
 
-def write_half_then_die(path, content):
-    write(path, content)
-    if b'epoch\\\\": 1' in content:
+def write_half_then_die(path):
+    if path.is_file() and b'epoch\\\\": 1' in (content := path.read_bytes()):
         os.truncate(path, len(content) // 2)
         die()
+    flush(path)
 
 if sys.argv[2] == "after":
     checkpoint.save = save_then_die
 else:
-    pathlib.Path.write_bytes = write_half_then_die
+    cache._flush = write_half_then_die
 samples.fit_tiny(sys.argv[1])
 """
 
