@@ -5,6 +5,7 @@
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 
 from quantskew.figures import style
 from quantskew.measures import fairness, forward, surface, weights
@@ -262,6 +263,10 @@ def taylor(audit, axes):
     axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_yscale("symlog", linthresh=0.1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
+        # The scale's own labels are mathematics, which is text here.
+        axis.set_major_formatter("{x:g}")
     axes.set_xlabel("predicted by Eq. 4 (nats)")
     axes.set_ylabel("added loss (nats)")
     return axes
