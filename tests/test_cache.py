@@ -16,14 +16,15 @@ import torch
 import samples
 from quantskew import cache
 from quantskew.audits.model import audit_model
-from quantskew.cache import cache_dir, digest, lock_of, locked, make_once, provenance, replacing, write_bytes
+from quantskew.cache import cache_dir, lock_of, locked, make_once, provenance
+from quantskew.files import digest, replacing, write_bytes
 from quantskew.quantization import qat
 from quantskew.training import loop, models
 from quantskew.training.recipe import Recipe
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from quantskew.cache import replacing
+from quantskew.files import replacing
 with replacing(sys.argv[1]) as partial:
     partial.write_text("half of the n")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -308,13 +309,16 @@ def test_a_name_that_nothing_defines_is_refused(digest_of):
         digest_of(PACKAGE, "probed.step.stride")
 
 
+KEEPING = ("quantskew.cache", "quantskew.files")
+
+
 def ran(call):
-    """The package's functions and classes that a call runs, as (module, name); of the cache none."""
+    """The package's functions and classes that a call runs, as (module, name); of what keeps results none."""
     called = set()
 
     def note(frame, event, _):
         name = frame.f_globals.get("__name__", "")
-        if event == "call" and name.startswith("quantskew.") and name != "quantskew.cache":
+        if event == "call" and name.startswith("quantskew.") and name not in KEEPING:
             called.add((name, frame.f_code.co_qualname.partition(".")[0]))
 
     sys.setprofile(note)

@@ -16,19 +16,10 @@ from safetensors.numpy import save as bytes_of
 from safetensors.torch import save
 
 import samples
-from quantskew import cache
+from quantskew import files
 from quantskew.audits.audit import Audit, audit_once
-from quantskew.cache import (
-    Damaged,
-    cache_dir,
-    lock_of,
-    locked,
-    make_once,
-    read_tensors,
-    replacing,
-    write_bytes,
-    write_tensors,
-)
+from quantskew.cache import cache_dir, lock_of, locked, make_once
+from quantskew.files import Damaged, read_tensors, replacing, write_bytes, write_tensors
 from quantskew.training import models
 from quantskew.training.checkpoint import train_once
 
@@ -196,7 +187,7 @@ def test_partial_files_of_other_machines_and_containers_stay(tmp_path, monkeypat
         dead = partial.with_name(partial.name.replace(f".{os.getpid()}.", f".{gone.pid}."))
     dead.touch()
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_processes", lambda: "elsewhere")
+        patch.setattr(files, "_processes", lambda: "elsewhere")
         write_bytes(path, b"new")
     assert dead.exists()
     # One of before this machine was started again, and a folder of its kind.

@@ -1,37 +1,25 @@
-"""Files that are never half-written, where results are cached, and digests of what they depend on.
-
-Everything that the package keeps is written under another name beside its place and then renamed, so that
-a killed process leaves either the old file or the new one.
-"""
+"""What is made once and kept: where it is cached, locks between processes, and the code it depends on."""
 
 import ast
 import contextlib
-import errno
 import functools
-import glob
-import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
 import pkgutil
 import platform
 import shlex
-import shutil
-import socket
 import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+
+from quantskew import files
+from quantskew.files import Damaged, digest, remove
 
 _LOG = logging.getLogger(__name__)
-# After a day without a change nobody writes there any more.
-_STALE_SECONDS = 86_400
 
 
 def cache_dir():
@@ -39,168 +27,6 @@ def cache_dir():
     if chosen := os.environ.get("QUANTSKEW_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "quantskew"
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Yield a temporary path beside `path` that takes its place on disk when the block ends without error.
-
-    What is made there may be a file or a folder.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path.parent, path.name)
-    try:
-        yield partial
-        # Otherwise a loss of power could leave the new name with none of the content.
-        _flush(partial)
-        if partial.is_dir():
-            _remove(path)
-        os.replace(partial, path)
-        with contextlib.suppress(OSError):  # not every system can do that with a folder
-            _flush(path.parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
-            raise
-        remedy = "make room, or name another folder (QUANTSKEW_CACHE is that of the cache)"
-        raise OSError(error.errno, f"{error.strerror}; {remedy}", str(path)) from error
-    finally:
-        _remove(partial)
-
-
-@contextlib.contextmanager
-def scratch():
-    """Yield a folder of the system's temporary ones, which a later block removes if this one is killed."""
-    folder = _partial(Path(tempfile.gettempdir()), "qs")  # short, for sockets that are reached by their path
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _partial(folder, name):
-    """A new path for what is to be called `name`, where those of processes that are no more are removed."""
-    own = f".{name}.{_processes()}."
-    for left_over in folder.glob(f".{glob.escape(name)}.*.partial"):
-        with contextlib.suppress(OSError, ValueError):
-            # Others' are of another machine or container, or of before the last start of this one.
-            alive = time.time() - left_over.stat().st_mtime < _STALE_SECONDS
-            if left_over.name.startswith(own):
-                alive = _is_running(int(left_over.name[len(own) :].split(".")[0]))
-            if not alive:
-                _remove(left_over)
-    return folder / f"{own}{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
-
-
-def _remove(path):
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush(path):
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-@functools.cache
-def _processes():
-    """What numbers this process: on another machine or in a container its number is another one's."""
-    facts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        facts.append(os.readlink("/proc/self/ns/pid"))
-    return digest(facts)[:8]
-
-
-def _is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
-
-
-def write_bytes(path, content):
-    """Write `content` to `path` whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-
-
-class Damaged(ValueError):
-    """A file is not what was written."""
-
-
-def write_tensors(path, content):
-    """Write the bytes of a safetensors file, with a digest of all its content in its metadata."""
-    header, data = _parts(content)
-    metadata = header.setdefault("__metadata__", {})
-    metadata[_SEAL] = _seal(header, data)
-    # Read by others too, who find their tensors aligned.
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(path) as partial, open(partial, "wb") as file:
-        file.writelines([len(text).to_bytes(8, "little"), text, data])
-
-
-def read_tensors(path, load, own=False):
-    """The tensors of a safetensors file, as `load` makes them of its bytes, and its metadata.
-
-    A file that does not agree with its digest is `Damaged`, and where it must be our `own`, one without.
-    """
-    content = Path(path).read_bytes()
-    try:
-        header, data = _parts(content)
-        metadata = header.get("__metadata__", {})
-        found = metadata.pop(_SEAL, None)
-        if found != _seal(header, data) and (own or found is not None):
-            raise ValueError("its content does not agree with its digest")
-        return load(content), metadata
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(str(error)) from error
-
-
-_SEAL = "quantskew.sha256"
-
-
-def _parts(content):
-    start = 8 + int.from_bytes(content[:8], "little")
-    if not 8 < start <= len(content):
-        raise ValueError("it is cut off, or no safetensors file")
-    return json.loads(content[8:start]), memoryview(content)[start:]
-
-
-def _seal(header, data):
-    content = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    content.update(data)
-    return content.hexdigest()
-
-
-def digest(description):
-    """Hexadecimal digest of a JSON-able description, the same for the same content."""
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def sealed(facts):
-    """JSON-able facts with a digest of them, for `unsealed`."""
-    return {**facts, "digest": digest(facts)}
-
-
-def unsealed(text):
-    """The facts that `sealed` text in JSON holds; `Damaged` where they are not what was written."""
-    try:
-        facts = json.loads(text)
-        if facts.pop("digest", None) == digest(facts):
-            return facts
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"it is not whole: {error}") from error
-    raise Damaged("its content does not agree with its digest")
 
 
 class _Lock(FileLock):
@@ -241,7 +67,7 @@ def make_once(path, make, read=lambda path: path):
             found, damage = _whole(path, read)
             if damage:
                 _LOG.warning("%s cannot be used and is made again: %s", path, damage)
-                _remove(path)
+                remove(path)
             if found is None:
                 make()
                 found = read(path)
@@ -294,7 +120,7 @@ def source_digest(*names):
 
 
 def reached(*names):
-    """The code of each definition (module, name) that dotted names lead to, as text; none of this file's."""
+    """The code of each definition (module, name) that dotted names lead to, but for what keeps results."""
     waiting = [(name, None) if _is_module(name) else tuple(name.rsplit(".", 1)) for name in names]
     known = {}
     while waiting:
@@ -303,7 +129,7 @@ def reached(*names):
         if own is None:
             waiting += [(module, other) for other in source.definitions]
             waiting += [(f"{module}.{part}", None) for part in source.parts]
-        elif module != __name__ and (module, own) not in known:
+        elif module not in (__name__, files.__name__) and (module, own) not in known:
             if own not in source.definitions:
                 raise ValueError(f"{module} defines no {own}")
             statements = [source.read(statement) for statement in source.definitions[own]]

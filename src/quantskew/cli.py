@@ -387,9 +387,9 @@ def mitigate(options):
 )
 def claims(options):
     """Print or write the verdicts."""
-    from quantskew.cache import write_bytes
     from quantskew.claims import register
     from quantskew.experiments import runs
+    from quantskew.files import write_bytes
     from quantskew.report import written
 
     keys = options.claims or tuple(register.CLAIMS)

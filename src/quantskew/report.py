@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from quantskew.cache import replacing, write_bytes
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines
 from quantskew.figures.style import compare, wide
+from quantskew.files import replacing, write_bytes
 from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison

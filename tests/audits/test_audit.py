@@ -11,12 +11,12 @@ from quantskew.audits.model import audit_model
 
 KILLED_WHILE_SAVING = """
 import os, signal, sys
-from quantskew import cache
+from quantskew import files
 from quantskew.audits.audit import Audit
 def half(path):
     os.truncate(path, os.path.getsize(path) // 2)
     os.kill(os.getpid(), signal.SIGKILL)
-cache._flush = half
+files._flush = half
 Audit.from_logits({"fp32": [[0.0] * 9] * 99}, [1] * 99, [0] * 99).save(sys.argv[1])
 """
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import samples
-from quantskew.cache import write_bytes
+from quantskew.files import write_bytes
 from quantskew.measures.measure import audit_rows
 from quantskew.sweeps.cells import PLAN, write_result
 from quantskew.sweeps.table import gather, named_runs, overview, write_table

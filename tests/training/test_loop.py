@@ -22,13 +22,13 @@ from quantskew.training.recipe import Recipe
 KILLED = """
 import os, signal, sys
 import samples
-from quantskew import cache
+from quantskew import files
 from quantskew.training import checkpoint
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-save, flush = checkpoint.save, cache._flush
+save, flush = checkpoint.save, files._flush
 def save_then_die(*arguments):
     save(*arguments)
     if len(arguments[-1]) == 2:
@@ -43,7 +43,7 @@ def write_half_then_die(path):
 if sys.argv[2] == "after":
     checkpoint.save = save_then_die
 else:
-    cache._flush = write_half_then_die
+    files._flush = write_half_then_die
 samples.fit_tiny(sys.argv[1])
 """
 

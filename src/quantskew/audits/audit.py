@@ -14,8 +14,9 @@ from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
 from quantskew.audits.statistics import Curvature, WeightStatistics
-from quantskew.cache import Damaged, cache_dir, make_once, read_tensors, write_tensors
+from quantskew.cache import cache_dir, make_once
 from quantskew.checks import shortened
+from quantskew.files import Damaged, read_tensors, write_tensors
 from quantskew.groups import (
     MOST,
     OVERALL,

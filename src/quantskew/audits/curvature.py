@@ -11,11 +11,11 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from quantskew.audits.statistics import Curvature
-from quantskew.cache import Damaged, digest, read_tensors, write_tensors
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms, loss_along, parameter_vector
 from quantskew.derivatives.hessian import group_operators, top_eigenpair, top_eigenvalues
 from quantskew.derivatives.lanczos import trace_samples
+from quantskew.files import Damaged, digest, read_tensors, write_tensors
 from quantskew.groups import group_means
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import Quantizer

@@ -18,7 +18,7 @@ from quantskew.book.execution import (
     is_whole,
     read_text_notebook,
 )
-from quantskew.cache import digest, write_bytes
+from quantskew.files import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # Each kernel holds about a gigabyte.

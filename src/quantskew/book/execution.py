@@ -13,8 +13,8 @@ import nbformat
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
-from quantskew.cache import digest, replacing, scratch, write_bytes
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_whole, shortened
+from quantskew.files import digest, replacing, scratch, write_bytes
 
 CELL_TIMEOUT, START_TIMEOUT = 900, 120
 

@@ -24,18 +24,9 @@ import PIL
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from quantskew.cache import (
-    Damaged,
-    cache_dir,
-    digest,
-    make_once,
-    replacing,
-    sealed,
-    source_digest,
-    unsealed,
-    write_bytes,
-)
+from quantskew.cache import cache_dir, make_once, source_digest
 from quantskew.checks import shortened, some
+from quantskew.files import Damaged, digest, replacing, sealed, unsealed, write_bytes
 
 FILE_LIMIT = 64 * 2**20
 PIXEL_LIMIT = 50_000_000

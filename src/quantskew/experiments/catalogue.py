@@ -15,11 +15,12 @@ import torch
 from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_model, check_audit
-from quantskew.cache import digest, go_on, source_digest
+from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
 from quantskew.datasets import normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.experiments.experiment import EXPERIMENTS, Experiment, get, with_seed  # noqa: F401
+from quantskew.files import digest
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import loop, models
 from quantskew.training.checkpoint import model_path, train_once

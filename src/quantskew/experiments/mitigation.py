@@ -13,8 +13,9 @@ import numpy as np
 
 from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_models
-from quantskew.cache import digest, source_digest
+from quantskew.cache import source_digest
 from quantskew.experiments import catalogue, methods
+from quantskew.files import digest
 from quantskew.quantization import batchnorm, qat
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.qat import QATOptions

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from quantskew.cache import digest
+from quantskew.files import digest
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 

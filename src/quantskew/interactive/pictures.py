@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from quantskew.cache import digest
 from quantskew.checks import check_known
 from quantskew.figures.style import book_style
+from quantskew.files import digest
 
 _DPI = 160
 # CSS pixels an inch: what matplotlib draws in points has the size of the page's own text.

@@ -20,7 +20,8 @@ from filelock import Timeout
 
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
-from quantskew.cache import Damaged, cache_dir, locked, sealed, unsealed, write_bytes
+from quantskew.cache import cache_dir, locked
+from quantskew.files import Damaged, sealed, unsealed, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
 # This module is also run by itself, under another name.

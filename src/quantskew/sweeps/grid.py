@@ -18,9 +18,9 @@ from quantskew.book.execution import (
     declared_parameters,
     read_text_notebook,
 )
-from quantskew.cache import digest
 from quantskew.checks import check_whole, shortened
 from quantskew.experiments import catalogue
+from quantskew.files import digest
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 from quantskew.sweeps.cells import AUDIT
 

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
-from quantskew.cache import digest, replacing, scratch, source_digest, write_bytes
+from quantskew.cache import source_digest
 from quantskew.checks import shortened
+from quantskew.files import digest, replacing, scratch, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table

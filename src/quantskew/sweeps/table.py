@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from quantskew.cache import replacing, write_bytes
+from quantskew.files import replacing, write_bytes
 from quantskew.report import as_csv
 from quantskew.sweeps.cells import PLAN, result_of
 

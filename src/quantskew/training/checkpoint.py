@@ -6,7 +6,8 @@ import time
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
-from quantskew.cache import Damaged, cache_dir, go_on, make_once, read_tensors, write_tensors
+from quantskew.cache import cache_dir, go_on, make_once
+from quantskew.files import Damaged, read_tensors, write_tensors
 from quantskew.training.models import load_weights
 
 _KEY, _RECORD = "quantskew.checkpoint", "quantskew.record"

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from quantskew.cache import digest
 from quantskew.datasets import normalise
+from quantskew.files import digest
 from quantskew.groups import group_means
 from quantskew.training import checkpoint as checkpoints
 from quantskew.training.recipe import check_class_weights, weighted_cross_entropy

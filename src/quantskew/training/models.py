@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load as from_bytes
 from torch import nn
 
-from quantskew.cache import read_tensors
 from quantskew.checks import check_known
+from quantskew.files import read_tensors
 
 # What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
