@@ -15,6 +15,7 @@ from quantskew.book.prose import (
     glue_value,
     linked,
     of_role,
+    roles,
     show,
 )
 from quantskew.claims import register, verdicts
@@ -22,7 +23,7 @@ from quantskew.experiments import catalogue, difficulty, methods
 from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
 from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
-from quantskew.figures.style import compare, crossed, group_order, number, wide
+from quantskew.figures.style import compare, crossed, number, wide
 from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
@@ -38,7 +39,7 @@ _BOOK = "utkface"
 _DECLARED = {"experiment": "digits", "precisions": None, "scheme": "banner", "seed": 0, "seeds": 1}
 _DECLARED |= {"data_dir": None, "device": "auto"}
 _KINDS = {name: str if default is None else type(default) for name, default in _DECLARED.items()}
-_KINDS["precisions"] = list
+_KINDS |= {"precisions": list, "experiments": list}
 
 
 class Chapter:
@@ -82,23 +83,12 @@ class Chapter:
         keys=(BASE,),
         curvature=False,
     ):
-        given = {
-            "experiment": experiment,
-            "precisions": precisions,
-            "scheme": scheme,
-            "seed": seed,
-            "seeds": seeds,
-            "data_dir": data_dir,
-            "device": device,
-        }
-        records = [record] if isinstance(record, str) else record
-        # Plain papermill gives a chapter whatever it was told to.
-        check_declared(_DECLARED, _KINDS, given, "this chapter")
-        check_values(given, "this chapter")
-        self._model = {"experiment": experiment, "seed": seed, "device": device}
-        self._scheme, self._record = scheme, records[0]
-        options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
         where = {"data_dir": data_dir, "device": device}
+        _check(experiment=experiment, precisions=precisions, scheme=scheme, seed=seed, seeds=seeds, **where)
+        records = [record] if isinstance(record, str) else record
+        self._model = {"experiment": experiment, "seed": seed, "device": device}
+        self._scheme, self._record, self._whole = scheme, records[0], {}
+        options = {"precisions": precisions, "scheme": scheme, "curvature": curvature}
         self.runs = beside(experiment, records, keys, range(seed, seed + seeds), **options, **where)
         self.audits = self.of(*(own.experiment for own in self.runs))
         self.live, self.kept = (*self.audits.values(), None, None)[:2]
@@ -138,10 +128,12 @@ class Chapter:
 
     def every_seed(self, key=BASE):
         """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""
-        try:
-            return read(self._record, (key,))[key]
-        except FileNotFoundError:
-            return next(own[key] for own in self.runs if own.experiment == self._record)
+        if key not in self._whole:
+            try:
+                self._whole[key] = read(self._record, (key,))[key]
+            except FileNotFoundError:
+                self._whole[key] = next(own[key] for own in self.runs if own.experiment == self._record)
+        return self._whole[key]
 
     def recorded(self, measure, key=BASE):
         """A Measure of every seed of the record: one row a seed and group, one column a precision.
@@ -153,9 +145,8 @@ class Chapter:
         for seed, audit in enumerate(self.every_seed(key)):
             if not applies(audit):
                 continue
-            order = group_order(audit)
-            roles = {audit.group_names[order[0]]: "majority", audit.group_names[order[-1]]: "minority"}
-            tables.append(measure(audit).replace({"group": roles}).assign(seed=seed))
+            named = {audit.group_names[group]: role for role, group in roles(audit).items()}
+            tables.append(measure(audit).replace({"group": named}).assign(seed=seed))
         rows = ["seed", *({"group"} & set(tables[0]))]
         table = pd.concat(tables).pivot(index=rows, columns="precision", values="value")
         return table.reindex(columns=DEFAULT_PRECISIONS)
@@ -201,7 +192,7 @@ class Chapter:
         """As `glue`, of the largest and the smallest group alone, as ``live-majority-NAME`` and so on."""
         for prefix, audit in {"live": self.live, "record": self.kept}.items():
             glue_roles(prefix, audit)
-            for role in ("majority", "minority"):
+            for role in roles(audit):
                 _glue(f"{prefix}-{role}", audit, (), tables, role)
 
     def glue_further(self, prefix, experiment, *tables, **values):
@@ -235,14 +226,12 @@ def _glue(prefix, audit, tables, values, role=None):
 
 def playground(experiments, precisions, seed=0, *, data_dir=None, device="auto"):
     """See `quantskew.interactive.control.playground`; what it is given is checked first."""
-    given = {
-        "experiments": experiments,
-        "precisions": precisions,
-        "seed": seed,
-        "data_dir": data_dir,
-        "device": device,
-    }
-    declared = {**_DECLARED, "experiments": None}
-    check_declared(declared, {**_KINDS, "experiments": list}, given, "this chapter")
+    where = {"data_dir": data_dir, "device": device}
+    _check(experiments=experiments, precisions=precisions, seed=seed, **where)
+    return control.playground(experiments, precisions, seed, **where)
+
+
+def _check(**given):
+    """Refuse parameters that nothing can be made of: plain papermill gives a chapter whatever it is told."""
+    check_declared({name: _DECLARED.get(name) for name in given}, _KINDS, given, "this chapter")
     check_values(given, "this chapter")
-    return control.playground(experiments, precisions, seed, data_dir=data_dir, device=device)

@@ -74,10 +74,9 @@ class CurvatureState:
 
     def remove(self):
         """Remove what is on disk."""
-        for path in () if self.path is None else map(self._vectors_of, range(self.arrays["images"].size)):
-            path.unlink(missing_ok=True)
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            for path in (*map(self._vectors_of, range(self.arrays["images"].size)), self.path):
+                path.unlink(missing_ok=True)
 
     def put(self, where, **values):
         """Take what was measured at that place of the arrays, and keep all on disk."""
@@ -118,6 +117,7 @@ def measure_curvature(
     chosen = check_curvature(quantizers)
     base = quantize_model(model, Quantizer("fp32", fold_batchnorm=chosen[0].fold_batchnorm))
     weights = parameter_vector(base)
+    changes = [parameter_vector(quantize_model(model, own)) - weights for own in chosen]
     settings = [[own.name for own in chosen], images, rtol, samples, seed, weights.sum().item(), len(split)]
     state = CurvatureState(len(chosen), problem.counts, checkpoint, digest(settings))
     served = problem.served(base)
@@ -126,13 +126,12 @@ def measure_curvature(
             quantized = quantize_model(model, own)
             if np.isnan(state.arrays["change_norms"][row]):
                 norms = group_gradient_norms(quantized, *problem.everything)
-                change = torch.linalg.vector_norm(parameter_vector(quantized) - weights, dtype=torch.float64)
-                state.put(row, gradient_norms=norms.numpy(), change_norms=float(change))
+                length = torch.linalg.vector_norm(changes[row], dtype=torch.float64)
+                state.put(row, gradient_norms=norms.numpy(), change_norms=float(length))
             done = np.flatnonzero(~np.isnan(state.arrays["trace_errors"][row])).tolist()
             bar.update(len(done))
             for group, operator in group_operators(quantized, *problem.chosen, skip=done):
                 if row == 0:
-                    changes = (parameter_vector(quantize_model(model, other)) - weights for other in chosen)
                     state.put((slice(None), group), **_terms(operator, changes))
                 pair = top_eigenpair(operator, state.vectors.get(group), rtol)
                 traces = trace_samples(operator, operator.gradient, samples, pair.vector, seed)
@@ -143,11 +142,11 @@ def measure_curvature(
                 bar.update()
                 # Before the next group's graphs are built, this one's must be free.
                 del operator
-        profiled = next((own for own in chosen if own.precision == _PROFILE_PRECISION), chosen[-1])
-        change = parameter_vector(quantize_model(model, profiled)) - weights
-        profile = problem.profiles(base, served, state.reference, state.arrays["lambda_max"][0], change)
+        precisions = [own.precision for own in chosen]
+        at = precisions.index(_PROFILE_PRECISION) if _PROFILE_PRECISION in precisions else -1
+        profile = problem.profiles(base, served, state.reference, state.arrays["lambda_max"][0], changes[at])
     state.remove()
-    return Curvature(**state.arrays, **profile, profile_precision=profiled.name)
+    return Curvature(**state.arrays, **profile, profile_precision=chosen[at].name)
 
 
 def _terms(operator, changes):

@@ -34,17 +34,22 @@ def glue_table(prefix, table, digits=2, words=None):
         glue_value(f"{key}-value", words or value)
 
 
+def roles(audit):
+    """Ids of the groups with most and with fewest images in training, by what they are called."""
+    largest, *_, smallest = [*group_order(audit)] * 2
+    return {"majority": largest, "minority": smallest}
+
+
 def glue_roles(prefix, audit):
     """Glue the names of the largest and the smallest group in training, and how large they are."""
-    for role, group in (("majority", group_order(audit)[0]), ("minority", group_order(audit)[-1])):
+    for role, group in roles(audit).items():
         glue_value(f"{prefix}-{role}", audit.group_names[group])
         glue_value(f"{prefix}-{role}-count", f"{audit.train_counts[group]:,}")
 
 
 def of_role(audit, table, role):
     """Rows of the ``majority`` or the ``minority`` in training, without the group column."""
-    group = group_order(audit)[0 if role == "majority" else -1]
-    return table[table["group"] == audit.group_names[group]].drop(columns="group")
+    return table[table["group"] == audit.group_names[roles(audit)[role]]].drop(columns="group")
 
 
 class Shown(Styler):

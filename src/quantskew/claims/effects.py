@@ -6,7 +6,6 @@ computed has a first axis of draws: the effect, and then its control.
 """
 
 import itertools
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,13 +13,13 @@ import numpy as np
 
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
+from quantskew.measures.measure import once
 
 # Key of an experiment's own Audits, without any mitigation.
 BASE = "base"
 SHUFFLES = 100
 # The integer grids that the paper shows.
 _INTEGERS = ("int8", "int4", "int2")
-_MEANS = weakref.WeakKeyDictionary()
 
 
 class NotJudged(Exception):
@@ -146,13 +145,8 @@ class Trained:
 
     def of(self, measure, row=None):
         """Mean of a measure in each group (B, G), by default at the precision that is judged."""
-        audit, known = self._audit, _MEANS.setdefault(self._audit, {})
-        if measure.name not in known:
-            rng, samples = np.random.default_rng(0), measure.of_samples(audit)
-            drawn = [audit.groups, *(rng.permutation(audit.groups) for _ in range(SHUFFLES))]
-            means = [group_means(samples, groups, len(audit.group_names)) for groups in drawn]
-            known[measure.name] = np.stack(means)[..., self._present]
-        return known[measure.name][:, self.row if row is None else row]
+        means = once(self._audit, (measure, SHUFFLES), lambda audit: _shuffled_means(audit, measure))
+        return means[:, self.row if row is None else row, self._present]
 
     def fall(self, measure):
         """How much lower each group is than at the reference (B, G)."""
@@ -200,6 +194,13 @@ class Trained:
         rng = np.random.default_rng([self._position, *name.encode()])
         orders = [self._present, *(rng.permutation(self._present) for _ in range(SHUFFLES))]
         return np.stack([values[..., order] for order in orders])
+
+
+def _shuffled_means(audit, measure):
+    """Group means of a measure (B, P, G), with the groups as they are and then shuffled among the images."""
+    rng, samples = np.random.default_rng(0), measure.of_samples(audit)
+    drawn = [audit.groups, *(rng.permutation(audit.groups) for _ in range(SHUFFLES))]
+    return np.stack([group_means(samples, groups, len(audit.group_names)) for groups in drawn])
 
 
 def effects(claim, evidence, precision):

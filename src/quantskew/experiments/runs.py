@@ -114,9 +114,8 @@ def read(name, keys=(BASE,), precisions=None):
     `quantskew.measures.seeds.paired`).  A printed sentence names a file that is missing below the last seed
     of the base.
     """
-    folders, stem = record_folders(), name
-    if Path(name).suffix == _SUFFIX:
-        folders, stem, keys = [Path(name).parent], Path(name).stem, (BASE,)
+    folders, stem = _place(name)
+    keys = (BASE,) if _is_path(name) else keys
     found = (_files(folder, stem, keys) for folder in folders)
     files = next((own for own in found if own and (BASE in own or BASE not in keys)), None)
     if files is None:
@@ -180,14 +179,22 @@ def _nothing(name, keys, folders):
 
 def check_record(name, folders=None):
     """Refuse a name of which there is no record, with the known ones."""
-    folders = record_folders() if folders is None else [Path(folder) for folder in folders]
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
         raise ValueError(f"a record is a name such as utkface; got {shortened(name)}")
-    path, stem = Path(name), name
-    if path.suffix == _SUFFIX:
-        folders, stem = [path.parent], path.stem
+    folders, stem = _place(name, folders)
     if not any(_any_of(folder, stem) for folder in folders):
         raise FileNotFoundError(_nothing(name, (BASE,), folders))
+
+
+def _is_path(name):
+    return Path(name).suffix == _SUFFIX
+
+
+def _place(name, folders=None):
+    """Where a record may be, by default in the book's folders, and its name; of a path what it says."""
+    if _is_path(name):
+        return [Path(name).parent], Path(name).stem
+    return record_folders() if folders is None else [Path(folder) for folder in folders], name
 
 
 def _any_of(folder, name):
@@ -195,9 +202,9 @@ def _any_of(folder, name):
     return any(path.stem == name or path.stem.startswith(f"{name}-") for path in folder.glob(f"*{_SUFFIX}"))
 
 
-def record_folders():
-    """Folders that may hold records: ``book/records`` of the working directory and of each folder above."""
-    here = Path.cwd()
+def record_folders(start="."):
+    """Folders that may hold records: ``book/records`` of a folder and of each one above."""
+    here = Path(start).resolve()
     return [folder / _FOLDER for folder in (here, *here.parents)]
 
 

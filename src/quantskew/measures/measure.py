@@ -78,7 +78,7 @@ class Measure(_Described):
 
     def __call__(self, audit):
         """The table of an Audit."""
-        return _once(audit, self, self._table).copy()
+        return once(audit, self, self._table).copy()
 
     def _table(self, audit):
         if self.of_samples is None:
@@ -148,7 +148,7 @@ class ModelMeasure(_Described):
 
     def _measured(self, audit):
         """What `resampled_gaps` gives."""
-        return _once(audit, self.function, lambda audit: resampled_gaps(*self._outcomes(audit)))
+        return once(audit, self.function, lambda audit: resampled_gaps(*self._outcomes(audit)))
 
     def _outcomes(self, audit):
         """Outcomes, and the condition and group of each sample, and how many there are of each."""
@@ -175,7 +175,7 @@ def per_sample(*described, **options):
 
     def make(of):
         def of_samples(audit):
-            return _once(audit, of, lambda audit: np.concatenate([*map(of, _parts(audit))], axis=1))
+            return once(audit, of, lambda audit: np.concatenate([*map(of, _parts(audit))], axis=1))
 
         return _registered(Measure(of, *described, of_samples=of_samples, **options))
 
@@ -185,12 +185,12 @@ def per_sample(*described, **options):
 _KEPT = weakref.WeakKeyDictionary()
 
 
-def _once(audit, function, make):
-    """What is made of an Audit, kept as long as it: tables, changes and figures ask for the same."""
+def once(audit, what, make):
+    """What is made of an Audit, kept as long as it: tables, changes, figures and claims ask for the same."""
     kept = _KEPT.setdefault(audit, {})
-    if function not in kept:
-        kept[function] = make(audit)
-    return kept[function]
+    if what not in kept:
+        kept[what] = make(audit)
+    return kept[what]
 
 
 def _parts(audit):

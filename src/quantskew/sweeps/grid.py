@@ -20,6 +20,7 @@ from quantskew.book.execution import (
 )
 from quantskew.checks import check_whole, shortened
 from quantskew.experiments import catalogue
+from quantskew.experiments.runs import record_folders
 from quantskew.files import digest
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 from quantskew.sweeps.cells import AUDIT
@@ -94,8 +95,7 @@ def chapter_cells(task, root, path):
         )
     notebook = read_text_notebook(sources[task])
     defaults = declared_parameters(notebook)
-    around = Path(root).resolve()
-    records = [folder / "book" / "records" for folder in (around, *around.parents)]
+    records = record_folders(root)
 
     def make(given, root, here):
         check_parameters(notebook, given, task)
