@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from quantskew.cache import cache_dir
-from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
@@ -121,8 +121,9 @@ def _check_options(options):
             check_folder(output.parent, "the folder of --output", "name another --output")
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
-    if getattr(options, "junit", None):
-        check_folder(options.junit.parent, "the folder of --junit", "name another file")
+    for name in ("junit", "report"):
+        if getattr(options, name, None):
+            check_folder(getattr(options, name).parent, f"the folder of --{name}", "name another file")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
@@ -290,6 +291,9 @@ def _status(outcomes, options):
     _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
     *_GATE,
+    _option(
+        "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
+    ),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
     description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
     "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
@@ -298,7 +302,7 @@ def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
-    from quantskew.report import summary, write_report
+    from quantskew.report import summary, write_page, write_report
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
@@ -323,6 +327,8 @@ def audit(options):
     folder = options.output or Path("runs") / (options.experiment or "logits")
     print(summary(made))
     print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
+    if options.report:
+        write_page(made, options.report)
     return _status(outcomes, options)
 
 
@@ -451,6 +457,7 @@ def mitigate(options):
 )
 def claims(options):
     """Print or write the verdicts."""
+    from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
     from quantskew.files import write_bytes
@@ -464,6 +471,11 @@ def claims(options):
         experiment, seeds, where = _over_seeds(options)
         curvature = any(claim.curvature for claim in chosen)
         found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+    columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
+    if columns and not any(quantizer_of(name).precision for name in columns):
+        raise ValueError(
+            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
+        )
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())

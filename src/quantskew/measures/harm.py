@@ -77,10 +77,10 @@ def verdict(table):
     if len(lost):
         said = [
             f"{own.group} loses {-100 * own.value:.1f} points at {own.precision} (95 % interval "
-            f"{-100 * own.high:.1f} to {-100 * own.low:.1f}; p {own.q:.2g})"
+            f"{-100 * own.high:.1f} to {-100 * own.low:.1f}; p {chance(own.q)})"
             for own in lost.itertuples()
         ]
-        return f"Harm is shown: {some(said)}. ({by})"
+        return f"Harm is shown: {some(said, 3)}. ({by})"
     least = tested.loc[tested["detectable"].fillna(np.inf).idxmax()]
     of = f"of {least['group']} ({least['count']:,} images) at {least['precision']}"
     if np.isnan(least["detectable"]):
@@ -89,6 +89,17 @@ def verdict(table):
         f"No harm larger than {100 * least['detectable']:.1f} points is shown: so large a drop, {of}, would "
         f"have been shown with a probability of {POWER}, and of other groups a smaller one. ({by})"
     )
+
+
+def chance(p):
+    """A p-value as text.
+
+    Examples
+    --------
+    >>> chance(0.0123), chance(1e-9)
+    ('0.012', '< 0.0001')
+    """
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def flips(audit):
