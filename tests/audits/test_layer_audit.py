@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -13,8 +14,11 @@ import samples
 from quantskew.audits import layers
 from quantskew.audits.layers import audit_layers
 from quantskew.datasets import Split, normalise
+from quantskew.figures import lines
+from quantskew.figures.style import compare
 from quantskew.measures import fairness, forward, weights
 from quantskew.quantization.ptq import quantize_model, weight_parameters
+from quantskew.report import write_layers
 from quantskew.training.models import build
 
 
@@ -175,3 +179,24 @@ def test_an_audit_of_whole_models_has_no_layers():
         fairness.layer_changes(
             samples.random_audit(precisions=("fp32", "int8", "int3", "int2")), forward.group_loss
         )
+
+
+def test_layers_are_written_as_tables_and_maps(tmp_path):
+    audit = layers.audit_layers(samples.small_resnet(), split_of(120), "int2")
+    paths = write_layers(audit, tmp_path)
+    assert [path.name for path in paths] == [
+        *("audit.safetensors", "layers_loss.csv", "layers_loss.png"),
+        *("layers_accuracy.csv", "layers_accuracy.png"),
+    ]
+    table = pd.read_csv(paths[1])
+    assert table["value"].tolist() == fairness.layer_changes(audit, forward.group_loss)["value"].tolist()
+    own = table[table["others"] == "float"]
+    figure = compare(lines.layer_map(forward.group_loss, own), {"a title": audit}, legend=False)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(own["layer"].unique())
+    shown = [float(text.get_text()) for text in axes.texts]
+    assert shown == pytest.approx(own["value"].tolist(), abs=0.005)
+    shades = axes.images[0].get_array().ravel()
+    sure = (own["low"] > 0) | (own["high"] < 0)
+    assert ((shades > 0) == sure).all()
+    assert 0 < sure.sum() < len(sure)

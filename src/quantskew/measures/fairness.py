@@ -56,8 +56,8 @@ def layer_changes(audit, measure):
     none, *between, every = audit.precisions
     layers = [name.removeprefix(f"{every} in ") for name in between[: len(between) // 2]]
     pairs = {("float", layer): (none, f"{every} in {layer}") for layer in layers}
-    pairs["float", OVERALL] = pairs["quantized", OVERALL] = none, every
     pairs |= {("quantized", layer): (f"{every} except {layer}", every) for layer in layers}
+    pairs |= {(others, OVERALL): (none, every) for others in ("float", "quantized")}
     tables = [
         measure.change(audit.select(pair)).assign(others=others, layer=layer)
         for (others, layer), pair in pairs.items()
