@@ -263,7 +263,8 @@ def _status(outcomes, options):
         type=Quantizer.parse_list,
         default=DEFAULT_PRECISIONS,
         metavar="P,P,...",
-        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+        help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
+        "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
     ),
     _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
     _option("--per-channel", action="store_true", help="one grid per output channel"),
@@ -300,6 +301,7 @@ def _status(outcomes, options):
 )
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
+    from quantskew.audits.runtimes import RUNTIMES
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
     from quantskew.report import summary, write_page, write_report
@@ -311,8 +313,10 @@ def audit(options):
         made = _audit_of_logits(options)
     elif options.experiment:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
-        quantizers = Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen})
-        held_to = _held_to(options, [own.name for own in quantizers])
+        runtimes = [name for name in options.precisions if name in RUNTIMES]
+        named = [name for name in options.precisions if name not in RUNTIMES]
+        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
+        held_to = _held_to(options, [*(own.name for own in quantizers), *runtimes])
         made = catalogue.audit(
             _chosen(options),
             quantizers,
@@ -320,9 +324,13 @@ def audit(options):
             device=options.device,
             download=options.download,
             curvature=options.curvature and (options.curvature_images or True),
+            runtimes=runtimes,
         )
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    missing = made.provenance.get("runtimes_left_out", {})
+    if held_to and missing:
+        raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
     outcomes = [decide(condition, made, options.confidently) for condition in held_to]
     folder = options.output or Path("runs") / (options.experiment or "logits")
     print(summary(made))

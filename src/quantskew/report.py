@@ -74,6 +74,8 @@ def tables(audit):
     for applies, functions, _ in _FURTHER:
         for function in functions if applies(audit) else ():
             yield function.__name__, function(audit)
+    if {*RUNTIMES} & {*audit.precisions}:
+        yield "agreement", agreement(audit)
 
 
 def figures(audit):
@@ -180,6 +182,7 @@ def summary(audit):
         )
     if unfolded:
         lines.append(f"batch norm left unfolded: {some(unfolded)}")
+    lines += audit.provenance.get("runtimes_left_out", {}).values()
     nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
 
@@ -219,9 +222,10 @@ def _page(audit):
     yield "h2", "Change of each group"
     yield "table", f"From {audit.precisions[0]}, in points of accuracy, the worst first", _changes(found)
     yield "file", "harm.csv", as_csv(found)
-    if _pairs(audit):
+    together = agreement(audit)
+    if len(together):
         said = "Fake quantization and the real runtime (change: of the accuracy from one to the other)"
-        yield "table", said, _changes(agreement(audit))
+        yield "table", said, _changes(together)
     yield "h2", "Flips"
     totals = found.groupby("precision", sort=False)[["harmed", "helped"]].sum().reset_index(names="column")
     yield "table", "Images that a column alone classifies wrong (harmed), or right (helped)", totals
@@ -283,14 +287,12 @@ def _html(kind, text, *content):
         image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
         return f"<figure><figcaption>{said}</figcaption>{image}{table}</figure>"
     if kind == "table":
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in content[0])
-        rows = ""
-        for first, *others in content[0].itertuples(index=False):
-            cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in others)
-            rows += f'<tr><th scope="row">{escape(str(first))}</th>{cells}</tr>\n'
-        table = (
-            f"<table><caption>{said}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>"
-        )
+        first, *_ = content[0].columns
+        # The corner has the name of the first column, whose cells are headers.
+        table = content[0].set_index(first).rename_axis(None).rename_axis(first, axis="columns")
+        with pd.option_context("display.max_colwidth", None):
+            table = table.to_html(border=0, justify="left")
+        table = table.replace("<thead>", f"<caption>{said}</caption><thead>", 1)
         return f'<div class="wide" role="region" aria-label="{said}" tabindex="0">{table}</div>'
     return f'<p class="verdict">{said}</p>' if kind == "verdict" else f"<{kind}>{said}</{kind}>"
 
@@ -310,20 +312,15 @@ def _plain(value):
     return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(str(value).split()))
 
 
-def _pairs(audit):
-    """Each quantizer beside each runtime of its precision."""
-    return [
-        (fake, real)
-        for real in audit.precisions
-        for fake in audit.precisions
-        if real in RUNTIMES and quantizer_of(fake).precision == re.search(r"fp32|int\d", real)[0]
-    ]
-
-
 def agreement(audit):
-    """The tables of `quantskew.measures.harm.agreement` of quantizers and runtimes of the same precision."""
-    tables = [harm.agreement(audit, *pair).assign(fake=pair[0]) for pair in _pairs(audit)]
-    return pd.concat(tables, ignore_index=True)
+    """The tables of `quantskew.measures.harm.agreement` of each quantizer and runtime of its precision."""
+    tables = [
+        harm.agreement(audit, fake, real).assign(fake=fake)
+        for real in sorted({*RUNTIMES} & {*audit.precisions})
+        for fake in audit.precisions
+        if quantizer_of(fake).precision == re.search(r"fp32|int\d", real)[0]
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 FORMATS = ("text", "csv", "json")

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import samples
+from quantskew import report
 from quantskew.audits import runtimes
+from quantskew.audits.model import audit_model, calibration_images
 from quantskew.audits.runtimes import RUNTIMES, logits_function, logits_functions, session, version
+from quantskew.report import summary
 
 IMAGES = samples.random_images(70, side=8)
 # Where the extra is not installed, every test that needs it says so.
@@ -133,5 +136,28 @@ def test_an_unknown_runtime_is_refused(network):
 
 
 def test_a_version_is_that_of_the_package(monkeypatch):
-    monkeypatch.setattr(runtimes.importlib.metadata, "version", lambda package: f"{package} 1")
+    monkeypatch.setattr(runtimes.importlib.metadata, "version", lambda package: "1")
     assert [version(name) for name in ("ort:fp32", "torchao:int4")] == ["onnxruntime 1", "torchao 1"]
+
+
+def test_runtimes_stand_beside_quantizers(monkeypatch):
+    data, model = samples.tiny_data(), samples.tiny_model().eval()
+    audit = audit_model(model, data, ["fp32", "int4"])
+    seen = {}
+
+    def functions(names, given, calibration):
+        seen.update(names=names, calibration=calibration)
+        return {"ort:fp32": lambda batch: (given(batch), "and more")}, {"torchao:int8": "no reason"}
+
+    monkeypatch.setattr(runtimes, "logits_functions", functions)
+    made = runtimes.beside(audit, ["ort:fp32", "torchao:int8"], model, data)
+    assert made.precisions == ("fp32", "int4", "ort:fp32")
+    assert (made.logits[:2] == audit.logits).all()
+    assert made.logits[2] == pytest.approx(audit.logits[0], abs=1e-5)
+    assert made.weights is None
+    assert made.provenance["runtimes_left_out"] == {"torchao:int8": "no reason"}
+    assert "no reason" in summary(made)
+    assert torch.equal(seen["calibration"], calibration_images(data))
+    tables = dict(report.tables(made))
+    assert tables["agreement"]["fake"].tolist() == ["fp32"] * 3
+    assert tables["agreement"]["same"].dropna().tolist() == [1, 1]

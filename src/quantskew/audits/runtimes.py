@@ -8,16 +8,27 @@ import contextlib
 import importlib.metadata
 import io
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
+from quantskew.audits.model import Logits, calibration_images
 from quantskew.checks import check_known
+from quantskew.datasets import normalise
 from quantskew.files import scratch
 from quantskew.quantization import checked
 
+_ORT = ("fp32", "dynamic-int8", "static-int8")
+# What torchao is told, out of its own module.
+_TORCHAO = {
+    "int8": lambda q: q.Int8WeightOnlyConfig(),
+    "int4": lambda q: q.IntxWeightOnlyConfig(torch.int4, q.PerGroup(32)),
+    "int8-dynamic": lambda q: q.Int8DynamicActivationInt8WeightConfig(),
+}
+RUNTIMES = (*(f"ort:{how}" for how in _ORT), *(f"torchao:{how}" for how in _TORCHAO))
 # Images that are looked at together, where the model does not say how many.
 _BATCH = 64
 
@@ -45,7 +56,8 @@ def logits_function(name, model, calibration):
         # Exporters print and warn of what is theirs.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            function = RUNTIMES[name](model, calibration)
+            package, _, how = name.partition(":")
+            function = (_ort if package == "ort" else _torchao)(how, model, calibration)
             function(calibration[:2])
     except ImportError as error:
         raise ValueError(f'{name} needs {error.name}: pip install "quantskew[runtimes]"') from error
@@ -66,12 +78,32 @@ def logits_functions(names, model, calibration):
     return functions, refused
 
 
+def beside(audit, names, model, data):
+    """An Audit of a Dataset with columns of the model in the runtimes of some names, behind its own.
+
+    A runtime that is missing or cannot take the model is left out, with its reason in the provenance.  The
+    weights of a runtime are not at hand, so that the Audit has statistics of none.
+    """
+    device = next(model.parameters()).device
+    functions, refused = logits_functions(names, model, calibration_images(data).to(device))
+    parts, logits = data.test.images.split(_BATCH), [audit.logits]
+    with torch.inference_mode():
+        for function in map(Logits, functions.values()):
+            logits.append(
+                torch.cat([function(normalise(part)).float().cpu() for part in parts])[None].numpy()
+            )
+    columns = {"logits": np.concatenate(logits), "precisions": (*audit.precisions, *functions)}
+    provenance = {**audit.provenance, "runtimes": {name: version(name) for name in functions}}
+    provenance |= {"runtimes_left_out": refused} if refused else {}
+    return replace(audit, **columns, weights=None, curvature=None, provenance=provenance)
+
+
 def version(name):
-    """The version of the package that a runtime needs, or None where it is not installed."""
-    try:
-        return importlib.metadata.version("onnxruntime" if name.startswith("ort:") else "torchao")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """The package of a runtime with its version, or None where it is not installed."""
+    package = "onnxruntime" if name.startswith("ort:") else "torchao"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{package} {importlib.metadata.version(package)}"
+    return None
 
 
 def session(path):
@@ -98,64 +130,36 @@ def _parts(running, batch):
     return [{fed.name: part.numpy()} for part in whole.split(fixed or _BATCH)]
 
 
-def _ort(quantize=None):
-    """What makes a model of ONNX Runtime; `quantize` writes a file from another with calibration images."""
+def _ort(how, model, calibration):
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    def make(model, calibration):
-        import onnxruntime.quantization.shape_inference as inference
-        import onnxscript  # noqa: F401 (or the exporter says that it is missing in words of its own)
+    with scratch() as folder:
+        prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
+        if isinstance(model, nn.Module):
+            import onnxscript  # noqa: F401 (or the exporter says that it is missing in words of its own)
 
-        with scratch() as folder:
-            if isinstance(model, nn.Module):
-                own, example = checked.copied(checked.plain(model)).cpu().eval(), (calibration[:2].cpu(),)
-                shapes = ({0: torch.export.Dim("batch")},)
-                path = folder / "model.onnx"
-                torch.onnx.export(own, example, path, dynamo=True, dynamic_shapes=shapes, verbose=False)
-                model = path
-            if quantize:
-                inference.quant_pre_process(model, folder / "prepared.onnx")
-                model = folder / "quantized.onnx"
-                quantize(folder / "prepared.onnx", model, calibration.cpu())
+            own, example = checked.copied(checked.plain(model)).cpu().eval(), (calibration[:2].cpu(),)
+            model, shapes = folder / "model.onnx", ({0: torch.export.Dim("batch")},)
+            torch.onnx.export(own, example, model, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        if how == "fp32":
             return session(model)[0]
-
-    return make
-
-
-def _dynamic(path, quantized, calibration):
-    from onnxruntime import quantization
-
-    quantization.quantize_dynamic(path, quantized, per_channel=True)
-
-
-def _static(path, quantized, calibration):
-    from onnxruntime import quantization
-
-    parts = iter(_parts(session(path)[1], calibration))
-    reader = SimpleNamespace(get_next=lambda: next(parts, None))
-    form = quantization.QuantFormat.QDQ
-    quantization.quantize_static(path, quantized, reader, quant_format=form, per_channel=True)
+        quant_pre_process(model, prepared)
+        if how == "dynamic-int8":
+            quantization.quantize_dynamic(prepared, quantized, per_channel=True)
+        else:
+            parts = iter(_parts(session(prepared)[1], calibration))
+            form = {"quant_format": quantization.QuantFormat.QDQ, "per_channel": True}
+            reader = SimpleNamespace(get_next=lambda: next(parts, None))
+            quantization.quantize_static(prepared, quantized, reader, **form)
+        return session(quantized)[0]
 
 
-def _torchao(configuration):
-    """What quantizes linear layers as a function of torchao's module says."""
+def _torchao(how, model, calibration):
+    from torchao import quantization
 
-    def make(model, calibration):
-        from torchao import quantization
-
-        if not isinstance(model, nn.Module) or not any(isinstance(own, nn.Linear) for own in model.modules()):
-            raise ValueError("it quantizes linear layers of a torch module, and there are none")
-        own = checked.copied(checked.plain(model)).eval()
-        quantization.quantize_(own, configuration(quantization))
-        return own
-
-    return make
-
-
-RUNTIMES = {
-    "ort:fp32": _ort(),
-    "ort:dynamic-int8": _ort(_dynamic),
-    "ort:static-int8": _ort(_static),
-    "torchao:int8": _torchao(lambda q: q.Int8WeightOnlyConfig()),
-    "torchao:int4": _torchao(lambda q: q.IntxWeightOnlyConfig(torch.int4, q.PerGroup(32))),
-    "torchao:int8-dynamic": _torchao(lambda q: q.Int8DynamicActivationInt8WeightConfig()),
-}
+    if not isinstance(model, nn.Module) or not any(isinstance(own, nn.Linear) for own in model.modules()):
+        raise ValueError("it quantizes linear layers of a torch module, and there are none")
+    own = checked.copied(checked.plain(model)).eval()
+    quantization.quantize_(own, _TORCHAO[how](quantization))
+    return own
