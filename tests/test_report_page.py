@@ -28,6 +28,10 @@ RUNTIMES = (
 NAMES = ("<script>alert(1)</script>", 'a "name" | of *some* length\nin two lines', "$x$ & <b>")
 
 
+def one_line(name):
+    return " ".join(name.split())
+
+
 class Read(HTMLParser):
     """Tags, words and tables of a page."""
 
@@ -87,9 +91,10 @@ def test_its_numbers_are_those_of_the_tables(page, audit):
     accuracy = forward.group_accuracy(audit).set_index(["precision", "group"])["value"]
     for row, gap in zip(worst[1:], fairness.fvo(audit)["value"], strict=True):
         assert row[2].startswith(f"{accuracy[row[0]].min():.3f} [")
-        assert accuracy[row[0]].idxmin() == row[1]
+        assert one_line(accuracy[row[0]].idxmin()) == row[1]
         assert row[3].startswith(f"{gap:.3f} [")
-    table = harm.harm(audit).set_index(["group", "precision"])
+    table = harm.harm(audit)
+    table = table.assign(group=table["group"].map(one_line)).set_index(["group", "precision"])
     assert len(changes) - 1 == len(table)
     for row in changes[1:]:
         own = table.loc[(row[0], row[1])]

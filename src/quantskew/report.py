@@ -287,9 +287,10 @@ def _html(kind, text, *content):
         image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
         return f"<figure><figcaption>{said}</figcaption>{image}{table}</figure>"
     if kind == "table":
-        first, *_ = content[0].columns
+        table = content[0].rename(columns=_one_line).map(_one_line)
+        first, *_ = table.columns
         # The corner has the name of the first column, whose cells are headers.
-        table = content[0].set_index(first).rename_axis(None).rename_axis(first, axis="columns")
+        table = table.set_index(first).rename_axis(None).rename_axis(first, axis="columns")
         with pd.option_context("display.max_colwidth", None):
             table = table.to_html(border=0, justify="left")
         table = table.replace("<thead>", f"<caption>{said}</caption><thead>", 1)
@@ -309,7 +310,11 @@ def _markdown(kind, text, *content):
 
 def _plain(value):
     """A value as text that means nothing else to Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", _one_line(value))
+
+
+def _one_line(value):
+    return " ".join(str(value).split())
 
 
 def agreement(audit):
