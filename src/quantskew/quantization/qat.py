@@ -196,14 +196,14 @@ def convert(prepared):
     """
     result = copy.deepcopy(prepared).eval()
     quantized = {}
-    for name, module, own, weight, step in list(_layers(result)):
+    for name, _, _, weight, step in _layers(result):
         if not any(weight is other for other, _ in quantized.values()):
             codes, values = quantize_dequantize(weight, step.grid)
             weight.copy_(values)
             quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
-        checked.own_class(module)
-        parametrize.remove_parametrizations(module, own, leave_parametrized=False)
-        checked.biases_last(module)
+    for module in [own for own in result.modules() if parametrize.is_parametrized(own)]:
+        weights = {name: chain.original for name, chain in module.parametrizations.items()}
+        checked.unparametrize(module, weights)
     if not quantized:
         raise ValueError("the model has no quantized weight; make it with qat.prepare")
     result.quantized = {name: record for name, (_, record) in quantized.items()}
