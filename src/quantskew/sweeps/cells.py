@@ -4,7 +4,6 @@ A process that runs them may be killed at any moment, and sees one GPU that no o
 """
 
 import contextlib
-import hashlib
 import itertools
 import json
 import logging
@@ -21,7 +20,7 @@ from filelock import Timeout
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
 from quantskew.cache import cache_dir, locked
-from quantskew.files import Damaged, sealed, unsealed, write_bytes
+from quantskew.files import Damaged, digest_of, sealed, unsealed, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
 # This module is also run by itself, under another name.
@@ -52,7 +51,7 @@ def result_of(folder, name, key):
         if result["key"] != key:
             return None
         for made, content in result["files"].items():
-            if _content(own / made) != content:
+            if digest_of(own / made) != content:
                 raise Damaged(f"its {made} is not what was written")
     except FileNotFoundError as error:
         if (own / "result.json").exists():
@@ -68,12 +67,8 @@ def write_result(folder, name, key, seconds, audits, files=()):
     """Leave what `result_of` reads: `files` are the names of what else the cell has left."""
     own = cell_folder(folder, name)
     result = {"key": key, "seconds": seconds, "audits": audits}
-    result["files"] = {made: _content(own / made) for made in files}
+    result["files"] = {made: digest_of(own / made) for made in files}
     write_bytes(own / "result.json", json.dumps(sealed(result)).encode())
-
-
-def _content(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run_job(folder, job):

@@ -81,10 +81,8 @@ def chapter_cells(task, root, path):
     folder = Path(root) / "notebooks"
     sources = {known.stem: known for known in sorted(folder.glob("*.md"))}
     if task not in sources:
-        known = ", ".join(sources) or "no chapter, since this is not the repository: name it with --root"
-        raise ValueError(
-            f"{path}: there is no chapter {shortened(task)} in {folder}; known: {AUDIT}, {known}"
-        )
+        rest = ", ".join(sources) or "no chapter, since this is not the repository: name it with --root"
+        raise ValueError(f"{path}: there is no chapter {shortened(task)} in {folder}; known: {AUDIT}, {rest}")
     notebook = execution.read_text_notebook(sources[task])
     defaults = execution.declared_parameters(notebook)
     records = record_folders(root)
