@@ -218,10 +218,8 @@ def check_problem(model, images, labels, groups, num_groups=None):
     if training:
         raise ValueError(f"{training[0]} is in training mode; call model.eval() before measuring")
     if any(isinstance(module, InputQuantizer) for module in model.modules()):
-        raise ValueError(
-            "the loss cannot be differentiated through rounded activations; measure the model with quantized "
-            "weights alone"
-        )
+        why = "the loss cannot be differentiated through rounded activations"
+        raise ValueError(f"{why}; measure the model with quantized weights alone")
     trainable_parameters(model)
     if not torch.is_tensor(images) or not images.is_floating_point():
         raise ValueError("images must be a tensor of normalised floats; see quantskew.datasets.normalise")

@@ -82,10 +82,9 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
         value, weights, residual, scale = _ritz_pair(coefficients[: steps + 1, :steps])
         # What a symmetric operator makes of the basis is tridiagonal.
         if np.abs(np.triu(coefficients[:steps, :steps], 2)).max() > _ASYMMETRY * scale:
-            raise ValueError(
-                "the products are not those of a symmetric matrix, so a second derivative is wrong, as "
-                "torch's of weight_norm is: remove_parametrizations first, or write the layer plainly"
-            )
+            what = "the products are not those of a symmetric matrix"
+            why = "so a second derivative is wrong, as torch's of weight_norm is"
+            raise ValueError(f"{what}, {why}: remove_parametrizations first, or write the layer plainly")
         noise = 8 * eps * scale  # what rounding leaves of a product with an eigenvector
         if steps in (start.numel(), max_matvecs):
             break

@@ -77,10 +77,8 @@ def _ranges(model, names, images):
             before = ranges.get(name, (low.new_zeros(()),) * 2)
             low, high = ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
             if not bool(torch.isfinite(high - low)):
-                raise ValueError(
-                    f"{name or 'the model'} is fed activations that are not finite (NaN, infinity, or a "
-                    "range beyond the floating-point format) on the calibration images"
-                )
+                what = "activations that are not finite (NaN, infinity, or a range beyond its format)"
+                raise ValueError(f"{name or 'the model'} is fed {what} on the calibration images")
 
         return model.get_submodule(name).register_forward_pre_hook(observe)
 
@@ -94,10 +92,8 @@ def _ranges(model, names, images):
             handle.remove()
     for name in names:
         if name not in ranges:
-            raise ValueError(
-                f"{name} is not called on the calibration images, so the range of its activations is not "
-                "known (torch never calls the layers inside an attention layer one by one)"
-            )
+            why = "torch never calls the layers inside an attention layer one by one"
+            raise ValueError(f"{name} is not called on the calibration images: no range is known ({why})")
     return {name: ranges[name] for name in names}
 
 

@@ -152,17 +152,15 @@ class _Uses(TorchFunctionMode):
         kwargs = kwargs or {}
         for value in (*args, *kwargs.values()):
             if id(value) in self.theirs:
-                raise ValueError(
-                    f"the copy of the model still computes with {self.theirs[id(value)]} of the original: "
-                    "its forward pass reaches the model by another way than its modules; refer to self there"
-                )
+                what = f"the copy of the model still computes with {self.theirs[id(value)]} of the original"
+                why = "its forward pass reaches the model by another way than its modules"
+                raise ValueError(f"{what}: {why}; refer to self there")
         if self.layers and getattr(function, "__name__", "") in _USES:
             (name, weight), used = self.layers[-1], kwargs.get("weight", args[1] if len(args) > 1 else None)
             if used is not None and used is not weight and not torch.equal(used, weight):
-                raise ValueError(
-                    f"{name}: the layer computes with another weight than this (it changes it on the way), "
-                    "so that quantizing it would not be what is audited; bake the change into the weight"
-                )
+                why = "the layer computes with another weight than this (it changes it on the way)"
+                remedy = "quantizing it would not be what is audited; bake the change into the weight"
+                raise ValueError(f"{name}: {why}, so that {remedy}")
         return function(*args, **kwargs)
 
 
@@ -191,10 +189,9 @@ def _refuse(model):
                 f"{name} is scripted or traced: its layers cannot be replaced; give the original"
             )
         if _inner(module) is module and "forward" in vars(module) and not _is_bound(module):
-            raise ValueError(
-                f"the forward of {name} was replaced on the instance (by a decorator, autocast or "
-                "torch.compile), and a copy would call the original; del it, or decorate the class's method"
-            )
+            how = "replaced on the instance (by a decorator, autocast or torch.compile)"
+            remedy = "a copy would call the original; del it, or decorate the class's method"
+            raise ValueError(f"the forward of {name} was {how}: {remedy}")
         for own, tensor in _tensors(module).items():
             if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
                 raise ValueError(f"{own} of {name} has no shape yet; call the model once on images")
