@@ -43,7 +43,7 @@ def test_the_gradient_of_the_dampening_loss(low, high, shape):
     variable, learned = weight.clone().requires_grad_(), step.clone().requires_grad_()
     clipped = torch.minimum(torch.maximum(variable, learned * low), learned * high)
     loss = ((quantized - clipped) ** 2).mean(list(range(1, weight.ndim))).sum()
-    assert float(loss) == pytest.approx(loss_by_hand(weight, quantized, float(step), low, high), rel=1e-12)
+    assert loss.item() == pytest.approx(loss_by_hand(weight, quantized, float(step), low, high), rel=1e-12)
     (0.3 * loss).backward()
     gradient = added(weight, quantized, step, low, high, 0.3)
     torch.testing.assert_close(gradient, variable.grad, rtol=1e-12, atol=1e-15)

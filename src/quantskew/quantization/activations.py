@@ -6,6 +6,7 @@ one grid, asymmetric and from the smallest to the largest value that the layer w
 images, with zero among its points, so that padding and what a ReLU cuts off stay exactly zero.
 """
 
+import contextlib
 from dataclasses import replace
 
 import torch
@@ -82,14 +83,11 @@ def _ranges(model, names, images):
 
         return model.get_submodule(name).register_forward_pre_hook(observe)
 
-    handles = [watch(name) for name in names]
-    try:
-        device = next(model.parameters()).device
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(watch(name))
         for batch in images.split(_BATCH_SIZE):
-            model(batch.to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
+            model(batch.to(next(model.parameters()).device))
     for name in names:
         if name not in ranges:
             why = "torch never calls the layers inside an attention layer one by one"

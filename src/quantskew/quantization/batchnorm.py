@@ -4,6 +4,8 @@ Quantized weights give other activations than the float weights whose statistics
 while weights oscillate its running averages mix several quantized networks (Nagel et al. 2022).
 """
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -91,7 +93,7 @@ def variance_ratios(model, split, batch_size=256):
     pandas.DataFrame
         Columns ``layer`` (number, from the input on), ``name`` and ``value`` (geometric mean over channels).
     """
-    ratios, handles = {}, []
+    ratios, norms = {}, [own for own in model.named_modules() if isinstance(own[1], _BatchNorm)]
 
     def record(name):
         def hook(module, inputs):
@@ -102,15 +104,11 @@ def variance_ratios(model, split, batch_size=256):
 
         return hook
 
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
-            handles.append(module.register_forward_pre_hook(record(name)))
-    if not handles:
+    if not norms:
         raise ValueError("the model has no batch norm")
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in norms:
+            hooks.enter_context(module.register_forward_pre_hook(record(name)))
         model(normalise(split.images[:batch_size].to(next(model.parameters()).device)))
-    finally:
-        for handle in handles:
-            handle.remove()
     layers = np.arange(1, len(ratios) + 1)
     return pd.DataFrame({"layer": layers, "name": list(ratios), "value": list(ratios.values())})

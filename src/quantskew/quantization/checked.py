@@ -1,5 +1,6 @@
 """Copies of a model whose weights are what its forward pass uses, and the checks that they are."""
 
+import contextlib
 import copy
 from collections import Counter
 
@@ -114,19 +115,14 @@ def check_use(model, result, weights, images):
     theirs = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
     for tensor in (*result.parameters(), *result.buffers()):
         theirs.pop(id(tensor), None)
-    mode, handles = _Uses(theirs), []
-    for name, weight in weights.items():
-        path, _, own = name.rpartition(".")
-        if own == "weight":
-            layer = result.get_submodule(path)
-            handles.append(layer.register_forward_pre_hook(mode.entering(name, weight)))
-            handles.append(layer.register_forward_hook(mode.leaving, always_call=True))
-    try:
-        with mode:
-            return result(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack, _Uses(theirs) as uses:
+        for name, weight in weights.items():
+            path, _, own = name.rpartition(".")
+            if own == "weight":
+                layer = result.get_submodule(path)
+                stack.enter_context(layer.register_forward_pre_hook(uses.entering(name, weight)))
+                stack.enter_context(layer.register_forward_hook(uses.leaving, always_call=True))
+        return result(images)
 
 
 def check_folded(logits, folded):
