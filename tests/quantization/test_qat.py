@@ -374,10 +374,6 @@ def test_models_that_cannot_be_prepared_are_refused(model):
 def test_models_that_are_not_prepared_are_refused(model):
     with pytest.raises(ValueError, match=r"make it with qat\.prepare"):
         convert(model)
-    with pytest.raises(ValueError, match=r"make it with qat\.prepare"):
-        QAT(model, QATOptions())
-    with pytest.raises(ValueError, match="prepare it with the same options"):
-        QAT(prepare(model, QATOptions()), QATOptions(freezing=0.1))
 
 
 def test_a_layer_that_is_not_trained_stays():

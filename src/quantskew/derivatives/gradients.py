@@ -142,12 +142,7 @@ def loss_along(model, images, labels, direction, steps, batch_size=256):
     array([0.693, 0.018])
     """
     problem = check_problem(model, images, labels, np.zeros(len(images), dtype=np.int64), 1)
-    if not len(images):
-        raise ValueError("there are no images whose loss could be computed")
     start = {name: p.detach() for name, p in problem.model.named_parameters() if p.requires_grad}
-    size = sum(p.numel() for p in start.values())
-    if direction.shape != (size,):
-        raise ValueError(f"direction has shape {tuple(direction.shape)}; the model has {size} parameters")
     pieces = unflatten(direction.to(next(iter(start.values()))), start.values())
     losses = np.zeros(len(steps))
     for index, step in enumerate(steps):

@@ -63,8 +63,6 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     >>> round(pair.value, 4), pair.matvecs
     (4.0, 3)
     """
-    if not bool(torch.isfinite(start).all()):
-        raise ValueError("the start vector is not finite")
     generator = torch.Generator().manual_seed(seed)
     eps = torch.finfo(start.dtype).eps
     vector = start if bool(start.any()) else _random(start, generator)

@@ -43,13 +43,9 @@ def reestimate(model, split, recipe, batches=50):
     >>> model.bn.num_batches_tracked
     tensor(2)
     """
-    if batches < 1:
-        raise ValueError(f"batches must be at least 1; got {batches}")
     norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     if not norms:
         return
-    if len(split) < 2:
-        raise ValueError(f"batch norm statistics need at least two images; the split has {len(split)}")
     batch_size = min(recipe.batch_size, len(split))
     count = min(batches, len(split) // batch_size) * batch_size
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(recipe.seed))[:count]
@@ -104,8 +100,6 @@ def variance_ratios(model, split, batch_size=256):
 
         return hook
 
-    if not norms:
-        raise ValueError("the model has no batch norm")
     with contextlib.ExitStack() as hooks:
         for name, module in norms:
             hooks.enter_context(module.register_forward_pre_hook(record(name)))

@@ -208,10 +208,6 @@ class QAT(Hooks):
             if not any(step is other for *_, other in self._quantized):
                 channels = weight.shape[1 if isinstance(module, _TRANSPOSED) else 0]
                 self._quantized.append((weight, channels, step))
-        if not self._quantized:
-            raise ValueError("the model has no quantized weight; make it with qat.prepare")
-        if options.freezing is not None and not hasattr(self._quantized[0][-1], "oscillations"):
-            raise ValueError("the model does not track oscillations; prepare it with the same options")
 
     def identity(self):
         """The options and the weights that training starts from."""
