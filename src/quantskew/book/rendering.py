@@ -99,10 +99,10 @@ def add_buttons(app, page, template, context, doctree):
 
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
-    texts = [
-        (own, f"{own.filename} {own.attributes.get('body', '')}") for own in context.get("script_files", [])
-    ]
-    context["script_files"] = [own for own, text in texts if "thebe" not in text.lower()]
+    scripts = {
+        f"{own.filename} {own.attributes.get('body', '')}": own for own in context.get("script_files", [])
+    }
+    context["script_files"] = [own for text, own in scripts.items() if "thebe" not in text.lower()]
 
 
 def prepare_downloads(app, error):

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from filelock import Timeout
@@ -46,21 +47,19 @@ def result_of(folder, name, key):
     ``rows`` by column; ``seconds`` is what the cell took.
     """
     own = cell_folder(folder, name)
+    if not (own / "result.json").exists():
+        return None
     try:
         result = unsealed((own / "result.json").read_bytes())
-        if result["key"] != key:
-            return None
-        for made, content in result["files"].items():
+        for made, content in result["files"].items() if result["key"] == key else ():
+            if not (own / made).exists():
+                raise Damaged(f"its {made} is gone")
             if digest_of(own / made) != content:
                 raise Damaged(f"its {made} is not what was written")
-    except FileNotFoundError as error:
-        if (own / "result.json").exists():
-            _LOG.warning("cell %s counts as not done: its %s is gone", name, Path(error.filename).name)
-        return None
+        return result if result["key"] == key else None
     except (Damaged, OSError) as error:
         _LOG.warning("cell %s counts as not done: %s", name, error)
         return None
-    return result
 
 
 def write_result(folder, name, key, seconds, audits, files=()):
@@ -101,7 +100,7 @@ def _run_cell(folder, name, cell, timeout):
                 start = time.perf_counter()
                 audits = _execute(own, cell, timeout)
                 seconds = round(time.perf_counter() - start, 3)
-                files = [made for made in _made(cell) if (own / made).exists()]
+                files = [path.name for path in own.glob("*.*") if path.suffix in (".safetensors", ".ipynb")]
                 write_result(folder, name, cell["key"], seconds, audits, files)
                 print(f"done in {seconds} s")
             except Exception as failure:
@@ -109,10 +108,6 @@ def _run_cell(folder, name, cell, timeout):
                 write_bytes(error, f"{type(failure).__name__}: {failure}".encode())
         # The next sweep may have cleared it already, if this worker outlived its own.
         started.unlink(missing_ok=True)
-
-
-def _made(cell):
-    return ["audit.safetensors" if cell["task"] == AUDIT else f"{cell['task']}.ipynb"]
 
 
 def _execute(own, cell, timeout):
@@ -127,8 +122,7 @@ def _execute(own, cell, timeout):
         experiment = catalogue.get(**cell["experiment"])
         catalogue.audit(experiment, **cell["options"]).save(own / "audit.safetensors")
     else:
-        source = Path("notebooks") / f"{cell['task']}.md"
-        output = own / f"{cell['task']}.ipynb"
+        source, output = Path("notebooks") / f"{cell['task']}.md", own / f"{cell['task']}.ipynb"
         execute(source, output, cell["parameters"], progress=False, timeout=timeout)
     del os.environ[LISTENER]
     return [_described(path) for path in taken(listener)]
@@ -160,15 +154,11 @@ def one_gpu(names):
         yield None
         return
     name, lock = _first_free(names)
-    before = os.environ.get(_CHOICE)
     os.environ[_CHOICE] = name
     try:
         yield name
     finally:
         lock.release()
-        del os.environ[_CHOICE]
-        if before is not None:
-            os.environ[_CHOICE] = before
 
 
 def _first_free(names):
@@ -186,11 +176,7 @@ def _first_free(names):
 @contextlib.contextmanager
 def _output_to(path):
     """Send standard output and error to a file, those of child processes and compiled code too."""
-    with (
-        open(path, "a", buffering=1, encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
+    with open(path, "a", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         kept = [os.dup(number) for number in (1, 2)]
         try:
             for number in (1, 2):
