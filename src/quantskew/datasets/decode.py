@@ -87,19 +87,16 @@ def folder_files(folder):
             reason = "an empty folder" if real not in read else LOOP if loop else TWICE
             files.append((as_text(name) + "/", root / name, reason))
         read.add(real)
-        for entry in entries:
-            own = f"{name}/{entry}" if name else entry
+        for own in (f"{name}/{entry}".lstrip("/") for entry in entries):
             path = root / own
-            if _refusal(entry) == HIDDEN:
-                files.append((as_text(own), path, HIDDEN))
-            elif path.is_dir():
+            if path.is_dir() and _refusal(path.name) != HIDDEN:
                 # A linked folder waits until all real ones are read.
                 (waiting.append if path.is_symlink() else waiting.appendleft)(own)
-            elif path.is_file():
-                files.append((as_text(own), path, _refusal(own, path.stat().st_size)))
-            else:
+                continue
+            reason = _refusal(own, path.stat().st_size if path.is_file() else 0)
+            if reason != HIDDEN and not path.is_file():
                 reason = "a broken link" if path.is_symlink() else "no ordinary file"
-                files.append((as_text(own), path, reason))
+            files.append((as_text(own), path, reason))
     return sorted(files)
 
 

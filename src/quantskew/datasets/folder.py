@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import unicodedata
 from pathlib import Path
@@ -98,12 +99,9 @@ def _order(names):
 
 def _differ_in_case(names):
     """Two names that differ in nothing but upper and lower case, as text, or nothing."""
-    seen = {}
-    for name in sorted(names):
-        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
-        if other != name:
-            return f"{shortened(other)} and {shortened(name)}"
-    return None
+    folded = sorted((unicodedata.normalize("NFKC", name).casefold(), name) for name in names)
+    pairs = ((own[1], other[1]) for own, other in itertools.pairwise(folded) if own[0] == other[0])
+    return next((f"{shortened(own)} and {shortened(other)}" for own, other in pairs), None)
 
 
 def _depth(root, names):
