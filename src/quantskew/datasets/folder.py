@@ -206,7 +206,9 @@ def _groups(path, root, names, skipped):
             continue
         other, before = found.setdefault(name, (group, line))
         if group.casefold() in MISSING:
-            raise ValueError(f"{said} has no group ({group!r}): write one, as 'unknown', or move the image")
+            raise ValueError(
+                f"{said} has no group ({group!r}): write one, 'unknown' for instance, or move it"
+            )
         if other != group:
             there = f"in row {before} in {shortened(other)}"
             raise ValueError(f"{said} is in {shortened(group)}, {there}: remove one row")

@@ -4,6 +4,7 @@ A process that runs them may be killed at any moment, and sees one GPU that no o
 """
 
 import contextlib
+import fcntl
 import itertools
 import json
 import logging
@@ -29,7 +30,7 @@ _LOG = logging.getLogger("quantskew.sweeps.cells")
 PLAN = "plan.json"
 AUDIT = "audit"
 _CHOICE = "CUDA_VISIBLE_DEVICES"
-# Number of the process of a sweep whose workers are on its machine.
+# The file that a sweep whose workers are on its machine has locked.
 SWEEP = "QUANTSKEW_SWEEP"
 
 
@@ -188,31 +189,16 @@ def _output_to(path):
                 os.close(old)
 
 
-def _lives(process):
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def _end_with_the_sweep():
-    """End this process, its kernel and its schedulers as soon as the sweep or one of them is no more.
+    """End this process and its kernel as soon as the sweep is no more, which holds a lock until then.
 
     A process that is killed cannot end its own children, and they would compute on for nobody.
     """
     import psutil
 
-    me = psutil.Process()
-    above = me.parents()
-    sweep = next((number for number, one in enumerate(above) if str(one.pid) == os.environ[SWEEP]), None)
-    if sweep is None:
-        os._exit(1)
-    above = above[: sweep + 1]
-    while (gone := next((place for place, one in enumerate(above) if not _lives(one)), None)) is None:
-        time.sleep(0.5)
-    # The one that starts others goes first.
-    for one in (*reversed(above[:gone]), *me.children(recursive=True)):
+    with contextlib.suppress(FileNotFoundError), open(os.environ[SWEEP], "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    for one in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             one.kill()
     os._exit(1)

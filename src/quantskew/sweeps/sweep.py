@@ -82,8 +82,9 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
     # What killed schedulers left is removed also where nothing is to be done any more.
-    with open(folder / "lock", "w") as lock, scratch() as temporary:
+    with scratch() as temporary, open(folder / "lock", "w") as lock, open(temporary / "alive", "w") as alive:
         _hold(lock, folder)
+        fcntl.flock(alive, fcntl.LOCK_EX)
         plan = described(cells, root)
         waiting = pending(folder, plan)
         # A cluster gives each of its jobs a GPU itself.
@@ -102,7 +103,7 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
             for name, left in itertools.product(waiting, ("result.json", "error.txt", "started")):
                 (cell_folder(folder, name) / left).unlink(missing_ok=True)
             # Snakemake leaves its temporary folders where it is killed.
-            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
+            own = {SWEEP: alive.name, "TMPDIR": str(temporary)}
             _schedule(command, folder, plan, waiting, lock, own if executor in (None, "local") else {})
         write_table(folder)
     return failures(folder, pending(folder, plan))
