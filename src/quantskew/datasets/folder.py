@@ -64,9 +64,8 @@ def load(data_dir, size=None, group=None, seed=0):
 
     title, size = as_text(root.name), 64 if size is None else size
     images, names, skipped = cached_decode(title, root, files, size, reject, class_of)
-    classes = [_text(name.split("/")[depth - 1]) for name in names]
     # As in torchvision's ImageFolder: numbers, too, are sorted as text.
-    class_names, labels = _ids(classes, None)
+    class_names, labels = _ids([_text(name.split("/")[depth - 1]) for name in names], None)
     group_names, groups = class_names, labels
     if table is not None:
         groups = _groups(table, root, names, skipped)

@@ -176,8 +176,7 @@ def flatten(tensors):
 
 def unflatten(vector, like):
     """The pieces of a vector, as views in the shapes of the tensors that it was made of."""
-    pieces = vector.split([t.numel() for t in like])
-    return [piece.view_as(t) for piece, t in zip(pieces, like, strict=True)]
+    return [piece.view_as(t) for piece, t in zip(vector.split([t.numel() for t in like]), like, strict=True)]
 
 
 @contextlib.contextmanager

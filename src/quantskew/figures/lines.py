@@ -98,8 +98,7 @@ def weight_distribution(audit, axes):
     zeros = weights.sparsity(audit).set_index("precision")["value"]
     for row, precision in enumerate(reversed(audit.precisions)):
         own = table[table["precision"] == precision]
-        heights = 0.85 * own["value"] / own["value"].max()
-        ridge(axes, own, row, heights, fill=True, color="#55557f", alpha=0.9)
+        ridge(axes, own, row, 0.85 * own["value"] / own["value"].max(), fill=True, color="#55557f", alpha=0.9)
         share = f"{zeros[precision]:.0%} zero" if zeros[precision] >= 0.005 else "no zeros"
         axes.text(own["right"].max(), row + 0.3, share, ha="right", fontsize=8.5)
     return _ridge_axis(axes, audit.precisions, "weight (deviations of its layer)")
