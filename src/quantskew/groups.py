@@ -70,9 +70,9 @@ def distinct(values, what="group"):
         remedy = "of whole numbers take .astype(int)"
         raise ValueError(f"{what}s must be integers or names; got dtype {array.dtype} ({remedy})")
     if array.dtype == object:
-        known = {}
-        # Equal values of different types, such as 1 and True, are told apart.
-        keys = [(type(value), value) if _hashable(value) else id(value) for value in array]
+        known, usual = {}, (str, bytes, numbers.Number)
+        # Equal values of different types, such as 1 and True, are told apart; what is left has no hash.
+        keys = [(type(value), value) if isinstance(value, usual) else id(value) for value in array]
         for sample, (key, value) in enumerate(zip(keys, array, strict=True)):
             if key not in known:
                 known[key] = _meant(value, sample, what)
@@ -101,24 +101,17 @@ def _leave_out(what):
     return f"leave such samples out{own}"
 
 
-def _hashable(value):
-    try:
-        return hash(value) is not None
-    except TypeError:
-        return False
-
-
 def _meant(value, sample, what):
     """An element of an object array as int or text."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)) and abs(value) < 2**63:
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if isinstance(value, numbers.Integral) and abs(value) < 2**63:
         return int(value)
-    if isinstance(value, (bytes, np.bytes_)):
+    if isinstance(value, bytes):
         try:
             value = value.decode()
         except UnicodeDecodeError:
             raise ValueError(f"the {what} of sample {sample} is not UTF-8 text: {shortened(value)}") from None
-    if isinstance(value, (bool, np.bool_)):
-        value = str(value)
     if isinstance(value, str):
         value = unicodedata.normalize("NFC", value.strip())
         if value.casefold() not in MISSING:
@@ -132,7 +125,7 @@ def _meant(value, sample, what):
 def check_names(names, what):
     """Names as a tuple of text, each once; refused where one is missing, repeated or no text."""
     if isinstance(names, (str, bytes, dict)):
-        raise ValueError(f"{what} names must be a list, in the order of the ids; got {shortened(names)}")
+        raise ValueError(f"{what} names must be a list of names in the ids' order; got {shortened(names)}")
     names = [name.strip() if isinstance(name, str) else name for name in names]
     for place, name in enumerate(names):
         if not isinstance(name, str) or not name:
