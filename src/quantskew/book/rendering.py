@@ -98,9 +98,8 @@ def add_buttons(app, page, template, context, doctree):
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
     scripts = context.get("script_files", [])
-    context["script_files"] = [
-        own for own in scripts if "thebe" not in f"{own.filename}{own.attributes}".lower()
-    ]
+    kept = [own for own in scripts if "thebe" not in f"{own.filename}{own.attributes}".lower()]
+    context["script_files"] = kept
 
 
 def prepare_downloads(app, error):
