@@ -93,7 +93,7 @@ def test_targets_that_cannot_be_met_are_refused(counts, targets, message):
 
 def test_sampling_checks_its_targets():
     with pytest.raises(ValueError, match="give one a group"):
-        sample_indices(grouped([3, 3]), [2])
+        resample(samples.tiny_data(), [2])
     with pytest.raises(ValueError, match="group 1 has 0 images"):
         resample(samples.tiny_data(), "mean")
 

@@ -93,9 +93,8 @@ def fold(model):
         if not isinstance(before, torch.fx.Node) or before.op != "call_module":
             continue
         conv, norm = modules[before.target], modules[node.target]
-        if _FOLDABLE.get(type(conv)) is not type(norm) or norm.running_var is None or len(before.users) > 1:
-            continue
-        if not (alone(conv) and alone(norm)):
+        fits = _FOLDABLE.get(type(conv)) is type(norm) and norm.running_var is not None
+        if not (fits and len(before.users) == 1 and alone(conv) and alone(norm)):
             continue
         fused = fusion.fuse_conv_bn_eval(conv, norm)
         conv.weight, conv.bias = fused.weight, fused.bias

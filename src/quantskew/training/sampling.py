@@ -5,8 +5,6 @@ import numbers
 
 import numpy as np
 
-from quantskew.groups import group_counts
-
 # Beyond so many copies of each image, over-sampling teaches little but the images themselves.
 MOST_COPIES = 20
 
@@ -73,8 +71,6 @@ def sample_indices(groups, targets, seed=0):
     A group that is over-sampled has each of its images equally often, and once more for as many as it takes;
     one that is under-sampled loses images drawn at random.
     """
-    groups = np.asarray(groups)
-    targets = target_counts(group_counts(groups, len(targets)), targets)
     chosen = []
     for group, target in enumerate(targets):
         members = np.flatnonzero(groups == group)
