@@ -190,7 +190,7 @@ def _output_to(path):
 
 
 def _end_with_the_sweep():
-    """End this process and its kernel as soon as the sweep is no more, which holds a lock until then.
+    """End this process, its kernel and its schedulers as soon as the sweep is no more, which has a lock.
 
     A process that is killed cannot end its own children, and they would compute on for nobody.
     """
@@ -198,9 +198,12 @@ def _end_with_the_sweep():
 
     with contextlib.suppress(FileNotFoundError), open(os.environ[SWEEP], "rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-    for one in psutil.Process().children(recursive=True):
+    me = psutil.Process()
+    # The one that starts others goes first.
+    for one in (*reversed(me.parents()), *me.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
-            one.kill()
+            if SWEEP in one.environ():
+                one.kill()
     os._exit(1)
 
 
