@@ -125,11 +125,9 @@ def _depth(root, names):
     inner = {top: {parts[1:2] for parts in folders if parts[0] == top} for top in tops}
     same = set.union(*inner.values()) if tops else set()
     if len(same) > 1 and () not in same and all(own == same for own in inner.values()):
-        alike = f"each with the same folders, such as {shortened(min(same)[0])}"
-        remedy = (
-            "if those are classes, give one of the outer folders; if not, put the images of a class into its"
-        )
-        raise ValueError(f"{held}, {alike}; {remedy} folder")
+        alike = f"each with the same folders, such as {shortened(min(same)[0])}; if those are classes"
+        remedy = "give one of the outer folders; if not, put the images of a class into its folder"
+        raise ValueError(f"{held}, {alike}, {remedy}")
     return 1
 
 
@@ -199,18 +197,17 @@ def _groups(path, root, names, skipped):
     owners = {_text(root.name), _text(root.resolve().name)}
     found, gone = {}, 0
     for line, file, group in _rows(path):
-        name, said = _known_name(file, known, owners), f"{path}, row {line}: {shortened(file)}"
+        name, where = _known_name(file, known, owners), f"{path}, row {line}: {shortened(file)}"
         if name is None:
             gone += 1
             continue
         other, before = found.setdefault(name, (group, line))
         if group.casefold() in MISSING:
-            raise ValueError(
-                f"{said} has no group ({group!r}): write one, 'unknown' for instance, or move it"
-            )
+            remedy = "write one, 'unknown' for instance, or move the image"
+            raise ValueError(f"{where} has no group ({group!r}): {remedy}")
         if other != group:
             there = f"in row {before} in {shortened(other)}"
-            raise ValueError(f"{said} is in {shortened(group)}, {there}: remove one row")
+            raise ValueError(f"{where} is in {shortened(group)}, {there}: remove one row")
     missing = [name for name in names if _text(name) not in found]
     if missing:
         also = f" ({gone} rows name no file in {root})" if gone else ""

@@ -137,10 +137,8 @@ def group_operators(model, images, labels, groups, num_groups=None, skip=(), **o
 
 def _operators(problem, title=None, skip=(), **options):
     """The same of a checked problem; the model is rewritten once for all groups, a bar counts them."""
-    rewritten = None
-    for group, members in enumerate(
-        tqdm(problem.members, title, unit=" groups", leave=False, disable=not title)
-    ):
+    rewritten, look = None, {"unit": " groups", "leave": False, "disable": not title}
+    for group, members in enumerate(tqdm(problem.members, title, **look)):
         if not len(members) or group in skip:
             continue
         images = problem.images[members]

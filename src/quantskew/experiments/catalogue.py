@@ -100,7 +100,8 @@ def trained(experiment, data, device="auto"):
     def train(checkpoint):
         return loop.fit(model, trained_on, experiment.recipe, checkpoint, title, measure=measure)
 
-    return model.eval(), train_once(model, model_path(experiment.name, key), train) | {"key": key}
+    record = train_once(model, model_path(experiment.name, key), train)
+    return model.eval(), record | {"key": key}
 
 
 def what_decides(experiment, data, device):
