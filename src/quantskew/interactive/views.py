@@ -65,9 +65,8 @@ class View:
         table, precision = crossed(numbers, "group", "precision", **look), audit.precisions[-1]
         values = numbers[numbers["precision"] == precision].set_index("group")["value"]
         spoken = ", ".join(f"{row} {number(value, **look)}" for row, value in values.items())
-        caption = "; ".join(
-            f"{said}: {table.at[row, precision]}" for said, row in self.headline(audit).items()
-        )
+        cells = table[precision]
+        caption = "; ".join(f"{said}: {cells[row]}" for said, row in self.headline(audit).items())
         return f"{self.title}, {named}: {spoken}.", caption, table
 
 

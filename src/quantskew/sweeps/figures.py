@@ -47,7 +47,8 @@ def small_multiples(draw, table, most=MOST):
     chosen = table[table["run"].isin(shown(table, most))]
     sets = {}
     for run, rows in chosen.groupby("run", sort=False):
-        sets.setdefault((*rows["group"].unique(), *rows["precision"].unique()), {})[run] = rows
+        groups = tuple(rows["group"].unique()), tuple(rows["precision"].unique())
+        sets.setdefault(groups, {})[run] = rows
     heights = [1.9 * math.ceil(len(runs) / _COLUMNS) + 1 for runs in sets.values()]
     with book_style():
         figure = plt.figure(figsize=(7.4, sum(heights)), layout="constrained")
