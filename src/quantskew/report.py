@@ -232,7 +232,7 @@ def _page(audit):
     yield "file", "flips.csv", as_csv(harm.flips(audit))
     yield "h2", "Figures"
     for measure in MEASURES.values() if len(audit.precisions) > 1 else ():
-        if (measure.chain or measure.key == "ece") and measure.applies(shown):
+        if (measure.chain or measure.swept) and measure.applies(shown):
             size = {"height": 4, "width": 5.6}
             figure = compare(lines.of(measure), {"": shown}, legend=not measure.from_reference, **size)
             digits = {"digits": max(measure.digits, 3), "scientific": measure.scientific}
