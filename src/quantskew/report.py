@@ -245,13 +245,13 @@ def _page(audit):
 
 def _column(audit, name):
     """What a column is, in a few words."""
+    if name not in audit.provenance.get("quantizers", ()):
+        return "computed by the runtime itself" if name in RUNTIMES else "logits as given"
     own = quantizer_of(name)
-    if name in RUNTIMES:
-        return f"computed by {name.partition(':')[0]} itself"
-    if not own.precision or name not in audit.provenance.get("quantizers", ()):
-        return "logits as given"
+    if not own.bits and not own.activation_precision:
+        return f"the model in {own.precision}"
     return (
-        f"weights {own.precision}, activations {own.activation_precision or 'in floating point'}, simulated"
+        f"simulated: weights {own.precision}, activations {own.activation_precision or 'in floating point'}"
     )
 
 
