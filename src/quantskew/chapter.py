@@ -27,6 +27,7 @@ from quantskew.figures.style import compare, crossed, number, wide
 from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
+from quantskew.interactive.page import InPage
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
@@ -141,12 +142,10 @@ class Chapter:
         The largest and the smallest group in training are called ``majority`` and ``minority``.
         """
         tables = []
-        applies = getattr(measure, "applies", lambda audit: True)
         for seed, audit in enumerate(self.every_seed(key)):
-            if not applies(audit):
-                continue
-            named = {audit.group_names[group]: role for role, group in roles(audit).items()}
-            tables.append(measure(audit).replace({"group": named}).assign(seed=seed))
+            if getattr(measure, "applies", lambda audit: True)(audit):
+                named = {audit.group_names[group]: role for role, group in roles(audit).items()}
+                tables.append(measure(audit).replace({"group": named}).assign(seed=seed))
         rows = ["seed", *({"group"} & set(tables[0]))]
         table = pd.concat(tables).pivot(index=rows, columns="precision", values="value")
         return table.reindex(columns=DEFAULT_PRECISIONS)
@@ -211,8 +210,7 @@ def _key(prefix, name):
 
 
 def _glue(prefix, audit, tables, values, role=None):
-    named = [("", table) for table in tables] + list(values.items())
-    for name, function in named:
+    for name, function in [*(("", table) for table in tables), *values.items()]:
         function, digits = function if isinstance(function, tuple) else (function, None)
         # A change is a method of its Measure.
         digits = getattr(getattr(function, "__self__", function), "digits", 2) if digits is None else digits
@@ -229,6 +227,13 @@ def playground(experiments, precisions, seed=0, *, data_dir=None, device="auto")
     where = {"data_dir": data_dir, "device": device}
     _check(experiments=experiments, precisions=precisions, seed=seed, **where)
     return control.playground(experiments, precisions, seed, **where)
+
+
+def in_page(experiments, precisions, seed=0, *, data_dir=None, device="auto"):
+    """See `quantskew.interactive.page.InPage`; what it is given is checked first."""
+    where = {"data_dir": data_dir, "device": device}
+    _check(experiments=experiments, precisions=precisions, seed=seed, **where)
+    return InPage([LiveModel(own, seed, **where) for own in experiments], precisions)
 
 
 def _check(**given):

@@ -61,8 +61,19 @@ def test_a_downloaded_notebook_fetches_the_package_once(tmp_path):
     for _ in range(2):
         rendering.prepare_downloads(app(ADDRESS, tmp_path), None)
     first, title = nbformat.read(path, as_version=4).cells
-    assert "git clone --quiet --depth 1 https://github.com/me/skew\n    %cd skew\n" in first.source
+    assert f"--depth 1 {ADDRESS} quantskew\n    %cd quantskew\n" in first.source
     assert title.source == "# Logits"
+
+
+def test_what_scripts_read_is_laid_beside_them(tmp_path):
+    built, chapters = tmp_path / "html", tmp_path / "book" / "chapters"
+    for folder in (built / "_static", chapters):
+        folder.mkdir(parents=True)
+    (chapters / "digits.js").write_text("1")
+    own = app("", built)
+    own.srcdir = tmp_path
+    rendering.copy_files(own, None)
+    assert (built / "_static" / "digits.js").read_text() == "1"
 
 
 def table(rows):

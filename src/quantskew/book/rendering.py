@@ -5,6 +5,7 @@ lead nowhere.  These lead to the text that the notebook was made from.  They nee
 is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no such links.
 """
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -20,8 +21,8 @@ _INSTALLATION = """\
 import importlib.util
 
 if importlib.util.find_spec("quantskew") is None:
-    !git clone --quiet --depth 1 {}
-    %cd {}
+    !git clone --quiet --depth 1 {} quantskew
+    %cd quantskew
     %pip install --quiet ".[book]"
 """
 
@@ -51,7 +52,7 @@ def links(page, repository, branch="main"):
     name = address.path.strip("/").removesuffix(".git")
     if address.scheme != "https" or address.netloc != "github.com" or name.count("/") != 1:
         allowed = "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME"
-        raise ValueError(f"{allowed}; got {repository!r}")
+        raise ConfigError(f"{allowed}; got {repository!r}")
     found = {"Source": f"https://github.com/{name}/blob/{branch}/{source(page)}"}
     if page.startswith(_PAGES):
         found["Binder"] = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{source(page)}"
@@ -78,10 +79,7 @@ def _repository(app):
 
 def check_repository(app):
     """Refuse an address of the repository that no link can be made of, before anything is rendered."""
-    try:
-        links("", *_repository(app))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    links("", *_repository(app))
 
 
 def add_buttons(app, page, template, context, doctree):
@@ -99,10 +97,9 @@ def add_buttons(app, page, template, context, doctree):
 
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
-    texts = [
-        (own, f"{own.filename} {own.attributes.get('body', '')}") for own in context.get("script_files", [])
-    ]
-    context["script_files"] = [own for own, text in texts if "thebe" not in text.lower()]
+    scripts = context.get("script_files", [])
+    kept = [own for own in scripts if "thebe" not in f"{own.filename}{own.attributes}".lower()]
+    context["script_files"] = kept
 
 
 def prepare_downloads(app, error):
@@ -110,8 +107,7 @@ def prepare_downloads(app, error):
     repository, _ = _repository(app)
     if error or not repository or app.builder.format != "html":
         return
-    folder = urlparse(repository).path.strip("/").rpartition("/")[2].removesuffix(".git")
-    text = _INSTALLATION.format(repository, folder).strip()
+    text = _INSTALLATION.format(repository).strip()
     for path in (Path(app.outdir) / "_sources" / "book" / "chapters").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         # A page that was not rendered anew has its notebook from the build before.
@@ -120,18 +116,21 @@ def prepare_downloads(app, error):
             nbformat.write(notebook, path)
 
 
+def copy_files(app, error):
+    """Lay what the scripts of the pages read, which chapters have written, beside these scripts."""
+    if not error and app.builder.format == "html":
+        for path in (Path(app.srcdir) / _PAGES).glob("*.js"):
+            shutil.copy(path, Path(app.outdir) / "_static")
+
+
 def fit_tables(app, doctree, page):
     """Give the columns of long tables widths by their words, where the book becomes a PDF."""
-    if app.builder.format != "latex":
-        return
-    for table in doctree.findall(nodes.table):
+    for table in doctree.findall(nodes.table) if app.builder.format == "latex" else ():
         rows = [[entry.astext() for entry in row.children] for row in table.findall(nodes.row)]
-        if len(rows) <= _LONG:
-            continue
-        columns = zip(*rows, strict=True)
-        for column, cells in zip(table.findall(nodes.colspec), columns, strict=True):
-            column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
-        table["classes"].append("colwidths-given")
+        if len(rows) > _LONG:
+            for column, *cells in zip(table.findall(nodes.colspec), *rows, strict=True):
+                column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
+            table["classes"].append("colwidths-given")
 
 
 def setup(app):
@@ -142,4 +141,5 @@ def setup(app):
     app.connect("html-page-context", drop_thebe, priority=600)
     app.connect("doctree-resolved", fit_tables)
     app.connect("build-finished", prepare_downloads)
+    app.connect("build-finished", copy_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,7 @@ import torch
 
 from quantskew import datasets
 from quantskew.audits.audit import audit_once
+from quantskew.audits.layers import audit_layers, check_layers
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
@@ -57,9 +58,8 @@ def choose_device(name="auto", here=True):
             torch.empty(1, device=device)
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(
-            f"device {shortened(name)} cannot be used here ({reason}); use auto or cpu"
-        ) from error
+        said = f"device {shortened(name)} cannot be used here ({reason})"
+        raise ValueError(f"{said}; use auto or cpu") from error
     if device.type not in _DEVICES:
         raise ValueError(f"device {name!r} cannot be used here; use auto, {', '.join(_DEVICES)}")
     return device
@@ -116,10 +116,8 @@ def _gradient_measure(data, epochs):
     """Eq. 10 on the first training images of each group, in one epoch of a few; None in the others."""
     interval = math.ceil(epochs / _GRADIENT_EPOCHS)
     groups = data.train.groups.numpy()
-    index = np.concatenate(
-        [np.flatnonzero(groups == g)[:_GRADIENT_IMAGES] for g in range(len(data.group_names))]
-    )
-    images = data.train.subset(index)
+    first = [np.flatnonzero(groups == g)[:_GRADIENT_IMAGES] for g in range(len(data.group_names))]
+    images = data.train.subset(np.concatenate(first))
 
     def measure(model, epoch):
         if (epoch + 1) % interval:
@@ -160,12 +158,8 @@ def audit(
     >>> audit("digits", ["fp32", "int2"]).logits.shape
     (2, 719, 10)
     """
-    if isinstance(experiment, str):
-        experiment = get(experiment)
     chosen = check_audit(quantizers, curvature)
-    check(experiment, None if download else data_dir, device)
-    data = load_data(experiment, data_dir, download)
-    model, record = trained(experiment, data, device)
+    experiment, data, model, record = _ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
@@ -177,18 +171,49 @@ def audit(
     return audit_once(experiment.name, key, make)
 
 
+def _ready(experiment, data_dir, device, download):
+    """The experiment, its data, its trained model and the record of that."""
+    experiment = get(experiment) if isinstance(experiment, str) else experiment
+    check(experiment, None if download else data_dir, device)
+    data = load_data(experiment, data_dir, download)
+    return experiment, data, *trained(experiment, data, device)
+
+
+def layer_audit(experiment, precision="int4", *, data_dir=None, device="auto", download=False):
+    """The Audit of one layer of an experiment at a time, from the cache or made now, as that of `audit`.
+
+    Parameters
+    ----------
+    experiment : Experiment or str
+    precision : Quantizer or str
+        See `quantskew.audits.layers.audit_layers`.
+    data_dir, device, download
+        See `audit`.
+
+    Returns
+    -------
+    Audit
+
+    Examples
+    --------
+    >>> layer_audit("digits", "int3").precisions[-2:]
+    ('int3 except head', 'int3')
+    """
+    chosen = check_layers(precision)
+    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    facts = training_facts(experiment, data, record, device)
+    key = digest([record["key"], chosen.name, source_digest("quantskew.audits.layers")])
+    of_layers = f"{experiment.name}-layers"
+    return audit_once(of_layers, key, lambda path: audit_layers(model, data, chosen, facts=facts))
+
+
 def training_facts(experiment, data, record, device="auto"):
     """What the provenance of an Audit says of the experiment: `data` and `record` are those of `trained`."""
     device = choose_device(device)
     chosen = dataclasses.replace(experiment, recipe=loop.on_device(experiment.recipe, device))
-    return {
-        "experiment": dataclasses.asdict(chosen),
-        "data_digest": data.digest,
-        "left_out": len(data.skipped),
-        "training_seconds": record["seconds"],
-        "history": record["history"],
-        "device": device_name(device),
-    }
+    facts = {"experiment": dataclasses.asdict(chosen), "data_digest": data.digest}
+    facts |= {"left_out": len(data.skipped), "device": device_name(device)}
+    return facts | {"training_seconds": record["seconds"], "history": record["history"]}
 
 
 def device_name(device):
