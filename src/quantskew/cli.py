@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from quantskew.cache import cache_dir
-from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
@@ -121,8 +121,9 @@ def _check_options(options):
             check_folder(output.parent, "the folder of --output", "name another --output")
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
-    if getattr(options, "junit", None):
-        check_folder(options.junit.parent, "the folder of --junit", "name another file")
+    for name in ("junit", "report"):
+        if getattr(options, name, None):
+            check_folder(getattr(options, name).parent, f"the folder of --{name}", "name another file")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
@@ -262,7 +263,8 @@ def _status(outcomes, options):
         type=Quantizer.parse_list,
         default=DEFAULT_PRECISIONS,
         metavar="P,P,...",
-        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+        help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
+        "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
     ),
     _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
     _option("--per-channel", action="store_true", help="one grid per output channel"),
@@ -290,15 +292,19 @@ def _status(outcomes, options):
     _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
     *_GATE,
+    _option(
+        "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
+    ),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
     description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
     "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
 )
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
+    from quantskew.audits.runtimes import RUNTIMES
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
-    from quantskew.report import summary, write_report
+    from quantskew.report import summary, write_page, write_report
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
@@ -307,8 +313,10 @@ def audit(options):
         made = _audit_of_logits(options)
     elif options.experiment:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
-        quantizers = Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen})
-        held_to = _held_to(options, [own.name for own in quantizers])
+        runtimes = [name for name in options.precisions if name in RUNTIMES]
+        named = [name for name in options.precisions if name not in RUNTIMES]
+        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
+        held_to = _held_to(options, [*(own.name for own in quantizers), *runtimes])
         made = catalogue.audit(
             _chosen(options),
             quantizers,
@@ -316,13 +324,19 @@ def audit(options):
             device=options.device,
             download=options.download,
             curvature=options.curvature and (options.curvature_images or True),
+            runtimes=runtimes,
         )
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    missing = made.provenance.get("runtimes_left_out", {})
+    if held_to and missing:
+        raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
     outcomes = [decide(condition, made, options.confidently) for condition in held_to]
     folder = options.output or Path("runs") / (options.experiment or "logits")
     print(summary(made))
     print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
+    if options.report:
+        write_page(made, options.report)
     return _status(outcomes, options)
 
 
@@ -470,6 +484,7 @@ def mitigate(options):
 )
 def claims(options):
     """Print or write the verdicts."""
+    from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
     from quantskew.files import write_bytes
@@ -483,6 +498,11 @@ def claims(options):
         experiment, seeds, where = _over_seeds(options)
         curvature = any(claim.curvature for claim in chosen)
         found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+    columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
+    if columns and not any(quantizer_of(name).precision for name in columns):
+        raise ValueError(
+            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
+        )
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())
