@@ -13,13 +13,13 @@ from pathlib import Path
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import shortened
-from quantskew.experiments import catalogue, difficulty
+from quantskew.experiments import catalogue, difficulty, interventions
 from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
-BASE, ACTIVATIONS = "base", "activations"
+BASE, ACTIVATIONS, CAUSES = "base", "activations", "causes"
 # Stands for a cut of each group, whatever their names are.
 EVERY_CUT = f"{CUT}*"
 _FOLDER, _SUFFIX = Path("book") / "records", ".safetensors"
@@ -94,6 +94,8 @@ def _made(experiment, key, quantizers=None, curvature=False, start_from=None, **
         return made.plain()
     if key == ACTIVATIONS:
         return catalogue.audit(experiment, catalogue.ACTIVATION_COLUMNS, **where)
+    if key == CAUSES:
+        return interventions.audit(experiment, **where)
     if key == BALANCED or key.startswith(CUT):
         return difficulty.rotation(experiment, key, **where)
     return mitigate(experiment, key, start_from=start_from, **where)
@@ -253,9 +255,10 @@ def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
     """
     for seed in seeds:
         own = catalogue.with_seed(experiment, seed)
-        recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, BALANCED, EVERY_CUT)
+        recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, CAUSES, BALANCED, EVERY_CUT)
         for key in _spelled_out(recorded if keys is None else keys, own, where):
             audit = _made(own, key, curvature=keys is None, start_from=start_from, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
-            audit.save(path)
+            # Half the size, for a repository.
+            audit.save(path, half=True)
             yield key, audit, path
