@@ -278,9 +278,10 @@ class Audit:
         )
 
     def save(self, path, half=False):
-        """Write the Audit to a safetensors file, whole or not at all; with logits of `half` the size if asked.
+        """Write the Audit to a safetensors file, whole or not at all.
 
-        These are float16, three digits, and read as float32; every answer stays what it is.
+        With `half` the logits are float16, three digits in half the size, and every answer stays what it is;
+        they are read as float32.
         """
         logits = in_half(self.logits) if half else self.logits
         arrays = {"logits": logits, "train_counts": self.train_counts}
@@ -345,7 +346,8 @@ def in_half(logits):
     >>> in_half(np.array([[[8.0, 8.001, 2.5]]], dtype=np.float32)).tolist()
     [[[8.0, 8.0078125, 2.5]]]
     """
-    halves, answers = logits.astype(np.float16), logits.argmax(axis=2)[..., None]
+    with np.errstate(over="ignore"):
+        halves, answers = logits.astype(np.float16), logits.argmax(axis=2)[..., None]
     if not np.isfinite(halves).all():
         raise ValueError("logits beyond 65504 have no float16; save them whole")
     # Where two round to the same number, the larger one goes to the next.

@@ -1,4 +1,4 @@
-"""This book's claims about causes: what an intervention on one link of the chain does, its control beside it.
+"""Claims about causes, which are this book's: what an intervention on one link of the chain does.
 
 The paper says what changes together; none of these sentences is its own.
 """
@@ -15,9 +15,7 @@ from quantskew.measures.forward import group_loss
 # Shares of images within so much count as equal.
 _EQUAL = 0.02
 _cause = functools.partial(claim, None)
-_of_weights = functools.partial(
-    _cause, "11_causes#fig-weights-changed", NATS, needs=(CAUSES,), grouped=False
-)
+_of_weights = functools.partial(_cause, "10_causes#fig-weights-changed", NATS, needs=(CAUSES,), grouped=False)
 
 
 def _added(run, name=""):
@@ -76,7 +74,7 @@ def error_against_mirrored(run):
     return _added(run) - _added(run, "mirrored")
 
 
-@_cause("11_causes#fig-weights-changed", NATS, needs=(CAUSES,))
+@_cause("10_causes#fig-weights-changed", NATS, needs=(CAUSES,))
 def stale_statistics(run):
     """Statistics of batch norm that no longer fit widen the gap in loss.
 
@@ -85,7 +83,7 @@ def stale_statistics(run):
     return _gap(run) - _gap(run, run.find(f"{run.precision} batch norm"))
 
 
-@_cause("11_causes#fig-logits-changed", NATS)
+@_cause("10_causes#fig-logits-changed", NATS)
 def shrinking_widens(run):
     """That logits become shorter widens the gap in loss.
 
@@ -94,7 +92,7 @@ def shrinking_widens(run):
     return _gap(run.after(interventions.shrunk))
 
 
-@_cause("11_causes#fig-logits-changed", NATS)
+@_cause("10_causes#fig-logits-changed", NATS)
 def turning_widens(run):
     """That logits turn widens the gap in loss.
 
@@ -103,7 +101,16 @@ def turning_widens(run):
     return _gap(run.after(interventions.rotated))
 
 
-@_cause("11_causes#fig-prior", POINTS)
+@_cause("10_causes#fig-logits-changed", NATS)
+def shift_widens(run):
+    """A shift of all logits that one number for each class undoes widens the gap in loss.
+
+    gap in added loss between minority and majority less that with the numbers added, fitted without labels
+    """
+    return _gap(run) - _gap(run.after(interventions.corrected))
+
+
+@_cause("10_causes#fig-prior", POINTS)
 def shift_of_answers(run):
     """One number for each class, fitted without labels, takes back some of the gap.
 
@@ -113,7 +120,7 @@ def shift_of_answers(run):
 
 
 # With shuffled groups nothing is left but the margin.
-@_cause("11_causes#fig-prior", POINTS, grouped=False)
+@_cause("10_causes#fig-prior", POINTS, grouped=False)
 def shift_is_all(run):
     """With one number for each class the gap is no wider than before quantization.
 
@@ -122,7 +129,7 @@ def shift_is_all(run):
     return _EQUAL - (run.after(interventions.corrected).fvo() - run.fvo(0))
 
 
-@_cause("11_causes#fig-margins", POINTS, grouped=False)
+@_cause("10_causes#fig-margins", POINTS, grouped=False)
 def nearness_flips(run):
     """How many answers of the minority change is what their nearness to the boundary says.
 
@@ -131,7 +138,7 @@ def nearness_flips(run):
     return _EQUAL - abs(run.of(interventions.CHANGED_BEYOND_MARGIN)[:, run.minority])
 
 
-@_cause("11_causes#fig-margins", POINTS)
+@_cause("10_causes#fig-margins", POINTS)
 def nearness_harms(run):
     """The minority loses more accuracy than its nearness to the boundary says.
 
@@ -140,7 +147,7 @@ def nearness_harms(run):
     return run.of(interventions.LOST_BEYOND_MARGIN)[:, run.minority]
 
 
-@_cause("11_causes#fig-expansion", RANKS, needs=(CAUSES,), curvature=True)
+@_cause("10_causes#fig-expansion", RANKS, needs=(CAUSES,), curvature=True)
 def expansion_orders(run):
     """Gradient and Hessian say which group's loss rises more.
 

@@ -110,7 +110,8 @@ def judged(evidence, keys=None, precisions=None):
     """
     claims, own, rows = [get(key) for key in keys or CLAIMS], {}, []
     for claim in claims:
-        family = [c for c in (CLAIMS if claim.key in CLAIMS else CAUSES).values() if _reads(c) == _reads(claim)]
+        register = CLAIMS if claim.key in CLAIMS else CAUSES
+        family = [c for c in register.values() if _reads(c) == _reads(claim)]
         own |= {c.key: judge(c, evidence) for c in family if c.key not in own}
         about = {"key": claim.key, "section": claim.source, "claim": claim.statement, "quote": claim.quote}
         about |= {"measured": claim.effect, "unit": claim.unit.name}

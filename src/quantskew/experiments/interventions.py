@@ -9,6 +9,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
@@ -20,14 +21,15 @@ from quantskew.cache import source_digest
 from quantskew.checks import check_known
 from quantskew.experiments import catalogue
 from quantskew.files import digest
-from quantskew.groups import group_means
+from quantskew.groups import group_means, largest_gap
+from quantskew.measures.forward import group_loss
 from quantskew.measures.measure import Measure
 from quantskew.quantization import batchnorm
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import Quantizer
 
 PRECISIONS = ("int4", "int3", "int2")
-# A precision at which a long expansion is still exact, its control.
+# A precision at which an expansion is still exact, its control.
 _CONTROL = "int8"
 _EXPANSION_IMAGES = 256
 _MARGIN_BINS = 20
@@ -132,6 +134,39 @@ def audit(experiment, precisions=PRECISIONS, *, data_dir=None, device="auto"):
     return audit_once(f"{experiment.name}-causes", digest(parts), make)
 
 
+def outcomes(audits, precision, interventions):
+    """What interventions do to the loss and to the gap between groups, a row for each of them and each seed.
+
+    Parameters
+    ----------
+    audits : sequence of Audit
+        One a seed, with the columns of `models` or, for what acts on logits, with the plain ones alone.
+    precision : str
+    interventions : dict of str to (str or callable)
+        By its title a column's name behind the precision (``""`` is plain quantization), or a function of the
+        Audit.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``intervention``, ``seed`` (position), ``added`` (mean loss above the reference's, in nats),
+        ``gap`` (the same of the smallest group in training less that of the largest) and ``fvo``.
+    """
+    rows = []
+    for title, what in interventions.items():
+        for seed, audit in enumerate(audits):
+            other, name = (what(audit), "") if callable(what) else (audit, what)
+            row = other.index(f"{precision} {name}".strip())
+            loss = group_loss.of_samples(other)
+            added, counts = loss[row] - loss[0], audit.train_counts
+            groups = group_means(added, audit.groups, len(counts))
+            gap = groups[counts.argmin()] - groups[counts.argmax()]
+            right = group_means(other.predictions[row] == other.labels, audit.groups, len(counts))
+            own = {"added": added.mean(), "gap": gap, "fvo": largest_gap(right)}
+            rows.append({"intervention": title, "seed": seed, **own})
+    return pd.DataFrame(rows)
+
+
 def fit_correction(logits, reference, turned=False):
     """The affine map of logits whose probabilities come closest to a reference's, in cross-entropy.
 
@@ -181,6 +216,17 @@ def corrected(audit, turned=False, seed=0):
             matrix, bias = fit_correction(audit.logits[row, others], audit.logits[0, others], turned)
             logits[row, own] = audit.logits[row, own] @ matrix + bias
     return replace(audit, logits=logits)
+
+
+@torch.inference_mode()
+def shift_answers(model, reference, images):
+    """Add to a model's logits the number for each class that `fit_correction` finds on images, in place."""
+    given, wanted = (
+        torch.cat([own(batch) for batch in images.split(256)]).cpu() for own in (model, reference)
+    )
+    _, bias = fit_correction(given.numpy(), wanted.numpy())
+    shift = torch.from_numpy(bias).float()
+    model.register_forward_hook(lambda module, inputs, output: output + shift.to(output))
 
 
 def mapped(audit):
