@@ -23,7 +23,7 @@ from quantskew.experiments import catalogue
 from quantskew.files import digest
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_loss
-from quantskew.measures.measure import Measure
+from quantskew.measures.measure import Measure, once
 from quantskew.quantization import batchnorm
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import Quantizer
@@ -155,7 +155,7 @@ def outcomes(audits, precision, interventions):
     rows = []
     for title, what in interventions.items():
         for seed, audit in enumerate(audits):
-            other, name = (what(audit), "") if callable(what) else (audit, what)
+            other, name = (once(audit, what, what), "") if callable(what) else (audit, what)
             row = other.index(f"{precision} {name}".strip())
             loss = group_loss.of_samples(other)
             added, counts = loss[row] - loss[0], audit.train_counts
