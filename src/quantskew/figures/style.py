@@ -18,7 +18,7 @@ from quantskew.files import digest
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
-_MARKERS = "osD^vPX*hp<>d8H1234+x|_"
+_MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
