@@ -46,6 +46,7 @@ COMMANDS = (
     "train",
     "audit",
     "plan",
+    "allocate",
     "layers",
     "mitigate",
     "claims",
@@ -237,6 +238,14 @@ def test_claims_of_records_and_of_a_file(tmp_path, monkeypatch, capsys):
     assert printed[0].startswith("undecided  0.4, 2 of 2 (by chance")
     assert "2 of 2" in printed[0]
     assert "no Audits of ptq" in printed[0]
+
+
+def test_claims_of_runtimes_are_refused_in_one_line(tmp_path, capsys):
+    samples.exact_audit({"fp32": [0.9, 0.8], "onnx": [0.9, 0.4]}).save(tmp_path / "mine.safetensors")
+    assert main(["claims", str(tmp_path / "mine.safetensors")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no claim can be judged: all are on precisions such as int4, none of onnx is" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ import traceback
 from pathlib import Path
 
 from quantskew.cache import cache_dir
-from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
+from quantskew.quantization.quantizer import CALIBRATED, DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
+_SCHEMES = ", ".join((*SCHEMES, *CALIBRATED))
 # The least and the largest number that an option takes, and what to do where a file cannot be used.
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
@@ -115,14 +116,15 @@ def _check_options(options):
             check_whole(f"--{name.replace('_', '-')}", getattr(options, name), least, most)
     if hasattr(options, "output"):
         output = options.output
-        if options.run is claims and output:
+        if options.run in (claims, allocate) and output:
             if output.is_dir():
                 raise ValueError(f"--output {output} is a folder; name a file")
             check_folder(output.parent, "the folder of --output", "name another --output")
-        elif options.run is not claims:
+        elif options.run not in (claims, allocate):
             check_folder(output or "runs", "the output folder", "name another --output")
-    if getattr(options, "junit", None):
-        check_folder(options.junit.parent, "the folder of --junit", "name another file")
+    for name in ("junit", "report"):
+        if getattr(options, name, None):
+            check_folder(getattr(options, name).parent, f"the folder of --{name}", "name another file")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
@@ -262,9 +264,10 @@ def _status(outcomes, options):
         type=Quantizer.parse_list,
         default=DEFAULT_PRECISIONS,
         metavar="P,P,...",
-        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+        help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
+        "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
     ),
-    _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
+    _option("--scheme", default="banner", help=f"of {_SCHEMES} (default: %(default)s)"),
     _option("--per-channel", action="store_true", help="one grid per output channel"),
     _option("--fold-batchnorm", action="store_true", help="merge batch norm into convolutions first"),
     _option("--boundary-precision", metavar="P", help="of the first and last layer, such as int8"),
@@ -290,15 +293,19 @@ def _status(outcomes, options):
     _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
     *_GATE,
+    _option(
+        "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
+    ),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
     description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
     "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
 )
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
+    from quantskew.audits.runtimes import RUNTIMES
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
-    from quantskew.report import summary, write_report
+    from quantskew.report import summary, write_page, write_report
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
@@ -307,8 +314,10 @@ def audit(options):
         made = _audit_of_logits(options)
     elif options.experiment:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
-        quantizers = Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen})
-        held_to = _held_to(options, [own.name for own in quantizers])
+        runtimes = [name for name in options.precisions if name in RUNTIMES]
+        named = [name for name in options.precisions if name not in RUNTIMES]
+        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
+        held_to = _held_to(options, [*(own.name for own in quantizers), *runtimes])
         made = catalogue.audit(
             _chosen(options),
             quantizers,
@@ -316,13 +325,19 @@ def audit(options):
             device=options.device,
             download=options.download,
             curvature=options.curvature and (options.curvature_images or True),
+            runtimes=runtimes,
         )
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    missing = made.provenance.get("runtimes_left_out", {})
+    if held_to and missing:
+        raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
     outcomes = [decide(condition, made, options.confidently) for condition in held_to]
     folder = options.output or Path("runs") / (options.experiment or "logits")
     print(summary(made))
     print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
+    if options.report:
+        write_page(made, options.report)
     return _status(outcomes, options)
 
 
@@ -399,6 +414,29 @@ def plan(options):
 
 
 @_command(
+    "choose the bits of each layer within a budget",
+    *_experiment(),
+    _option("--mean-bits", type=float, required=True, metavar="B", help="of a weight, such as 3.5"),
+    _option("--for", dest="goal", default="mean", help="mean, worst-group or fvo (default: %(default)s)"),
+    _option("--quantizer", default="int4:mse", help="bits apart (default: %(default)s)"),
+    _option("--output", type=Path, metavar="FILE", help="default: runs/EXPERIMENT-plan.json"),
+    description="Measure what quantizing each layer alone does to each group on validation images, and give "
+    "it 2, 3, 4, 6 or 8 bits for the least mean loss, the least loss of the worst group, or the least "
+    "FVO. Writes the plan, which `mitigate --plan FILE` quantizes and trains by.",
+)
+def allocate(options):
+    """Print the precisions of the layers, in their order, and where the plan is."""
+    from quantskew.experiments.allocation import planned, write_plan
+
+    where = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    budget = [options.mean_bits], [options.goal], options.quantizer
+    (plan,) = planned(_chosen(options), *budget, **where).values()
+    path = options.output or Path("runs") / f"{options.experiment}-plan.json"
+    write_plan(path, plan)
+    print(f"{', '.join(plan['plan'].values())}: {plan['spent_bits']:.2f} bits a weight, in {path}")
+
+
+@_command(
     "quantize one layer of an experiment at a time, and all but one",
     *_experiment(),
     _option("--precision", default="int4", metavar="P", help="such as int4:mse (default: %(default)s)"),
@@ -430,6 +468,7 @@ def layers(options):
     _option(
         "--start", metavar="FILE", help="weights of a float model (safetensors) that is then not trained here"
     ),
+    _option("--plan", metavar="FILE", help="bits of each layer, as `allocate` writes them"),
     _seeds(1),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated"),
     description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
@@ -438,12 +477,17 @@ def layers(options):
 def mitigate(options):
     """Write an Audit for each method and seed, and print how they compare."""
     from quantskew.experiments import methods
+    from quantskew.experiments.allocation import read_plan
     from quantskew.experiments.runs import write
+    from quantskew.quantization.qat import QATOptions
     from quantskew.report import write_comparison
 
     folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
     titles = {key: methods.get(key).title for key in options.methods}
     experiment, seeds, where = _over_seeds(options)
+    if options.plan:
+        plan = read_plan(options.plan)
+        where |= {"precisions": ("fp32", plan["precision"]), "options": QATOptions(plan=plan["plan"])}
     audits = {}
     for key, made, path in write(
         experiment, folder, seeds, options.methods, start_from=options.start, **where
@@ -470,6 +514,7 @@ def mitigate(options):
 )
 def claims(options):
     """Print or write the verdicts."""
+    from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
     from quantskew.files import write_bytes
@@ -483,6 +528,11 @@ def claims(options):
         experiment, seeds, where = _over_seeds(options)
         curvature = any(claim.curvature for claim in chosen)
         found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+    columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
+    if columns and not any(quantizer_of(name).precision for name in columns):
+        raise ValueError(
+            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
+        )
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())

@@ -16,6 +16,7 @@ from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.layers import audit_layers, check_layers
 from quantskew.audits.model import audit_model, check_audit
+from quantskew.audits.runtimes import beside
 from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
 from quantskew.datasets import normalise
@@ -137,6 +138,7 @@ def audit(
     device="auto",
     download=False,
     curvature=False,
+    runtimes=(),
 ):
     """The Audit of an experiment, from the cache or made now (the model is trained where it has to be).
 
@@ -148,6 +150,8 @@ def audit(
     data_dir, download
         See `quantskew.datasets.load`.
     device : str
+    runtimes : sequence of str
+        Of `quantskew.audits.runtimes.RUNTIMES`: further columns, which are never taken from the cache.
 
     Returns
     -------
@@ -159,7 +163,11 @@ def audit(
     (2, 719, 10)
     """
     chosen = check_audit(quantizers, curvature)
-    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    if runtimes and curvature:
+        raise ValueError(
+            "curvature is of the weights, which other runtimes do not show; leave one of both out"
+        )
+    experiment, data, model, record = ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
@@ -168,10 +176,11 @@ def audit(
         options = {"facts": facts, "curvature": curvature}
         return go_on(lambda kept: audit_model(model, data, chosen, checkpoint=kept, **options), checkpoint)
 
-    return audit_once(experiment.name, key, make)
+    made = audit_once(experiment.name, key, make)
+    return beside(made, runtimes, model, data) if runtimes else made
 
 
-def _ready(experiment, data_dir, device, download):
+def ready(experiment, data_dir=None, device="auto", download=False):
     """The experiment, its data, its trained model and the record of that."""
     experiment = get(experiment) if isinstance(experiment, str) else experiment
     check(experiment, None if download else data_dir, device)
@@ -200,7 +209,7 @@ def layer_audit(experiment, precision="int4", *, data_dir=None, device="auto", d
     ('int3 except head', 'int3')
     """
     chosen = check_layers(precision)
-    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    experiment, data, model, record = ready(experiment, data_dir, device, download)
     facts = training_facts(experiment, data, record, device)
     key = digest([record["key"], chosen.name, source_digest("quantskew.audits.layers")])
     of_layers = f"{experiment.name}-layers"
