@@ -13,14 +13,15 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
-from quantskew.checks import check_whole
+from quantskew.checks import check_known, check_whole
 from quantskew.datasets import Dataset, normalise
 from quantskew.quantization import checked
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 _LOG = logging.getLogger(__name__)
-_CALIBRATION_IMAGES = 256
+# Who is in a calibration set, see `calibration_images`.
+MIXES = ("proportional", "balanced", "majority", "minority", "loss-weighted")
 # What every copy is tried on before the audit.
 _TRIED_IMAGES = 4
 
@@ -46,8 +47,8 @@ def audit_model(
         Maps normalised images (B, C, H, W) to logits, or to a tuple that begins with them, or to what has
         ``logits``; it is not changed.  One in another floating-point format is converted to fp32.
     data : Dataset or Split
-        Of a Dataset the test split is used, and the training split's group counts are kept; activations are
-        calibrated on its training images (see `calibration_images`).
+        Of a Dataset the test split is used, and the training split's group counts are kept; activations and
+        calibrated rounding see its training images (see `calibration_images`).
     quantizers : sequence of Quantizer or str
         The first one is the reference.  Their names are the columns of the Audit.
     device : str or torch.device, optional
@@ -70,9 +71,9 @@ def audit_model(
     Raises
     ------
     ValueError
-        If a name is not known, there is nothing to audit, weights or logits are not finite, activations are
-        to be quantized without training images, `curvature` cannot be measured, or a copy of the model fails
-        the checks: on a few images it must use the weights that are listed, and folding must keep the logits.
+        If a name is not known, there is nothing to audit, weights or logits are not finite, calibration has
+        no training images, `curvature` cannot be measured, or a copy of the model fails the checks: on a few
+        images it must use the weights that are listed, and folding must keep the logits.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def audit_model(
     ('fp32', 'int4', 'int4:mse')
     """
     chosen = check_audit(quantizers, curvature)
-    images = calibration_images(data) if any(own.activation_precision for own in chosen) else None
+    images = calibration_images(data) if any(own.needs_images for own in chosen) else None
     split = data.test if isinstance(data, Dataset) else data
     model, tried, logits = _ready(model, split)
     quantized = {own.name: quantize_model(model, own, images) for own in chosen}
@@ -113,6 +114,7 @@ def audit_model(
         chosen,
         images=None if curvature is True else curvature,
         checkpoint=checkpoint,
+        calibration=images,
     )
     return replace(audit, curvature=surface)
 
@@ -215,23 +217,61 @@ def check_audit(quantizers, curvature=False):
     return check_curvature(quantizers) if curvature else Quantizer.each(quantizers)
 
 
-def calibration_images(data):
-    """256 training images, normalised, to take the ranges of activations from; all where there are fewer.
+def calibration_images(data, mix="proportional", count=256, seed=0, losses=None):
+    """Training images, normalised, for the ranges of activations and for calibrated rounding.
 
-    They are drawn at random, always the same ones, in the groups' shares and at least one of each group.
+    Parameters
+    ----------
+    data : Dataset
+    mix : {"proportional", "balanced", "majority", "minority", "loss-weighted"}
+        Of the groups in their shares and at least one of each; of each group as many, as far as it has them;
+        of the group with most or with fewest training images alone; or drawn in proportion to the `losses`.
+    count : int
+        How many; all where there are fewer, but a group alone must have as many.
+    seed : int
+        They are drawn at random, with the same seed the same ones.
+    losses : ndarray of shape (N,), optional
+        Of each training image, 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If there is no training split, the mix is not known or lacks its losses, or its group is too small.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> calibration_images(datasets.load("digits"), "balanced", 20).shape
+    torch.Size([20, 1, 8, 8])
     """
     if not isinstance(data, Dataset):
-        raise ValueError(
-            "activations are calibrated on training images; give the whole Dataset, not one split of it"
-        )
+        raise ValueError("calibration is on training images; give the whole Dataset, not one split of it")
+    check_known("mix", mix, MIXES)
+    check_whole("count", count, 1)
+    counts, rng = data.train.group_counts, np.random.default_rng(seed)
     # In the order of the files the first images of a group may be alike: UTKFace's are of the young.
-    order = np.random.default_rng(0).permutation(len(data.train))
+    order = rng.permutation(len(data.train))
     groups = data.train.groups.numpy()[order]
     progress = np.empty(len(order))
-    for group, count in enumerate(data.train.group_counts):
-        progress[groups == group] = np.arange(count) / count
+    if mix == "loss-weighted":
+        if losses is None:
+            raise ValueError("the mix loss-weighted needs the losses of the training images")
+        # The smallest of these are a draw without replacement in proportion to the losses.
+        progress = rng.exponential(size=len(order)) / np.maximum(losses[order], 1e-12)
+    elif mix in ("majority", "minority"):
+        present = np.flatnonzero(counts)
+        only = present[np.argmax(counts[present]) if mix == "majority" else np.argmin(counts[present])]
+        if counts[only] < count:
+            raise ValueError(
+                f"the {mix}, {data.group_names[only]}, has {counts[only]} training images; calibrate on as "
+                f"many at most, not on {count}"
+            )
+        progress = groups != only
+    else:
+        for group, size in enumerate(counts):
+            progress[groups == group] = np.arange(size) / (size if mix == "proportional" else 1)
     # In step through all groups, each at its own pace: the first of each come first.
-    chosen = order[np.argsort(progress, kind="stable")[:_CALIBRATION_IMAGES]]
+    chosen = order[np.argsort(progress, kind="stable")[:count]]
     return normalise(data.train.images[chosen])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from quantskew.checks import check_known
-from quantskew.quantization.quantizer import Quantizer
+from quantskew.quantization.quantizer import CALIBRATED, Quantizer
 from quantskew.training.recipe import Recipe
 
 _PLAIN = Quantizer()
@@ -31,6 +31,9 @@ class Method:
         What it is at each precision, see `quantskew.quantization.quantizer.Quantizer.at`.
     reestimate : bool
         Whether the batch norms of the quantized model are re-estimated on training images.
+    shift : bool
+        Whether the quantized model's answers are shifted by a number for each class that brings them closest
+        to the float model's, on calibration images whose labels have no part in it.
     qat : dict
         What it changes in the `quantskew.quantization.qat.QATOptions` of its training.
     """
@@ -42,6 +45,7 @@ class Method:
     retraining: str | None = None
     quantizer: Quantizer = _PLAIN
     reestimate: bool = False
+    shift: bool = False
     qat: dict = field(default_factory=dict)
 
     @property
@@ -52,6 +56,8 @@ class Method:
 
 _FAIR = {"targets": "mean", "weights": "paper"}
 _MSE = Quantizer(scheme="mse", per_channel=True)
+_GPTQ, _ADAROUND = (Quantizer(scheme=own, per_channel=True) for own in CALIBRATED)
+_CALIBRATED = dataclasses.replace(_ADAROUND, boundary_precision="int8")
 # The grids that QAT starts from: one a tensor, laid by least squared error, 8 bits at both ends.
 _OF_QAT = {"quantizer": Quantizer(scheme="mse", boundary_precision="int8")}
 _METHODS = (
@@ -87,6 +93,8 @@ _METHODS = (
     Method("bias", "bias correction", quantizer=Quantizer(bias_correction=True)),
     Method("boundary", "first and last layer int8", quantizer=Quantizer(boundary_precision="int8")),
     Method("batchnorm", "batch norm re-estimated", reestimate=True),
+    Method("shift", "one number a class", shift=True),
+    Method("batchnorm+shift", "batch norm + one number a class", reestimate=True, shift=True),
     Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
     Method(
         "no-training",
@@ -94,6 +102,11 @@ _METHODS = (
         quantizer=dataclasses.replace(_MSE, boundary_precision="int8"),
         reestimate=True,
     ),
+    # The same grids as per-channel MSE, rounded by what layers are fed on a few training images.
+    Method("gptq", "per-channel GPTQ", quantizer=_GPTQ),
+    Method("adaround", "per-channel AdaRound", quantizer=_ADAROUND),
+    Method("gptq+batchnorm", "per-channel GPTQ + batch norm", quantizer=_GPTQ, reestimate=True),
+    Method("calibrated", "AdaRound + batch norm + int8 ends", quantizer=_CALIBRATED, reestimate=True),
 )
 METHODS = {method.key: method for method in _METHODS}
 # Figures 11 and 12 of the paper.
@@ -121,6 +134,8 @@ FIXES = (
     "bias",
     "boundary",
     "batchnorm",
+    "shift",
+    "batchnorm+shift",
     "mse+batchnorm",
     "no-training",
 )
