@@ -208,9 +208,13 @@ def _page(audit):
     """What a page says of an Audit in order: what a part is, its text, and what else it has."""
     found, shown, facts = harm.harm(audit), style.summarised(audit), audit.provenance
     yield "h1", f"Audit of {facts.get('experiment', {}).get('name') or facts.get('model', 'logits')}"
+    for warning in facts.get("warnings", ()):
+        yield "verdict", f"Warning: {warning}"
     yield "verdict", harm.verdict(found)
     counts = f"{len(audit.labels):,} test images in {len(audit.group_names)} groups and"
     yield "p", f"{counts} {len(audit.class_names)} classes; every change is from {audit.precisions[0]}."
+    for reason in facts.get("runtimes_left_out", {}).values():
+        yield "p", f"Left out: {reason}"
     yield "h2", "Worst group and fairness violation"
     accuracy = forward.group_accuracy(audit).dropna(subset="value")
     worst = accuracy.loc[accuracy.groupby("precision", sort=False)["value"].idxmin()]
