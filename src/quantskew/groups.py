@@ -61,6 +61,7 @@ def distinct(values, what="group"):
     if array.ndim != 1:
         said = f"{what}s must be one-dimensional, one id a sample; got shape {array.shape}"
         remedy = "of one column take .ravel(), of one-hot rows .argmax(axis=1); join several columns into one"
+        remedy += "; of several labels a sample audit each by itself, as 0 and 1" if what == "label" else ""
         raise ValueError(f"{said} ({remedy})")
     if array.dtype.kind in "fc" and np.isnan(array).any():
         raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {_leave_out(what)}")
@@ -68,6 +69,7 @@ def distinct(values, what="group"):
         array = array.astype(object)
     if array.dtype.kind not in "iuO":
         remedy = "of whole numbers take .astype(int)"
+        remedy += "; of a regression make ranges of the target classes" if what == "label" else ""
         raise ValueError(f"{what}s must be integers or names; got dtype {array.dtype} ({remedy})")
     if array.dtype == object:
         known, usual = {}, (str, bytes, numbers.Number)

@@ -14,6 +14,9 @@ from torch import nn
 from quantskew.checks import check_known
 from quantskew.files import read_tensors
 
+# Where training scripts keep the state_dict.
+_STATES = ("state_dict", "model_state_dict", "model", "net")
+
 
 class _Block(nn.Module):
     """Two 3x3 convolutions with batch norm around a shortcut (He et al., 2016)."""
@@ -108,19 +111,24 @@ def build(name, num_classes, in_channels=3, seed=0):
 
 
 def load_weights(model, path):
-    """Give a model the weights of a safetensors file, in place; what does not fit is refused by name.
+    """Give a model the weights of a file, in place; what does not fit is refused by name.
 
-    A prefix that a wrapper has put before every name is taken off, which is said; other floating-point
-    formats are converted, and counts of batches that batch norm does not need may be missing.
+    The file is of safetensors, or of ``torch.save`` with nothing in it that could run code; there the
+    state_dict may lie under a usual key.  A prefix that a wrapper has put before every name is taken off,
+    which is said; other floating-point formats are converted, and counts of batches that batch norm does not
+    need may be missing.
     """
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; give a safetensors file in it")
+        raise ValueError(f"{path} is a folder; give a file with weights in it")
     try:
-        found, _ = read_tensors(path, from_bytes)
+        saved = saved_by_torch(path)
+        found = _state_dict(path) if saved else read_tensors(path, from_bytes)[0]
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
     except (ValueError, OSError) as error:
-        raise ValueError(_unreadable(path, error)) from error
+        raise ValueError(
+            str(error) if saved else f"{path} is not a whole safetensors file ({error})"
+        ) from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
     found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
@@ -136,16 +144,26 @@ def load_weights(model, path):
     model.load_state_dict(found)
 
 
-def _unreadable(path, error):
-    start = b""
-    if not isinstance(error, OSError):
-        with open(path, "rb") as file:
-            start = file.read(2)
-    # A zip archive or a pickle, as torch.save writes them.
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        how = "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW_PATH)"
-        return f"{path} was written by torch.save; convert it with {how}, its state_dict if it has one"
-    return f"{path} is not a whole safetensors file ({error})"
+def saved_by_torch(path):
+    """Whether a file is a zip archive or a pickle, as torch writes them."""
+    with open(path, "rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+
+
+def _state_dict(path):
+    """The tensors of a checkpoint that torch.save wrote; nothing in it is run."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises of bytes from outside
+        what = f"{path} holds more than tensors, or is damaged; it is not unpickled, which could run code"
+        raise ValueError(f"{what}: save the model's state_dict() ({str(error)[:200]})") from error
+    key = next((key for key in _STATES if isinstance(found, dict) and isinstance(found.get(key), dict)), None)
+    if key is not None:
+        print(f"{path}: the weights are those under {key!r}", file=sys.stderr)
+        found = found[key]
+    if not (isinstance(found, dict) and all(isinstance(value, torch.Tensor) for value in found.values())):
+        raise ValueError(f"{path} holds no state_dict, alone or as {', '.join(_STATES)}; save the model's")
+    return found
 
 
 def _without_prefix(found, own, path):
