@@ -1,5 +1,6 @@
 """Run a model through the quantizers and fill an Audit."""
 
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,8 +14,9 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
-from quantskew.checks import check_whole
-from quantskew.datasets import Dataset, normalise
+from quantskew.checks import check_whole, shortened
+from quantskew.datasets import Dataset, Split, normalise
+from quantskew.groups import as_array, distinct
 from quantskew.quantization import checked
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
@@ -35,19 +37,28 @@ def audit_model(
     facts=None,
     curvature=False,
     checkpoint=None,
+    calibration=None,
+    class_names=None,
+    group_names=None,
+    further=None,
 ):
-    """Audit a classifier: its logits on every test image under every quantizer, and its weights.
+    """Audit a classifier: its logits on every test sample under every quantizer, and its weights.
 
     Everything is computed in full fp32 (fp16 excepted), in evaluation mode, on the model's copy.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Maps normalised images (B, C, H, W) to logits, or to a tuple that begins with them, or to what has
-        ``logits``; it is not changed.  One in another floating-point format is converted to fp32.
-    data : Dataset or Split
+    model : torch.nn.Module, callable, or dict of str to callable
+        Maps what it is fed to logits (B, C), or to a tuple that begins with them, or to what has ``logits``;
+        one logit for two classes is taken for [0, z].  It is not changed; one in another floating-point
+        format is converted to fp32.  Of functions the weights cannot be replaced: they are audited as they
+        are, as the columns of their names, the reference first.
+    data : Dataset, Split, or iterable
         Of a Dataset the test split is used, and the training split's group counts are kept; activations are
-        calibrated on its training images (see `calibration_images`).
+        calibrated on its training images (see `calibration_images`).  Or any iterable of batches (inputs,
+        labels, groups), as a DataLoader gives them, or of dicts with ``labels`` and ``groups``, whose other
+        values the model is fed by name; a data set of torch or of Hugging Face that has them; or one tuple
+        of three arrays.  The inputs are what the model expects: nothing is done to them.
     quantizers : sequence of Quantizer or str
         The first one is the reference.  Their names are the columns of the Audit.
     device : str or torch.device, optional
@@ -62,6 +73,12 @@ def audit_model(
         is that of the test images of each group for the Hessian, which are all by default.
     checkpoint : path, optional
         See `quantskew.audits.curvature.measure_curvature`.
+    calibration : Tensor, optional
+        What activations are calibrated on, where `data` is no Dataset: inputs as the model expects them.
+    class_names, group_names : sequence of str, optional
+        Of the ids 0, 1, ..., where `data` is an iterable.
+    further : dict of str to callable, optional
+        Functions from inputs to logits for further columns: the model in other runtimes.
 
     Returns
     -------
@@ -81,30 +98,49 @@ def audit_model(
     >>> model = models.build("small_resnet", 10, in_channels=1)
     >>> audit_model(model, datasets.load("digits"), ["fp32", "int4", "int4:mse"]).precisions
     ('fp32', 'int4', 'int4:mse')
+    >>> weights = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
+    >>> arrays = np.array([[2.0, 1.0], [0.0, 1.0]]), [0, 1], ["a", "b"]
+    >>> audit_model(lambda inputs: inputs @ weights, arrays).predictions
+    array([[0, 1]])
     """
-    chosen = check_audit(quantizers, curvature)
-    images = calibration_images(data) if any(own.activation_precision for own in chosen) else None
     split = data.test if isinstance(data, Dataset) else data
-    model, tried, logits = _ready(model, split)
-    quantized = {own.name: quantize_model(model, own, images) for own in chosen}
+    feed = _Feed(split, batch_size, class_names, group_names)
+    if not isinstance(model, nn.Module):
+        if quantizers is not DEFAULT_PRECISIONS or curvature:
+            raise ValueError("the weights of a function cannot be replaced: leave out quantizers and curvature")
+        further = model if isinstance(model, Mapping) else {"fp32": model}
+        if not further or not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
+            raise ValueError(
+                f"a model is a torch.nn.Module, a function or a dict of functions by name; got {shortened(model)}: "
+                "load a file or an exported program with qs.load_model, a state_dict with load_state_dict"
+            )
+        return _filled({}, further, feed, device or "cpu", data, facts)
+    chosen = check_audit(quantizers, curvature)
+    if curvature and not isinstance(split, Split):
+        raise ValueError("curvature is measured on the images of a Dataset or Split; leave it out")
+    if calibration is None and any(own.activation_precision for own in chosen):
+        calibration = calibration_images(data)
+    model, tried, logits = _ready(model, feed)
+    quantized = {own.name: quantize_model(model, own, calibration) for own in chosen}
     # Weights are compared with what they were made of: a folded model's are others.
     floats = {
         folded: quantize_model(model, Quantizer("fp32", fold_batchnorm=folded))
         for folded in {own.fold_batchnorm for own in chosen}
     }
     originals = [floats[own.fold_batchnorm] for own in chosen]
-    for copied in quantized.values() if len(tried) else ():
+    for copied in quantized.values() if logits is not None else ():
         checked.check_use(model, copied, weight_parameters(copied), tried)
     facts = {"quantizers": list(quantized), **(facts or {})}
     if any(own.bits for own in chosen):
         facts["floating"] = floating(originals[0])
     if True in floats:
-        if len(tried):
+        if logits is not None:
             with torch.inference_mode():
                 checked.check_folded(logits, floats[True](tried).float())
         facts["unfolded"] = floats[True].unfolded
     device = torch.device(device or next(model.parameters()).device)
-    audit = audit_models(originals, quantized, data, device=device, batch_size=batch_size, facts=facts)
+    weights = None if further else collect_statistics(originals, list(quantized.values()))
+    audit = _filled(quantized, further or {}, feed, device, data, facts, weights)
     if not curvature:
         return audit
     surface = measure_curvature(
@@ -118,59 +154,136 @@ def audit_model(
 
 
 class Logits(nn.Module):
-    """A model that gives its logits (B, C) among other things, or with further axes, gives them alone."""
+    """A model that gives its logits (B, C) among other things, or with further axes, gives them alone.
 
-    def __init__(self, model):
+    It is fed a tensor, a tuple of what it takes, or a dict of that by name.  Of two `classes` one logit z
+    stands for [0, z].
+    """
+
+    def __init__(self, model, classes=None):
         super().__init__()
-        self.model = model
+        self.model, self.classes = model, classes
 
-    def forward(self, images):
-        """Logits (B, C) of images."""
-        return _logits_in(self.model(images))
+    def forward(self, inputs):
+        """Logits (B, C) of inputs."""
+        return _logits_in(_fed(self.model, inputs), self.classes)
 
 
-def _logits_in(output):
+def _fed(model, inputs):
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def _logits_in(output, classes=None):
     tensors = torch.Tensor, torch.fx.Proxy
-    if isinstance(output, Mapping):
+    if isinstance(output, np.ndarray):
+        output = torch.from_numpy(output)
+    elif isinstance(output, Mapping):
         output = output.get("logits", output)
     elif not isinstance(output, tensors):
         first = output[0] if isinstance(output, tuple | list) and output else output
         output = getattr(output, "logits", first)
+    if isinstance(output, torch.Tensor) and classes == 2 and output.numel() == len(output):
+        return torch.stack([torch.zeros_like(output.flatten()), output.flatten()], dim=1)
     return output.flatten(1) if isinstance(output, tensors) and output.ndim > 2 else output
 
 
+class _Feed:
+    """Samples batch by batch: what a model is fed; labels and groups are gathered on the way."""
+
+    def __init__(self, data, size, class_names=None, group_names=None):
+        own = isinstance(data, Split)
+        self.prepare, self.total = (normalise, len(data)) if own else (lambda inputs: inputs, None)
+        self.names = (data.class_names, data.group_names) if own else (class_names, group_names)
+        self.labels, self.groups, batches = [], [], _batches(data, size)
+        first = list(itertools.islice(batches, 1))
+        if not own and not first:
+            raise ValueError("there are no samples to audit: the data are empty")
+        self.batches = itertools.chain(first, batches)
+        self.tried = first and self.prepare(_each(first[0][0], lambda tensor: tensor[:_TRIED_IMAGES]))
+        self.count = min(_TRIED_IMAGES, len(first[0][1])) if first else 0
+        found = distinct(first[0][1], "label")[1] if first else []
+        named = self.names[0]
+        # Where nothing says how many classes there are, labels beyond 0 and 1 do at least say: more than two.
+        self.classes = len(named) if named else 2 if {*found} <= {0, 1} and not own else None
+
+    def on(self, device):
+        """What the model is fed, batch by batch."""
+        for inputs, labels, groups in self.batches:
+            self.labels.append(as_array(labels, "labels"))
+            self.groups.append(as_array(groups, "groups"))
+            yield self.prepare(_each(inputs, lambda tensor: tensor.to(device))), len(self.labels[-1])
+
+
+def _batches(data, size):
+    """(inputs, labels, groups) of each batch, whatever holds the samples."""
+    if isinstance(data, Split):
+        data = data.images, data.labels, data.groups
+    elif isinstance(data, torch.utils.data.Dataset):
+        data = torch.utils.data.DataLoader(data, size)
+    elif hasattr(data, "iter") and hasattr(data, "column_names"):
+        data = data.iter(batch_size=size)
+    if isinstance(data, tuple) and len(data) == 3:
+        whole, labels, groups = data
+        parts = (slice(start, start + size) for start in range(0, len(labels), size))
+        data = ((_each(whole, lambda own, part=part: own[part]), labels[part], groups[part]) for part in parts)
+    for batch in data:
+        if isinstance(batch, Mapping):
+            fed = dict(batch)
+            own = [next((fed.pop(n) for n in (f"{what}s", what) if n in fed), None) for what in ("label", "group")]
+            batch = (fed if len(fed) != 1 else next(iter(fed.values())), *own)
+        if not isinstance(batch, tuple | list) or len(batch) != 3 or any(own is None for own in batch):
+            raise ValueError("each batch must be (inputs, labels, groups), or a dict with labels and groups")
+        yield _each(batch[0], _tensor), *batch[1:]
+
+
+def _each(inputs, function):
+    """What a model is fed, with the function applied to each array or tensor."""
+    if isinstance(inputs, Mapping):
+        return {name: _each(own, function) for name, own in inputs.items()}
+    return tuple(_each(own, function) for own in inputs) if isinstance(inputs, tuple) else function(inputs)
+
+
+def _tensor(values):
+    tensor = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
 @torch.inference_mode()
-def _ready(model, split):
-    """The model in fp32 as one that gives logits, the first images, and its logits of them; or a refusal."""
-    model, classes = checked.plain(model), len(split.class_names)
+def _ready(model, feed):
+    """The model in fp32 as one that gives logits, the first inputs, and its logits of them; or a refusal."""
+    model = checked.plain(model)
     tensors = [*model.parameters(), *model.buffers()]
     if any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors):
         model = checked.copied(model).float()
-    images = normalise(split.images[:_TRIED_IMAGES])
     float_model = quantize_model(model, "fp32")
-    images = images.to(next(float_model.parameters()).device)
-    if not len(images):
-        return model, images, None
+    device = next(float_model.parameters()).device
+    if not feed.count:
+        return model, None, None
+    tried = _each(feed.tried, lambda tensor: tensor.to(device))
     try:
-        given = float_model(images)
+        given = _fed(float_model, tried)
     except Exception as error:  # a model may raise anything
+        shape = tuple(tried.shape[1:]) if isinstance(tried, torch.Tensor) else "these inputs"
         raise ValueError(
-            f"the model cannot take images of shape {tuple(images.shape[1:])} "
+            f"the model cannot take images of shape {shape} "
             f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
         ) from error
-    logits = _checked_logits(_logits_in(given), len(images), classes)
-    alone = isinstance(given, torch.Tensor) and given.ndim == 2
-    return (model if alone else Logits(model)), images, logits
+    logits = _checked_logits(_logits_in(given, feed.classes), feed.count, feed.classes)
+    alone = given is _logits_in(given, feed.classes) and isinstance(tried, torch.Tensor)
+    return (model if alone else Logits(model, feed.classes)), tried, logits
 
 
 def _checked_logits(logits, count, classes, column="fp32"):
     """What a model gives for a few images in fp32, refused where it cannot be their logits."""
+    classes = classes or (logits.shape[-1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else "its")
     if not isinstance(logits, torch.Tensor) or logits.shape != (count, classes):
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
         raise ValueError(
             f"the model gives a {type(logits).__name__}{shape} for {count} images at {column}, but an audit "
             f"of {classes} classes needs logits of shape {(count, classes)}, alone, first in a tuple or as "
-            "logits; wrap the model in one that gives these"
+            "logits; wrap the model in one that gives these (of a detector: the classifier of its boxes)"
         )
     logits = logits.float()
     broken = torch.nonzero(~torch.isfinite(logits).all(1)).flatten().tolist()
@@ -238,47 +351,41 @@ def calibration_images(data):
 def audit_models(original, quantized, data, *, device=None, batch_size=64, facts=None):
     """Audit models that are quantized already, however they came about, by the columns that they make.
 
-    Weights are compared layer by layer with those of the float model `original`, or of one for each column.
+    Weights are compared layer by layer with those of the float model `original`.
     """
-    originals = original if isinstance(original, list) else [checked.plain(original)] * len(quantized)
-    split = data.test if isinstance(data, Dataset) else data
-    models = list(quantized.values())
-    if not isinstance(original, list):
-        _check_models(originals[0], quantized, split)
-    device = torch.device(device or next(originals[0].parameters()).device)
-    weights = collect_statistics(originals, models)
-    return Audit(
-        _logits(models, split, device, batch_size),
-        split.labels.numpy(),
-        split.groups.numpy(),
-        tuple(quantized),
-        split.class_names,
-        split.group_names,
-        data.train.group_counts if isinstance(data, Dataset) else None,
-        weights,
-        provenance=provenance(**(facts or {})),
-    )
+    original, feed = checked.plain(original), _Feed(data.test if isinstance(data, Dataset) else data, batch_size)
+    for name, model in quantized.items() if feed.count else ():
+        own = feed.tried.to(next(model.parameters()).device)
+        with torch.inference_mode():
+            given = checked.check_use(original, model, weight_parameters(model), own)
+        _checked_logits(given, feed.count, feed.classes, name)
+    weights = collect_statistics([original] * len(quantized), list(quantized.values()))
+    device = device or next(original.parameters()).device
+    return _filled(quantized, {}, feed, device, data, facts, weights)
 
 
-@torch.inference_mode()
-def _check_models(original, quantized, split):
-    """Refuse models that an audit of their columns would misread, before it begins."""
-    images = normalise(split.images[:_TRIED_IMAGES])
-    for name, model in quantized.items() if len(images) else ():
-        own = images.to(next(model.parameters()).device)
-        given = checked.check_use(original, model, weight_parameters(model), own)
-        _checked_logits(given, len(images), len(split.class_names), name)
-
-
-def _logits(models, split, device, batch_size):
-    models = [model.to(device) for model in models]
-    batches = [np.empty((len(models), 0, len(split.class_names)), np.float32)]
-    total = len(split) * len(models)
-    with torch.inference_mode(), tqdm(total=total, desc="auditing", unit=" images", leave=False) as bar:
-        for start in range(0, len(split), batch_size):
-            inputs = normalise(split.images[start : start + batch_size].to(device))
-            # Every precision sees a batch while it is at hand; images are normalised once.
-            outputs = [model(inputs).float().cpu() for model in models]
-            batches.append(torch.stack(outputs).numpy())
-            bar.update(len(inputs) * len(models))
-    return np.concatenate(batches, axis=1)
+def _filled(models, further, feed, device, data, facts, weights=None):
+    """The Audit of models and functions, which all see a batch while it is at hand."""
+    names = *models, *further
+    columns = [model.to(device) for model in models.values()]
+    columns += [Logits(function, feed.classes) for function in further.values()]
+    total, batches = feed.total and feed.total * len(names), []
+    with torch.inference_mode(), tqdm(total=total, desc="auditing", unit=" samples", leave=False) as bar:
+        for inputs, count in feed.on(device):
+            outputs = [model(inputs) for model in columns]
+            for name, output in zip(further, outputs[len(models) :], strict=True) if not batches else ():
+                _checked_logits(output, count, feed.classes, name)
+            batches.append(torch.stack([output.float().cpu() for output in outputs]).numpy())
+            bar.update(count * len(names))
+    class_names, group_names = feed.names
+    if not batches:
+        batches, feed.labels, feed.groups = [np.empty((len(names), 0, feed.classes), np.float32)], [[]], [[]]
+    labels, groups = np.concatenate(feed.labels), np.concatenate(feed.groups)
+    logits, made_by = np.concatenate(batches, axis=1), provenance(**(facts or {}))
+    if feed.total is not None:
+        counts = data.train.group_counts if isinstance(data, Dataset) else None
+        ids = labels.astype(np.int64), groups.astype(np.int64)
+        return Audit(logits, *ids, names, class_names, group_names, counts, weights, provenance=made_by)
+    columns = dict(zip(names, logits, strict=True))
+    audit = Audit.from_logits(columns, labels, groups, group_names, class_names, provenance=made_by)
+    return replace(audit, weights=weights)

@@ -16,6 +16,8 @@ from quantskew.files import read_tensors
 
 # What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+# Where training scripts keep the state_dict.
+_STATES = ("state_dict", "model_state_dict", "model", "net")
 _SIDES = (16, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 384, 480, 512)
 
 
@@ -112,19 +114,22 @@ def build(name, num_classes, in_channels=3, seed=0):
 
 
 def load_weights(model, path):
-    """Give a model the weights of a safetensors file, in place; what does not fit is refused by name.
+    """Give a model the weights of a file, in place; what does not fit is refused by name.
 
-    A prefix that a wrapper has put before every name is taken off, which is said; other floating-point
-    formats are converted, and counts of batches that batch norm does not need may be missing.
+    The file is of safetensors, or of ``torch.save`` with nothing in it that could run code; there the
+    state_dict may lie under a usual key.  A prefix that a wrapper has put before every name is taken off,
+    which is said; other floating-point formats are converted, and counts of batches that batch norm does not
+    need may be missing.
     """
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; give a safetensors file in it")
+        raise ValueError(f"{path} is a folder; give a file with weights in it")
     try:
-        found, _ = read_tensors(path, from_bytes)
+        saved = saved_by_torch(path)
+        found = _state_dict(path) if saved else read_tensors(path, from_bytes)[0]
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
     except (ValueError, OSError) as error:
-        raise ValueError(_unreadable(path, error)) from error
+        raise ValueError(str(error) if saved else f"{path} is not a whole safetensors file ({error})") from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
     found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
@@ -144,18 +149,28 @@ def load_weights(model, path):
     model.load_state_dict(found)
 
 
-def _unreadable(path, error):
-    start = b""
-    if not isinstance(error, OSError):
-        with open(path, "rb") as file:
-            start = file.read(2)
-    # A zip archive or a pickle, as torch.save writes them.
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        return (
-            f"{path} was written by torch.save; convert it with safetensors.torch.save_file(torch.load("
-            "PATH, weights_only=True), NEW_PATH), after taking its state_dict out where there is one"
-        )
-    return f"{path} is not a whole safetensors file ({error})"
+def saved_by_torch(path):
+    """Whether a file is a zip archive or a pickle, as torch writes them."""
+    with open(path, "rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+
+
+def _state_dict(path):
+    """The tensors of a checkpoint that torch.save wrote; nothing in it is run."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises of bytes from outside
+        raise ValueError(
+            f"{path} holds more than tensors, or is damaged, and is not unpickled, since that could run code; "
+            f"save the model's state_dict() ({(str(error).splitlines() or [''])[0][:200]})"
+        ) from error
+    key = next((key for key in _STATES if isinstance(found, dict) and isinstance(found.get(key), dict)), None)
+    if key is not None:
+        print(f"{path}: the weights are those under {key!r}", file=sys.stderr)
+        found = found[key]
+    if not (isinstance(found, dict) and all(isinstance(value, torch.Tensor) for value in found.values())):
+        raise ValueError(f"{path} holds no state_dict, alone or as {', '.join(_STATES)}; save the model's")
+    return found
 
 
 def _without_prefix(found, own, path):
