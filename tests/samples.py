@@ -51,9 +51,9 @@ def fit_tiny(checkpoint=None, recipe=TINY_RECIPE, dropout=0.3):
     return model, loop.fit(model, tiny_data(), recipe, checkpoint)
 
 
-def small_resnet(seed=0):
+def small_resnet(seed=0, num_classes=4, in_channels=3):
     """A small ResNet whose batch norms have statistics and weights as after training."""
-    model = build("small_resnet", num_classes=4, seed=seed)
+    model = build("small_resnet", num_classes, in_channels, seed)
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

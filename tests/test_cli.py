@@ -41,7 +41,7 @@ def logits_command(folder, *more):
     ]  # fmt: skip
 
 
-COMMANDS = ("experiments", "train", "audit", "mitigate", "claims", "records", "book", "sweep")
+COMMANDS = ("experiments", "train", "audit", "plan", "mitigate", "claims", "records", "book", "sweep")
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=["all", *COMMANDS])

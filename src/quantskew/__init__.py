@@ -26,6 +26,7 @@ _PLACES = {
 _TABLES = {
     "fairness": ("flipped", "class_accuracy", "intersections"),
     "forward": ("probabilities", "null_logits", "dtdb_histogram"),
+    "harm": ("harm", "flips", "agreement", "plan"),
     "surface": ("excess_loss", "loss_profile", "taylor"),
     "weights": ("absolute_difference", "sparsity", "mean_magnitude", "weight_histogram"),
 }

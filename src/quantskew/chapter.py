@@ -27,6 +27,7 @@ from quantskew.figures.style import compare, crossed, number, wide
 from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
+from quantskew.interactive.page import InPage
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
@@ -229,6 +230,13 @@ def playground(experiments, precisions, seed=0, *, data_dir=None, device="auto")
     where = {"data_dir": data_dir, "device": device}
     _check(experiments=experiments, precisions=precisions, seed=seed, **where)
     return control.playground(experiments, precisions, seed, **where)
+
+
+def in_page(experiments, precisions, seed=0, *, data_dir=None, device="auto"):
+    """See `quantskew.interactive.page.InPage`; what it is given is checked first."""
+    where = {"data_dir": data_dir, "device": device}
+    _check(experiments=experiments, precisions=precisions, seed=seed, **where)
+    return InPage([LiveModel(own, seed, **where) for own in experiments], precisions)
 
 
 def _check(**given):

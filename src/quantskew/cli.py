@@ -121,6 +121,8 @@ def _check_options(options):
             check_folder(output.parent, "the folder of --output", "name another --output")
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
+    if getattr(options, "junit", None):
+        check_folder(options.junit.parent, "the folder of --junit", "name another file")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
@@ -217,6 +219,41 @@ def train(options):
     print(f"model: {model_path(experiment.name, record['key'])}")
 
 
+_CONDITION = (
+    'such as "fvo_change > 0.02" or "accuracy_change[worst] < -0.01 at int8", or a file with one a line: '
+    "status 1 where one is met; repeat"
+)
+_GATE = (
+    _option("--fail-if", action="append", default=[], metavar="CONDITION", help=_CONDITION),
+    _option("--confidently", action="store_true", help="where the whole 95 %% interval meets it"),
+    _option("--junit", type=Path, metavar="FILE", help="what became of the conditions as JUnit's XML"),
+    _option("--annotations", action="store_true", help="and as annotations of GitHub"),
+)
+
+
+def _held_to(options, columns):
+    """The conditions that an audit of these columns is held to; wrong ones are refused before it begins."""
+    from quantskew.measures.gate import conditions
+
+    if not options.fail_if and (options.confidently or options.junit or options.annotations):
+        raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
+    return conditions(options.fail_if, columns)
+
+
+def _status(outcomes, options):
+    """Say what became of the conditions: 1 if one was met."""
+    from quantskew.files import write_bytes
+    from quantskew.measures.gate import annotation, junit
+
+    for outcome in outcomes:
+        print(outcome.sentence, file=sys.stderr if outcome.failed else sys.stdout)
+    if options.annotations:
+        print(*map(annotation, outcomes), sep="\n")
+    if options.junit:
+        write_bytes(options.junit, junit(outcomes).encode())
+    return int(any(outcome.failed for outcome in outcomes))
+
+
 @_command(
     "audit an experiment, or logits from anywhere",
     *_experiment(nargs="?"),
@@ -252,6 +289,7 @@ def train(options):
     _option("--labels", type=Path, metavar="FILE.npy", help="class id of each sample"),
     _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
+    *_GATE,
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
     description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
     "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
@@ -259,17 +297,21 @@ def train(options):
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
     from quantskew.experiments import catalogue
+    from quantskew.measures.gate import decide
     from quantskew.report import summary, write_report
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
     if options.logits:
+        held_to = _held_to(options, [entry.partition("=")[0] for entry in options.logits])
         made = _audit_of_logits(options)
     elif options.experiment:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
+        quantizers = Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen})
+        held_to = _held_to(options, [own.name for own in quantizers])
         made = catalogue.audit(
             _chosen(options),
-            Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen}),
+            quantizers,
             data_dir=options.data_dir,
             device=options.device,
             download=options.download,
@@ -277,9 +319,11 @@ def audit(options):
         )
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    outcomes = [decide(condition, made, options.confidently) for condition in held_to]
     folder = options.output or Path("runs") / (options.experiment or "logits")
     print(summary(made))
     print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
+    return _status(outcomes, options)
 
 
 def _audit_of_logits(options):
@@ -332,6 +376,26 @@ def _load_array(path):
             f"{path} is not an array that numpy.save wrote without pickling ({error}); save it so, and names "
             "as .astype(str)"
         ) from error
+
+
+@_command(
+    "say how many test images a group needs to show a drop of accuracy",
+    _option("--groups", type=_names, required=True, metavar="N,N,...", help="test images of each group"),
+    _option("--detect", type=float, required=True, metavar="DROP", help="of accuracy, such as 0.03"),
+    description="For McNemar's exact test at the 5 % level, corrected for the number of groups, where 1 % of "
+    "the images flip to right and more by the drop to wrong.",
+)
+def plan(options):
+    """Print what a group needs, and what groups of these sizes can show."""
+    from quantskew.measures.harm import POWER, plan
+
+    sizes = [int(size) if size.isdecimal() else size for size in options.groups]
+    for size in sizes:
+        check_whole("each of --groups", size, 1, 10**8)
+    table = plan(sizes, options.detect)
+    least, drop = table.pop("needed")[0], options.detect
+    print(f"{least:,} images of a group show a drop of {drop:g} with a probability of {POWER}; those given:")
+    print(table.to_string(index=False, float_format="{:.3f}".format))
 
 
 @_command(

@@ -11,7 +11,7 @@ from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines
 from quantskew.figures.style import compare, wide
 from quantskew.files import replacing, write_bytes
-from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures import fairness, forward, harm, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
@@ -25,6 +25,7 @@ _OF_SURFACE = (
 )
 # What else is told of an Audit: of which ones, in tables, and in figures with their legends.
 _FURTHER = (
+    (lambda audit: len(audit.precisions) > 1, (harm.harm, harm.flips), {}),
     (lambda audit: True, (forward.dtdb_histogram,), {lines.fvo: False, lines.dtdb_distribution: False}),
     (
         lambda audit: audit.weights is not None,
@@ -134,13 +135,14 @@ def _save(path, figure):
 
 
 def summary(audit):
-    """The Audit in a few lines of text: accuracy of each group, overall accuracy and FVO."""
+    """The Audit in a few lines of text: whom it harms, accuracy of each group, overall accuracy and FVO."""
     parts = [measure(audit) for measure in (forward.group_accuracy, fairness.overall_accuracy)]
     parts.append(fairness.fvo(audit).assign(group="FVO"))
     counts = zip(audit.group_names, audit.group_counts, strict=True)
     lines = [
         f"{len(audit.labels):,} test samples in {len(audit.group_names)} groups: "
         + ", ".join(f"{name} {count:,}" for name, count in counts),
+        harm.verdict(harm.harm(audit)),
         "",
         "accuracy with 95 % interval",
         *(wide(part).to_string() for part in parts),

@@ -32,6 +32,23 @@ def test_prose_reuses_outputs_and_code_does_not(chapter, tmp_path, capsys):
     assert states() == ["executing"]
 
 
+FILES = """
+from IPython.display import display
+
+files = {"a.js": "'ä'", "b.js": ""}
+display({"text/plain": "two files", "application/vnd.quantskew.files+json": files}, raw=True)
+"""
+
+
+def test_files_of_an_output_are_laid_beside_the_chapter_and_not_in_it(chapter, tmp_path):
+    chapter.write_text(TEXT.replace("print(bits * share, names)", FILES))
+    (built,) = chapters.build(tmp_path)
+    assert built.with_name("a.js").read_text(encoding="utf-8") == "'ä'"
+    assert built.with_name("b.js").read_bytes() == b""
+    outputs = nbformat.read(built, as_version=4).cells[-1].outputs
+    assert [set(output.data) for output in outputs] == [{"text/plain"}]
+
+
 MEETING = """
 import time
 from pathlib import Path

@@ -65,6 +65,17 @@ def test_a_downloaded_notebook_fetches_the_package_once(tmp_path):
     assert title.source == "# Logits"
 
 
+def test_what_scripts_read_is_laid_beside_them(tmp_path):
+    built, chapters = tmp_path / "html", tmp_path / "book" / "chapters"
+    for folder in (built / "_static", chapters):
+        folder.mkdir(parents=True)
+    (chapters / "digits.js").write_text("1")
+    own = app("", built)
+    own.srcdir = tmp_path
+    rendering.copy_files(own, None)
+    assert (built / "_static" / "digits.js").read_text() == "1"
+
+
 def table(rows):
     body = nodes.tbody()
     for row in rows:

@@ -120,7 +120,7 @@ class Audit:
         """
         if name in self.precisions:
             return self.precisions.index(name)
-        known = enumerate(map(_quantizer, self.precisions))
+        known = enumerate(map(quantizer_of, self.precisions))
         found = [row for row, own in known if own.precision == name and not own.activation_precision]
         if len(found) == 1:
             return found[0]
@@ -136,7 +136,7 @@ class Audit:
         >>> Audit.from_logits(columns, labels=[0], groups=["a"]).plain().precisions
         ('fp32', 'int4', 'int2', 'int2:mse', 'onnx')
         """
-        short = [_quantizer(name).precision or name for name in self.precisions]
+        short = [quantizer_of(name).precision or name for name in self.precisions]
         pairs = zip(short, self.precisions, strict=True)
         names = [own if short.count(own) == 1 else name for own, name in pairs]
         curvature = self.curvature
@@ -347,7 +347,7 @@ def _logits(values, name):
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _quantizer(name):
+def quantizer_of(name):
     """The quantizer of a column; one without a precision for another runtime's, which may have any name."""
     try:
         return Quantizer.parse(name)

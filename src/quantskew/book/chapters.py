@@ -21,6 +21,8 @@ from quantskew.book.execution import (
 from quantskew.files import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+# By the name of a file its text: what scripts of the pages read, see `quantskew.interactive.page`.
+_FILES = "application/vnd.quantskew.files+json"
 # Each kernel holds about a gigabyte.
 _MOST_AT_ONCE = 4
 _THREADS = "OMP_NUM_THREADS"
@@ -174,6 +176,9 @@ def _lay_out(root, source, texts, store):
     merged = with_outputs(texts[source], nbformat.read(store, as_version=4))
     lead_to_pages(merged, [path.stem for path in texts])
     chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
+    for output in (output for cell in merged.cells for output in cell.get("outputs", [])):
+        for name, text in output.get("data", {}).pop(_FILES, {}).items():
+            write_bytes(chapter.with_name(name), text.encode())
     content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
     # An untouched file lets the renderer skip the page.
     if not chapter.exists() or chapter.read_bytes() != content:

@@ -5,6 +5,7 @@ lead nowhere.  These lead to the text that the notebook was made from.  They nee
 is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no such links.
 """
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -120,6 +121,13 @@ def prepare_downloads(app, error):
             nbformat.write(notebook, path)
 
 
+def copy_files(app, error):
+    """Lay what the scripts of the pages read, which chapters have written, beside these scripts."""
+    if not error and app.builder.format == "html":
+        for path in (Path(app.srcdir) / _PAGES).glob("*.js"):
+            shutil.copy(path, Path(app.outdir) / "_static")
+
+
 def fit_tables(app, doctree, page):
     """Give the columns of long tables widths by their words, where the book becomes a PDF."""
     if app.builder.format != "latex":
@@ -142,4 +150,5 @@ def setup(app):
     app.connect("html-page-context", drop_thebe, priority=600)
     app.connect("doctree-resolved", fit_tables)
     app.connect("build-finished", prepare_downloads)
+    app.connect("build-finished", copy_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, SCHEMES, Quanti
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # What each button of the playground means to a `Quantizer`; the first ones are the paper's.
-_OPTIONS = {
+OPTIONS = {
     "scheme": {name: {"scheme": name} for name in SCHEMES},
     "grid": {"per tensor": {}, "per channel": {"per_channel": True}},
     "first_and_last_layer": {"as the others": {}, "int8": {"boundary_precision": "int8"}},
@@ -123,16 +123,16 @@ def playground(experiments, precisions=DEFAULT_PRECISIONS, seed=0, *, data_dir=N
         raise ValueError("a playground needs an experiment and a precision; none was given")
     models = [LiveModel(own, seed, data_dir=data_dir, device=device) for own in experiments]
     models = {model.experiment.name: model for model in models}
-    first = {name: next(iter(known)) for name, known in _OPTIONS.items()}
+    first = {name: next(iter(known)) for name, known in OPTIONS.items()}
     start = {"experiment": next(iter(models)), **first}
-    known = {"experiment": models, "precision": precisions, **_OPTIONS}
+    known = {"experiment": models, "precision": precisions, **OPTIONS}
     rows = {
         name: _buttons(name, tuple(own), start.get(name), description_width="9rem")
         for name, own in known.items()
     }
 
     def audit(experiment, precision, **choice):
-        options = ChainMap(*(_OPTIONS[name][value] for name, value in choice.items()))
+        options = ChainMap(*(OPTIONS[name][value] for name, value in choice.items()))
         (quantizer,) = Quantizer.each([precision], **options)
         return models[experiment].audit(quantizer, reference=precisions[0]).plain()
 
