@@ -16,6 +16,8 @@ _PLACES = {
     "load_data": "datasets:load",
     "audit": "audits.model:audit_model",
     "Audit": "audits.audit:Audit",
+    "load_model": "audits.shipped:load",
+    "audit_file": "audits.shipped:audit_file",
     "Quantizer": "quantization.quantizer:Quantizer",
     "fake_quantize": "quantization.grids:fake_quantize",
     "quantize_model": "quantization.ptq:quantize_model",

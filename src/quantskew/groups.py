@@ -61,7 +61,8 @@ def distinct(values, what="group"):
     if array.ndim != 1:
         raise ValueError(
             f"{what}s must be one-dimensional, one id a sample; got shape {array.shape} (of one column take "
-            ".ravel(), of one-hot rows .argmax(axis=1), and join several columns into one name)"
+            ".ravel(), of one-hot rows .argmax(axis=1), and join several columns into one name; where a "
+            "sample has several labels, audit each by itself, as 0 and 1)"
         )
     if array.dtype.kind in "fc" and np.isnan(array).any():
         raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {_leave_out(what)}")
@@ -69,7 +70,8 @@ def distinct(values, what="group"):
         array = array.astype(object)
     if array.dtype.kind not in "iuO":
         raise ValueError(
-            f"{what}s must be integers or names; got dtype {array.dtype} (of whole numbers take .astype(int))"
+            f"{what}s must be integers or names; got dtype {array.dtype} (of whole numbers take "
+            ".astype(int); a regression is audited by ranges of its target, as classes)"
         )
     if array.dtype == object:
         known = {}

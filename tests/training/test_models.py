@@ -117,14 +117,37 @@ def test_weights_are_taken_as_other_tools_leave_them(name, tmp_path, capsys):
     assert ("taken without" in capsys.readouterr().err) == (next(iter(given)) not in tensors)
 
 
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_has_saved_is_refused_with_the_way_to_convert_it(ending, zipped, tmp_path):
+def test_weights_are_taken_from_what_torch_has_saved(key, zipped, tmp_path, capsys):
+    source, model = (models.build("small_resnet", 3, 1, seed=seed) for seed in (1, 2))
+    state = {f"module.{name}": value for name, value in source.state_dict().items()}
+    state = {key: state, "epoch": 3} if key else state
+    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    models.load_weights(model, tmp_path / "w.pth")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in source.state_dict().items())
+    said = capsys.readouterr().err
+    assert "taken without 'module.'" in said
+    assert (f"those under {key!r}" in said) == (key is not None)
+
+
+class Evil:
+    """What an unpickler would run."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('this has run')",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_is_unpickled_that_could_run(zipped, tmp_path):
     model = models.build("small_resnet", 3, 1)
-    path = tmp_path / f"w.{ending}"
-    torch.save({"state_dict": model.state_dict()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"written by torch\.save; convert it"):
-        models.load_weights(model, path)
+    for held, message in (({"w": Evil()}, "more than tensors"), ({"epoch": 3}, "holds no state_dict")):
+        torch.save(held, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=message):
+            models.load_weights(model, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:50])
+    with pytest.raises(ValueError, match="more than tensors, or is damaged"):
+        models.load_weights(model, tmp_path / "w.pth")
 
 
 def test_weights_that_are_not_finite_and_folders_are_refused(tmp_path):

@@ -30,6 +30,8 @@ from quantskew.groups import (
 from quantskew.quantization.quantizer import Quantizer
 
 _KEY, _FORMAT = "quantskew.audit", 1
+# How far the sums of probabilities are from 1, at most.
+_SUM = 2e-3
 _IDS = ("labels", "groups")
 
 
@@ -180,6 +182,25 @@ class Audit:
         parts = {name: own and further and own.join(further) for name, own, further in both}
         logits = np.concatenate([self.logits, other.logits])
         return replace(self, logits=logits, precisions=self.precisions + other.precisions, **parts)
+
+    def regrouped(self, groups):
+        """The same samples in other groups, an id or a name for each; what was measured by group is left out.
+
+        Examples
+        --------
+        >>> audit = Audit.from_logits({"fp32": [[2.0, 1.0], [0.0, 3.0]]}, labels=[0, 1], groups=["a", "b"])
+        >>> audit.regrouped(["x", "x"]).group_counts
+        array([2])
+        """
+        ids, found = distinct(groups)
+        names = tuple(name if isinstance(name, str) else f"group {name}" for name in found)
+        return replace(self, groups=ids, group_names=names, train_counts=None, curvature=None)
+
+    @property
+    def counted(self):
+        """What `train_counts` count: images in training, or the test's where nothing else is known."""
+        same = np.array_equal(self.train_counts, self.group_counts)
+        return "test images" if same else "images in training"
 
     @classmethod
     def from_logits(
@@ -342,6 +363,13 @@ def _logits(values, name):
         )
     if array.ndim != 2:
         raise ValueError(f"the logits of {name} must have the shape (samples, classes); got {array.shape}")
+    shares = array.shape[1] > 1 and array.size and array.min() >= 0 and array.max() <= 1
+    # Rows of zeros and a one are decisions of somebody who made the logits up.
+    if shares and np.abs(array.sum(axis=1) - 1).max() < _SUM and (array.max(axis=1) < 1 - _SUM).any():
+        raise ValueError(
+            f"the rows of {name} are probabilities (between 0 and 1, with the sum 1); give the logits, "
+            "before the softmax, or np.log(np.maximum(probabilities, 1e-30))"
+        )
     # What is too large for fp32 becomes infinite and is refused by its sample.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)

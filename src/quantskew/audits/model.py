@@ -14,7 +14,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
-from quantskew.checks import check_whole, shortened
+from quantskew.checks import check_whole
 from quantskew.datasets import Dataset, Split, normalise
 from quantskew.groups import as_array, distinct
 from quantskew.quantization import checked
@@ -106,14 +106,14 @@ def audit_model(
     split = data.test if isinstance(data, Dataset) else data
     feed = _Feed(split, batch_size, class_names, group_names)
     if not isinstance(model, nn.Module):
-        if quantizers is not DEFAULT_PRECISIONS or curvature:
-            raise ValueError("the weights of a function cannot be replaced: leave out quantizers and curvature")
         further = model if isinstance(model, Mapping) else {"fp32": model}
-        if not further or not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
+        if not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
             raise ValueError(
-                f"a model is a torch.nn.Module, a function or a dict of functions by name; got {shortened(model)}: "
-                "load a file or an exported program with qs.load_model, a state_dict with load_state_dict"
+                f"a model is a torch.nn.Module, a function or several by name; got a {type(model).__name__}: "
+                "load files with qs.load_model, and a state_dict with load_state_dict"
             )
+        if quantizers is not DEFAULT_PRECISIONS or curvature:
+            raise ValueError("a function's weights cannot be replaced: leave out quantizers and curvature")
         return _filled({}, further, feed, device or "cpu", data, facts)
     chosen = check_audit(quantizers, curvature)
     if curvature and not isinstance(split, Split):
@@ -227,11 +227,16 @@ def _batches(data, size):
     if isinstance(data, tuple) and len(data) == 3:
         whole, labels, groups = data
         parts = (slice(start, start + size) for start in range(0, len(labels), size))
-        data = ((_each(whole, lambda own, part=part: own[part]), labels[part], groups[part]) for part in parts)
+        data = (
+            (_each(whole, lambda own, part=part: own[part]), labels[part], groups[part]) for part in parts
+        )
     for batch in data:
         if isinstance(batch, Mapping):
             fed = dict(batch)
-            own = [next((fed.pop(n) for n in (f"{what}s", what) if n in fed), None) for what in ("label", "group")]
+            own = [
+                next((fed.pop(n) for n in (f"{what}s", what) if n in fed), None)
+                for what in ("label", "group")
+            ]
             batch = (fed if len(fed) != 1 else next(iter(fed.values())), *own)
         if not isinstance(batch, tuple | list) or len(batch) != 3 or any(own is None for own in batch):
             raise ValueError("each batch must be (inputs, labels, groups), or a dict with labels and groups")
@@ -277,7 +282,9 @@ def _ready(model, feed):
 
 def _checked_logits(logits, count, classes, column="fp32"):
     """What a model gives for a few images in fp32, refused where it cannot be their logits."""
-    classes = classes or (logits.shape[-1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else "its")
+    classes = classes or (
+        logits.shape[-1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else "its"
+    )
     if not isinstance(logits, torch.Tensor) or logits.shape != (count, classes):
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
         raise ValueError(
@@ -335,7 +342,8 @@ def calibration_images(data):
     """
     if not isinstance(data, Dataset):
         raise ValueError(
-            "activations are calibrated on training images; give the whole Dataset, not one split of it"
+            "activations are calibrated on training images; give the whole Dataset, not one split of it, or "
+            "calibration"
         )
     # In the order of the files the first images of a group may be alike: UTKFace's are of the young.
     order = np.random.default_rng(0).permutation(len(data.train))
@@ -353,7 +361,10 @@ def audit_models(original, quantized, data, *, device=None, batch_size=64, facts
 
     Weights are compared layer by layer with those of the float model `original`.
     """
-    original, feed = checked.plain(original), _Feed(data.test if isinstance(data, Dataset) else data, batch_size)
+    original, feed = (
+        checked.plain(original),
+        _Feed(data.test if isinstance(data, Dataset) else data, batch_size),
+    )
     for name, model in quantized.items() if feed.count else ():
         own = feed.tried.to(next(model.parameters()).device)
         with torch.inference_mode():

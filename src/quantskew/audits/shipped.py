@@ -1,11 +1,13 @@
 """A model as it is shipped, in a file: read without unpickling, fed as it expects, checked, and audited."""
 
+import contextlib
 import importlib
 import inspect
 import json
 import os
 import sys
-from dataclasses import replace
+import tomllib
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -17,25 +19,23 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import nn
 
-from quantskew.audits.audit import Audit
 from quantskew.audits.model import Logits, audit_model
 from quantskew.checks import shortened, some
 from quantskew.datasets import listed
-from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of, read_facts
-from quantskew.groups import distinct
-from quantskew.quantization.quantizer import Quantizer
+from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
+from quantskew.files import replacing
+from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import models
 
-# What the metadata of a model say of its images: a key of ONNX and safetensors, a file in .pt2 and TorchScript.
+# What metadata say of images: a key of ONNX and safetensors, a file in .pt2 and TorchScript.
 _KEY, _FILE = "preprocessing", "preprocessing.json"
 _BUILDERS = "torchvision:NAME, timm:NAME or package.module:function"
 _BATCH = 64
-# Images that ways to prepare them are compared on, at most and a round, and what is clearly better.
-_COMPARED, _ROUND = 1024, 64
+# Images that ways to prepare them are compared on, at most and at first, and what is clearly better.
+_COMPARED, _TRIED = 1024, 96
 _CLEARLY, _CHANCE = 0.02, 0.01
-_aten = torch.ops.aten
-_CONVOLUTIONS = _aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.convolution
-_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+# Cohen's kappa of predictions that are strangers to each other, at most.
+_AGREEING = 0.2
 
 
 def load(path, arch=None, num_classes=None):
@@ -67,7 +67,9 @@ def load(path, arch=None, num_classes=None):
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model {path}; give a .pt2, .onnx, TorchScript or checkpoint file")
+        raise FileNotFoundError(
+            f"there is no model {path}; give a .pt2, .onnx, TorchScript or checkpoint file"
+        )
     records = _records(path)
     kinds = {"ONNX": path.suffix == ".onnx", "torch.export": "archive_format" in records}
     kinds |= {"TorchScript": any(name.startswith("code/") for name in records)}
@@ -75,9 +77,10 @@ def load(path, arch=None, num_classes=None):
     if kind is None:
         if arch is None:
             raise ValueError(f"{path} holds weights alone; say with --arch of which network: {_BUILDERS}")
-        model, facts = _built(arch, num_classes)
+        said = _said(path, records)
+        model, facts = _built(arch, len(said["classes"][0]) if "classes" in said else num_classes)
         models.load_weights(model, path)
-        return model.eval(), facts | _said(path, records)
+        return model.eval(), facts | said
     if arch is not None:
         raise ValueError(f"{path} is a whole model ({kind}); leave out --arch, or give a checkpoint")
     try:
@@ -100,17 +103,17 @@ def _records(path):
 
 
 def _said(path, records=(), text=None):
-    """What the metadata of a file say, with their source."""
+    """What the metadata of a file say of images, with their source, or the text of a file of its own."""
     if f"extra/{_FILE}" in records:
         text = torch._C.PyTorchFileReader(str(path)).get_record(f"extra/{_FILE}")
-    elif not records and path.suffix == ".safetensors":
+    elif path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-    source = f"the metadata of {path.name}"
     try:
-        return {name: (value, source) for name, value in facts_of(json.loads(text or "{}"), source).items()}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source} are no JSON ({error})") from None
+        said = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text or "{}")
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"what {path} says of its images is no JSON or TOML ({error})") from None
+    return {name: (value, path.name) for name, value in facts_of(said, path).items()}
 
 
 def _built(arch, num_classes):
@@ -141,7 +144,9 @@ def _import(name):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"--arch: {name} cannot be imported ({error}); install it, or go where it is") from None
+        raise ValueError(
+            f"--arch: {name} cannot be imported ({error}); install it, or go where it is"
+        ) from None
 
 
 def _onnx(path, records):
@@ -158,11 +163,16 @@ def _onnx(path, records):
     def run(images):
         return session.run(None, {fed.name: images.cpu().numpy().astype(form)})[0]
 
-    return _of_shape(run, fed.shape, path, (), session.get_modelmeta().custom_metadata_map.get(_KEY))
+    said = session.get_modelmeta().custom_metadata_map.get(_KEY)
+    model = FixedBatch(run, fed.shape[0]).forward if isinstance(fed.shape[0], int) else run
+    return model, _said(path, text=said)
 
 
 def _script(path, records):
-    model = torch.jit.load(str(path), map_location="cpu").eval()
+    with warnings.catch_warnings():
+        # Of its retirement, which whoever has such a file knows.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = torch.jit.load(str(path), map_location="cpu").eval()
     return lambda images: model(images), _said(path, records)
 
 
@@ -172,18 +182,11 @@ def _exported(path, records):
         raise ValueError(f"{path} holds what would be run or unpickled ({risky[0]}); export it without")
     # Otherwise torch.export falls back to unpickling whatever there is.
     with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
-        model = as_layers(torch.export.load(str(path)))
-    fed = next(node for node in model.graph.nodes if node.op == "placeholder")
-    return _of_shape(model, fed.meta["val"].shape, path, records)
-
-
-def _of_shape(model, shape, path, records, text=None):
-    """A model that takes inputs of such a shape, for batches of any size, and its facts."""
-    batch, *channels, height, width = shape
-    source = f"the input of {path.name}"
-    fixed = {"size": ((height, width), source)} if {type(height), type(width)} == {int} else {}
-    fixed |= {"channels": ("grey", source)} if channels == [1] else {}
-    return FixedBatch(model, batch) if type(batch) is int else model, fixed | _said(path, records, text)
+        module = torch.export.load(str(path)).module(check_guards=False)
+    size = next(node for node in module.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
+    # A plain one, which can be copied and put into evaluation mode.
+    model = torch.fx.GraphModule(module, module.graph)
+    return FixedBatch(model, size) if isinstance(size, int) else model, _said(path, records)
 
 
 class FixedBatch(nn.Module):
@@ -200,93 +203,22 @@ class FixedBatch(nn.Module):
         return torch.cat([self.model(part) for part in parts])[: len(images)]
 
 
-def as_layers(program):
-    """The network of an exported program with layers of torch.nn where it calls their functions.
+def prepared(path, facts):
+    """The `Preprocessing` of a model by its facts, and words that say where each value is from.
 
-    Their weights can be replaced, batch norms folded and inputs quantized as in any other model.
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-    >>> as_layers(torch.export.export(model, (torch.ones(1, 2),))).get_submodule("0")
-    Linear(in_features=2, out_features=3, bias=True)
+    Size, mean and deviation are never assumed.
     """
-    module = program.module(check_guards=False)
-    for node in list(module.graph.nodes):
-        schema = getattr(node.target, "_schema", None)
-        arguments = schema.arguments if schema and node.op == "call_function" else []
-        given = {own.name: own.default_value for own in arguments} | node.kwargs
-        given |= zip((own.name for own in arguments), node.args, strict=False)
-        read = {name: own.target for name, own in given.items() if getattr(own, "op", "") == "get_attr"}
-        layer = "weight" in read and _layer(node, given, {n: _attribute(module, own) for n, own in read.items()})
-        if not layer:
-            continue
-        path, _, own = read["weight"].rpartition(".")
-        holder = module.get_submodule(path)
-        if not path or own != "weight" or next(holder.children(), None) is not None:
-            # As the weights of an attention layer, which has parts of its own.
-            path = f"{path}.{own}_layer".lstrip(".")
-        if type(holder) is not type(layer):
-            module.set_submodule(path, layer)
-        with module.graph.inserting_before(node):
-            fed = given.get("indices", given.get("input"))
-            node.replace_all_uses_with(module.graph.call_module(path, (fed,)))
-        module.graph.erase_node(node)
-    return nn.Module.eval(torch.fx.GraphModule(module, module.graph))
-
-
-def _attribute(module, target):
-    path, _, name = target.rpartition(".")
-    return getattr(module.get_submodule(path), name)
-
-
-def _layer(node, given, tensors):
-    """The layer of torch.nn that computes a function of an exported program, or None."""
-    function, weight = node.target.overloadpacket, tensors["weight"]
-    biased = {"device": "meta", "bias": "bias" in tensors}
-    if function in _CONVOLUTIONS and not given.get("transposed"):
-        sizes = weight.shape[1] * given["groups"], weight.shape[0], tuple(weight.shape[2:])
-        options = {name: given[name] for name in ("stride", "padding", "dilation")}
-        options = {name: own if isinstance(own, str) else tuple(own) for name, own in options.items()}
-        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.ndim - 3]
-        layer = kind(*sizes, **options, groups=given["groups"], **biased)
-    elif function is _aten.linear:
-        layer = nn.Linear(*reversed(weight.shape), **biased)
-    elif function is _aten.embedding:
-        layer = nn.Embedding(*weight.shape, device="meta")
-    elif function is _aten.batch_norm and not given["training"] and "running_var" in tensors:
-        kind = _NORMS[given["input"].meta["val"].ndim]
-        layer = kind(len(weight), given["eps"], given["momentum"], device="meta")
-        layer.num_batches_tracked = None
-    else:
-        return None
-    for name, value in tensors.items():
-        plain = name in layer._buffers or isinstance(value, nn.Parameter)
-        setattr(layer, name, value if plain else nn.Parameter(value))
-    return layer
-
-
-def prepared(path, facts, given=None, file=None):
-    """The `Preprocessing` of a model, and the words that say where each of its values is from.
-
-    Options that are `given` come first, then the JSON or TOML file, then the metadata.  Size, mean and
-    deviation are never assumed.
-    """
-    known = facts | {name: (value, str(file)) for name, value in (read_facts(file) if file else {}).items()}
-    if "size" in (given or {}):
-        known.pop("resize", None)
-    known |= {name: (value, f"--{name}") for name, value in (given or {}).items()}
-    missing = [f"--{name}" for name in ("size", "mean", "std") if name not in known]
+    missing = [f"--{name}" for name in ("size", "mean", "std") if name not in facts]
     if missing:
         raise ValueError(
-            f"how {path} expects its images is not known: give {', '.join(missing)}, or --preprocessing with a "
-            f"JSON or TOML file of {', '.join(FIELDS)}"
+            f"how {path} expects its images is not known: give {', '.join(missing)}, or --preprocessing with "
+            f"JSON or TOML of {', '.join(FIELDS)}"
         )
     sources = {}
     for name in FIELDS:
-        sources.setdefault(known.get(name, (None, "the default"))[1], []).append(name)
-    words = "; ".join(f"{', '.join(names)} from {source}" for source, names in sources.items())
-    return Preprocessing(**{name: known[name][0] for name in FIELDS if name in known}), words
+        sources.setdefault(facts.get(name, (None, "the default"))[1], []).append(name)
+    how = Preprocessing(**{name: facts[name][0] for name in FIELDS if name in facts})
+    return how, f"{how}; {'; '.join(f'{some(own, 9)} from {source}' for source, own in sources.items())}"
 
 
 def class_ids(labels, names=None):
@@ -304,42 +236,38 @@ def class_ids(labels, names=None):
 
 @torch.inference_mode()
 def better_ways(model, samples, labels, how):
-    """A sentence for usual preprocessing with which the model would clearly score better, in a list.
+    """A sentence on usual preprocessing with which the model would clearly score better, in a list, or none.
 
-    Ways are compared on the same images, drawn at random, and dropped as soon as they do not look better;
-    what is left has to win by an exact McNemar test that is corrected for their number.
+    All ways are tried on a few images, drawn at random, and the best on more, where it has to win by an exact
+    McNemar test that is corrected for their number.
     """
     index = np.random.default_rng(0).permutation(len(labels))[:_COMPARED].tolist()
-    racing = how.alternatives([_shape(samples.paths[sample]) for sample in index[:_ROUND]])
-    ways, won, right, seen = len(racing), {name: np.zeros(2, int) for name in racing}, 0, 0
-    for start in range(0, len(index), _ROUND):
-        decoded = {}
+    ways = how.alternatives([_shape(samples.paths[sample]) for sample in index[:_TRIED]])
 
-        def scored(own, chunk=tuple(index[start : start + _ROUND]), decoded=decoded):
-            if (own.size, own.resize) not in decoded:
-                decoded[own.size, own.resize] = next(samples.batches(own, chunk, _ROUND, {}))
-            used, pixels = decoded[own.size, own.resize]
-            return model(own.inputs(pixels)).argmax(1).numpy() == labels[used]
+    def gains(own, chunk):
+        """Where another way is right and this one is wrong, the other way round, and where this one is."""
+        right = []
+        for way in (own, how):
+            parts = samples.batches(way, chunk, _BATCH, {})
+            right.append(
+                np.concatenate([model(way.inputs(p)).argmax(1).numpy() == labels[i] for i, p in parts])
+            )
+        return np.array([(right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum(), right[1].sum()])
 
-        chosen = scored(how)
-        right, seen = right + chosen.sum(), seen + len(chosen)
-        for name in list(racing):
-            try:
-                other = scored(racing[name])
-            except Exception:  # a model may raise anything where it is fed another size
-                del racing[name]
-                continue
-            won[name] += (other & ~chosen).sum(), (chosen & ~other).sum()
-            more, fewer = won[name]
-            if more < fewer or (seen >= 4 * _ROUND and more - fewer < np.sqrt(more + fewer)):
-                del racing[name]
-        if not racing:
-            return []
-    clear = [n for n in racing if _is_better(*won[n], seen, _CLEARLY, _CHANCE / ways)]
+    tried = {}
+    for name, own in ways.items():
+        # A model may raise anything where it is fed another size.
+        with contextlib.suppress(Exception):
+            tried[name] = gains(own, index[:_TRIED])
+    name = max(tried, key=lambda name: tried[name][0] - tried[name][1], default=None)
+    if name is None or tried[name][0] <= tried[name][1]:
+        return []
+    more, fewer, right = tried[name] + (gains(ways[name], index[_TRIED:]) if index[_TRIED:] else 0)
+    if not _is_better(more, fewer, len(index), _CLEARLY, _CHANCE / len(ways)):
+        return []
     return [
-        f"{name} would score {(right + won[name][0] - won[name][1]) / seen:.1%} on {seen} images where the "
-        f"preprocessing that is used scores {right / seen:.1%}; look up how the model was trained"
-        for name in sorted(clear, key=lambda name: won[name][1] - won[name][0])[:1]
+        f"{name} would score {(right + more - fewer) / len(index):.1%} on {len(index)} images where the "
+        f"preprocessing that is used scores {right / len(index):.1%}; look up how the model was trained"
     ]
 
 
@@ -370,9 +298,11 @@ def better_order(predictions, labels, names):
     if not _is_better((other & ~given).sum(), (given & ~other).sum(), len(labels), 2 * _CLEARLY, _CHANCE):
         return []
     order = [names[place] for place in _order(predictions, labels, len(names))]
-    moved = [f"{shortened(own)} is {shortened(new)}" for own, new in zip(names, order, strict=True) if own != new]
+    moved = [
+        f"{shortened(own)} is {shortened(new)}" for own, new in zip(names, order, strict=True) if own != new
+    ]
     return [
-        f"another order of the classes would score {other.mean():.1%} where this one scores {given.mean():.1%}: "
+        f"another order of the classes would score {other.mean():.1%}, this one {given.mean():.1%}: "
         f"what is called {some(moved)}; give --classes in the model's order, perhaps {','.join(order[:20])}"
     ]
 
@@ -384,51 +314,123 @@ def _order(predictions, labels, count):
     return linear_sum_assignment(table, maximize=True)[1]
 
 
-def audit_file(
-    path,
-    test,
-    quantizers=("fp32",),
-    *,
-    arch=None,
-    image_root=None,
-    groups=None,
-    classes=None,
-    given=None,
-    preprocessing=None,
-    expected=None,
-    device=None,
-):
+def audit_file(path, test, quantizers=("fp32",), *, arch=None, given=None, calibration=None, device=None):
     """Audit the model of a file on listed test images: an Audit for each group column and intersection.
 
     Parameters
     ----------
     path, arch
         See `load`.
-    test, image_root, groups
+    test : path or Listed
         See `quantskew.datasets.listed.read`.
     quantizers : sequence of Quantizer or str
         Of ONNX and TorchScript the weights cannot be replaced: there it is fp32 alone, the model as it is.
-    classes : sequence of str, optional
-        Names in the order of the logits; by default those of the metadata, or the labels, sorted.
-    given, preprocessing
-        Values and a file, see `prepared`.
-    expected : float, optional
-        The accuracy that the model is known to have; by default that of the metadata.
+    given : dict, optional
+        Attributes of the `Preprocessing`, ``classes`` (names in the order of the logits), the ``accuracy``
+        that the model is known to have, or ``preprocessing``, a JSON or TOML file of these.  By default they
+        are what the metadata of the model say, and classes the labels, sorted.
+    calibration : path, optional
+        Images to take the ranges of activations from, listed as those of `test`.
     device : str, optional
 
     Returns
     -------
     dict of str to Audit
-        Their provenance has ``model``, ``preprocessing``, ``class_order``, ``samples`` (the ids), ``left_out``
+        Their provenance has ``model``, ``preprocessing``, ``classes``, ``samples`` (the ids), ``left_out``
         and ``warnings``, which are to be read before any number.
     """
-    samples = listed.read(test, image_root, groups)
-    numbers, names = class_ids(samples.labels, classes)
-    model, facts = load(path, arch, len(names) if names else int(numbers.max()) + 1)
-    order = "as given" if classes else "sorted" if names else "the model's outputs by number"
-    if "classes" in facts and not classes:
-        (classes, order) = facts["classes"]
-        numbers, names = class_ids(samples.labels, classes)
-    how, origin = prepared(path, facts, given, preprocessing)
-    replaced = isinstance(model, nn.Module) and not isinstance(getattr(getattr(model, "model", 0), "model", 0), type(load))
-    return samples, how, origin, order, replaced
+    samples = test if isinstance(test, listed.Listed) else listed.read(test)
+    said = {name: (value, f"--{name}") for name, value in (given or {}).items()}
+    if "preprocessing" in said:
+        file = Path(said.pop("preprocessing")[0])
+        said = _said(file, text=file.read_text(encoding="utf-8")) | said
+    labels, names = class_ids(samples.labels, said.get("classes", [None])[0])
+    model, facts = load(path, arch, len(names) if names else int(labels.max()) + 1)
+    facts = {name: own for name, own in facts.items() if name != "resize" or "size" not in said} | said
+    if "classes" in facts:
+        labels, names = class_ids(samples.labels, facts["classes"][0])
+    how, words = prepared(path, facts)
+    replaced, asked = isinstance(model, nn.Module), tuple(map(str, quantizers))
+    if not replaced and asked not in (("fp32",), DEFAULT_PRECISIONS):
+        raise ValueError(
+            f"{path}: the weights of ONNX and TorchScript cannot be replaced; give --precisions fp32, or a "
+            ".pt2 or a checkpoint of the model"
+        )
+    everything, left_out, kept = range(len(labels)), {}, []
+    run, first = Logits(model, names and len(names)), next(iter(samples.columns.values()))
+    order = facts.get("classes", (0, "their numbers" if names is None else "the labels, sorted"))[1]
+    try:
+        count = run(how.inputs(next(samples.batches(how, everything, 1, {}))[1])).shape[1]
+    except Exception as error:  # a model may raise anything
+        raise ValueError(f"{path} cannot take images of {how} ({str(error)[:200]})") from error
+    if count != len(names or range(count)):
+        said = f"{path} gives {count} logits, but there are {len(names)} classes, from {order}"
+        raise ValueError(f"{said}; give the names of all with --classes, in the order of the logits")
+    doubts = better_ways(run, samples, labels, how)
+
+    def batches():
+        for index, pixels in samples.batches(how, everything, _BATCH, left_out):
+            kept.extend(index)
+            yield how.inputs(pixels), labels[index], [first[place] for place in index]
+
+    if calibration is not None:
+        others = listed.read(calibration)
+        chosen = np.random.default_rng(0).permutation(len(others.names))[:256].tolist()
+        calibration = how.inputs(next(others.batches(how, chosen, 256, {}))[1])
+    told = {"model": f"{Path(path).name}{'' if replaced else ', as it is: its weights cannot be replaced'}"}
+    told |= {"preprocessing": words, "classes": f"{some([*map(str, names or range(count))])}, from {order}"}
+    options = {"quantizers": quantizers, "calibration": calibration} if replaced else {}
+    made = audit_model(model, batches(), class_names=names, device=device, facts=told, **options)
+    doubts += better_order(made.predictions[0], made.labels, made.class_names)
+    found = binomtest(int((made.predictions[0] == made.labels).sum()), len(kept))
+    expected = facts.get("accuracy", [0])[0]
+    if found.proportion_ci(0.99).high < expected:
+        doubts.append(f"the accuracy is {found.statistic:.1%} where {expected:.1%} is expected")
+    ids = [samples.names[place] for place in kept]
+    made.provenance.update(samples=ids, left_out=left_out, warnings=doubts)
+    return {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
+
+
+def write_logits(path, audits):
+    """Write the first column of the Audits of `audit_file` to an .npz file, with ids, labels and groups."""
+    made = next(iter(audits.values()))
+    arrays = {"logits": made.logits[0], "ids": made.provenance["samples"], "labels": made.labels}
+    arrays |= {f"groups/{name}": np.array(own.group_names)[own.groups] for name, own in audits.items()}
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays, class_names=made.class_names)
+
+
+def in_one_order(files):
+    """The arrays of `write_logits` files, by name of the column, in the order of the first.
+
+    Files of other samples are refused; those in another order are put in order, which is said.
+    """
+    first, ids = next((name, own["ids"].tolist()) for name, own in files.items())
+    for name, own in files.items():
+        place = {sample: row for row, sample in enumerate(own["ids"].tolist())}
+        if len(place) != len(own["ids"]) or place.keys() != {*ids}:
+            lacks = some(sorted(place.keys() ^ {*ids}))
+            raise ValueError(
+                f"{name} and {first} are not of the same samples, each once: only one has {lacks}"
+            )
+        rows = [place[sample] for sample in ids]
+        if rows != [*range(len(ids))]:
+            print(f"{name}: its samples are put in the order of those of {first}", file=sys.stderr)
+        files[name] = {what: array if what == "class_names" else array[rows] for what, array in own.items()}
+        if (files[name]["labels"] != files[first]["labels"]).any():
+            raise ValueError(f"{name} and {first} have other labels for the same samples")
+    return files
+
+
+def strangers(audit):
+    """A sentence for each column that agrees with the reference hardly more than by chance."""
+    shares = [np.bincount(own, minlength=len(audit.class_names)) / len(own) for own in audit.predictions]
+    told = []
+    for name, own, share in zip(audit.precisions, audit.predictions, shares, strict=True):
+        agreement, chance = np.mean(own == audit.predictions[0]), share @ shares[0]
+        if agreement - chance < _AGREEING * (1 - chance):
+            told.append(
+                f"{name} agrees with {audit.precisions[0]} on {agreement:.1%} of predictions, where chance "
+                f"gives {chance:.1%}: are these the same samples in the same order, and the same classes?"
+            )
+    return told

@@ -1,9 +1,8 @@
-"""Test images of the user's own: files with labels and any number of groupings, decoded as they are needed."""
+"""Test images of the user's own: files with labels and groupings, decoded as they are needed."""
 
 import concurrent.futures
 import itertools
 import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from quantskew.datasets.folder import SPLITS, depth_of, groups_of, rows, table_o
 from quantskew.groups import MISSING, MOST
 
 _READERS = 4
-# Batches that are decoded while the model computes.
-_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,10 @@ class Listed:
         def read(sample):
             return decode_image(self.paths[sample].read_bytes(), how.pixels, str)
 
-        chunks = [index[start : start + size] for start in range(0, len(index), size)]
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            waiting = deque()
-            for place in range(-_AHEAD, len(chunks)):
-                if place + _AHEAD < len(chunks):
-                    waiting.append([pool.submit(read, sample) for sample in chunks[place + _AHEAD]])
-                if place < 0:
-                    continue
-                found = dict(zip(chunks[place], (own.result() for own in waiting.popleft()), strict=True))
+            for start in range(0, len(index), size):
+                chunk = index[start : start + size]
+                found = dict(zip(chunk, pool.map(read, chunk), strict=True))
                 left_out |= {self.names[s]: why for s, why in found.items() if isinstance(why, str)}
                 if len(left_out) > SHARE * len(self.names):
                     why = [f"{shortened(name)} ({reason})" for name, reason in left_out.items()]
@@ -87,7 +79,9 @@ def read(test, image_root=None, chosen=None, images=True):
     """
     test = Path(test).expanduser()
     if not test.exists():
-        raise FileNotFoundError(f"there is no --test {test}; give a CSV file (file, label, groups) or a folder")
+        raise FileNotFoundError(
+            f"there is no --test {test}; give a CSV file (file, label, groups) or a folder"
+        )
     listed = _of_folder(test) if test.is_dir() else _of_table(test, Path(image_root or test.parent), images)
     if not listed.names:
         raise ValueError(f"{test} lists no samples; give a row (file, label, groups) for each")
@@ -100,7 +94,9 @@ def read(test, image_root=None, chosen=None, images=True):
             print(f"{test}: {name} has {len({*own}):,} values and makes no groups", file=sys.stderr)
             del columns[name]
     crossed = itertools.chain(*(itertools.combinations(columns, count) for count in (2, 3)))
-    both = {" x ".join(of): [", ".join(own) for own in zip(*map(columns.get, of), strict=True)] for of in crossed}
+    both = {
+        " x ".join(of): [", ".join(own) for own in zip(*map(columns.get, of), strict=True)] for of in crossed
+    }
     both = {name: own for name, own in both.items() if len({*own}) <= MOST}
     return Listed(listed.names, listed.paths, listed.labels, columns | both or {"class": listed.labels})
 

@@ -147,7 +147,7 @@ def distance_map(audit, axes, measure):
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
     axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
-    axes.set_ylabel("group, largest in training first")
+    axes.set_ylabel(f"group, most {audit.counted} first")
     return axes
 
 
@@ -186,7 +186,7 @@ def group_and_class_legend(audit, axes):
         look = {"color": "black", "marker": "o", "markersize": 4.5} | class_looks(number, "black")
         handles.append(Line2D([], [], **look))
     labels += [style.legible(name, 24) for name in audit.class_names]
-    return style.legend_below(axes, handles, labels, "group (images in training), class", handlelength=2)
+    return style.legend_below(axes, handles, labels, f"group ({audit.counted}), class", handlelength=2)
 
 
 def gradient_against_size(audit, axes):
@@ -226,7 +226,7 @@ def _against(audit, axes, up, across=None):
     for look in style.group_looks(audit):
         x, y = (own[look.group] for own in values)
         axes.plot(x, y, linestyle="", markersize=7, **look.style)
-    axes.set_xlabel("images in training" if across is None else f"{across.label} at {at}")
+    axes.set_xlabel(audit.counted if across is None else f"{across.label} at {at}")
     axes.set_ylabel(f"{up.label} at {at}")
     return style.scaled(axes, "y", up)
 

@@ -253,7 +253,7 @@ def legend_of(groups):
 
 def group_legend(audit, axes):
     """A legend below the axes: every group with its number of training images, largest first."""
-    return legend_below(axes, *legend_of(group_looks(audit)), "group (images in training)", handlelength=1.2)
+    return legend_below(axes, *legend_of(group_looks(audit)), f"group ({audit.counted})", handlelength=1.2)
 
 
 def style_legend(axes, styles, title=None):

@@ -1,5 +1,6 @@
 """Post-training quantization: a quantized copy of a model, layer by layer, with its integer codes."""
 
+import operator
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,8 @@ _EXACT = (nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Flatten, nn.Dropout)
 _ARITHMETIC = {"add", "sub", "mul", "div", "truediv", "exp", "pow", "square", "sum", "prod", "cumsum"}
 _ARITHMETIC |= {"matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "norm"}
 _HALF_OVERFLOW = 65520
+# And what a program of torch.export calls.
+_CALLED = {f"aten.{name}" for name in ("conv1d", "conv2d", "conv3d", "convolution", "linear", "embedding")}
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -40,8 +43,8 @@ class QuantizedWeight:
 
 
 def weight_parameters(model):
-    """The weights that quantization acts on by name: of every convolution, linear layer and projection of
-    attention, in order; one that two layers share is listed once.
+    """The weights that quantization acts on by name: of every convolution, linear layer, embedding and
+    projection of attention, in order; one that two layers share is listed once.
 
     Examples
     --------
@@ -50,15 +53,26 @@ def weight_parameters(model):
     """
     found, seen = {}, set()
     for path, module in model.named_modules():
-        names = ["weight"] if isinstance(module, _WEIGHTED) else []
+        names = ["weight"] if isinstance(module, (*_WEIGHTED, nn.Embedding)) else []
         if isinstance(module, nn.MultiheadAttention):
             names = _ATTENTION_WEIGHTS
+        if isinstance(module, torch.fx.GraphModule):
+            names = _read_weights(module.graph)
         for name in names:
-            weight = getattr(module, name, None)
+            weight = operator.attrgetter(name)(module)
             if weight is not None and id(weight) not in seen:
                 seen.add(id(weight))
                 found[f"{path}.{name}" if path else name] = weight
     return found
+
+
+def _read_weights(graph):
+    """Names of the weights that the functions of an exported program read."""
+    for node in graph.nodes:
+        if node.op == "call_function" and str(node.target).rpartition(".")[0] in _CALLED:
+            read = node.args[0 if "embedding" in str(node.target) else 1]
+            if read.op == "get_attr":
+                yield read.target
 
 
 @torch.no_grad()
@@ -137,6 +151,8 @@ def quantize_model(model, quantizer, calibration=None):
     if quantizer.activation_precision:
         # Layers that share a weight are fed something else each.
         layers = [name for name, module in result.named_modules() if isinstance(module, _WEIGHTED)]
+        if not layers:
+            raise ValueError("no layers of torch.nn call for activations; give a checkpoint and its network")
         fed = dict.fromkeys(layers, quantizer.activation_precision)
         fed |= dict.fromkeys((layers[0], layers[-1]), ends or quantizer.activation_precision)
         result.activation_grids = quantize_activations(result, fed, calibration)
@@ -173,7 +189,7 @@ class HalfPrecision(nn.Module):
         """Logits of images, both fp32 in format and fp16 in precision."""
         with _Overflow():
             output = self.model(_round_to_half(images))
-        return _round_to_half(output) if isinstance(output, torch.Tensor) else output
+        return _round_to_half(output)
 
 
 class _Overflow(TorchFunctionMode):
@@ -190,8 +206,10 @@ class _Overflow(TorchFunctionMode):
 
 
 def _round_to_half(tensor):
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return tensor
     return tensor.to(torch.float16).to(tensor.dtype)
 
 
 def _round_output(module, inputs, output):
-    return _round_to_half(output) if isinstance(output, torch.Tensor) else output
+    return _round_to_half(output)

@@ -129,7 +129,9 @@ def load_weights(model, path):
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
     except (ValueError, OSError) as error:
-        raise ValueError(str(error) if saved else f"{path} is not a whole safetensors file ({error})") from error
+        raise ValueError(
+            str(error) if saved else f"{path} is not a whole safetensors file ({error})"
+        ) from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
     found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
@@ -161,7 +163,7 @@ def _state_dict(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises of bytes from outside
         raise ValueError(
-            f"{path} holds more than tensors, or is damaged, and is not unpickled, since that could run code; "
+            f"{path} holds more than tensors, or is damaged; it is not unpickled, which could run code: "
             f"save the model's state_dict() ({(str(error).splitlines() or [''])[0][:200]})"
         ) from error
     key = next((key for key in _STATES if isinstance(found, dict) and isinstance(found.get(key), dict)), None)
