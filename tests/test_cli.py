@@ -41,7 +41,18 @@ def logits_command(folder, *more):
     ]  # fmt: skip
 
 
-COMMANDS = ("experiments", "train", "audit", "plan", "mitigate", "claims", "records", "book", "sweep")
+COMMANDS = (
+    "experiments",
+    "train",
+    "audit",
+    "plan",
+    "layers",
+    "mitigate",
+    "claims",
+    "records",
+    "book",
+    "sweep",
+)
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=["all", *COMMANDS])
@@ -117,6 +128,16 @@ def test_an_experiment_is_trained_audited_and_cached(fresh_cache, tmp_path, caps
     assert again.out == first
     assert len(re.findall(r"^digits-\w{20}: from the cache, made on 20\d\d-\d\d-\d\d", again.err, re.M)) == 2
     assert {path: path.stat().st_mtime_ns for path in fresh_cache.rglob("*.safetensors")} == stamps
+
+
+def test_layers_are_audited_and_written(fresh_cache, tmp_path, capsys):
+    command = ["layers", "digits", "--epochs", "1", "--precision", "int3", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out.split()
+    assert sorted(printed) == sorted(map(str, (tmp_path / "out").iterdir()))
+    assert Audit.load(printed[0]).precisions[-1] == "int3"
+    assert main([*command[:4], "--precision", "W8A8"]) == 2
+    assert "give int4 or int4:mse, not W8A8" in capsys.readouterr().err
 
 
 def test_activations_are_quantized_where_they_are_asked_for(fresh_cache, monkeypatch):

@@ -15,6 +15,7 @@ import importlib.util
 _PLACES = {
     "load_data": "datasets:load",
     "audit": "audits.model:audit_model",
+    "audit_layers": "audits.layers:audit_layers",
     "Audit": "audits.audit:Audit",
     "load_model": "audits.shipped:load",
     "audit_file": "audits.shipped:audit_file",
@@ -26,7 +27,7 @@ _PLACES = {
 }
 # What tells of an Audit and is no Measure, which are found by themselves.
 _TABLES = {
-    "fairness": ("flipped", "class_accuracy", "intersections"),
+    "fairness": ("flipped", "layer_changes", "class_accuracy", "intersections"),
     "forward": ("probabilities", "null_logits", "dtdb_histogram"),
     "harm": ("harm", "flips", "agreement", "plan"),
     "surface": ("excess_loss", "loss_profile", "taylor"),

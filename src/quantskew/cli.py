@@ -521,6 +521,25 @@ def plan(options):
 
 
 @_command(
+    "quantize one layer of an experiment at a time, and all but one",
+    *_experiment(),
+    _option("--precision", default="int4", metavar="P", help="such as int4:mse (default: %(default)s)"),
+    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-layers"),
+    description="Audit an experiment with the weights of each layer quantized alone, and of all layers but "
+    "it. Writes the Audit, and what each layer changes of each group's loss and accuracy (CSV and PNG).",
+)
+def layers(options):
+    """Print where what each layer changes is written."""
+    from quantskew.experiments import catalogue
+    from quantskew.report import write_layers
+
+    where = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    made = catalogue.layer_audit(_chosen(options), options.precision, **where)
+    for path in write_layers(made, options.output or Path("runs") / f"{options.experiment}-layers"):
+        print(path)
+
+
+@_command(
     "run mitigation methods on an experiment and compare them",
     *_experiment(),
     _option(

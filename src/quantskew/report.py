@@ -108,6 +108,21 @@ def write_report(audit, folder):
     return written
 
 
+def write_layers(audit, folder):
+    """Write an Audit of layers, and of loss and accuracy what each layer changes (CSV and PNG)."""
+    folder, written = Path(folder), [Path(folder) / "audit.safetensors"]
+    audit.save(written[0])
+    title = f"{audit.provenance.get('experiment', {}).get('name', 'audit')}, {audit.precisions[-1]}"
+    for measure in (forward.group_loss, forward.group_accuracy):
+        table = fairness.layer_changes(audit, measure)
+        written += [folder / f"layers_{measure.key}.{kind}" for kind in ("csv", "png")]
+        write_bytes(written[-2], as_csv(table).encode())
+        draw = [lines.layer_map(measure, own) for _, own in table.groupby("others")]
+        height = 0.8 + 0.19 * table["layer"].nunique()
+        _save(written[-1], compare(draw, {title: audit}, height, legend=False))
+    return written
+
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -214,3 +214,17 @@ def test_a_device_is_named_by_what_computes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert catalogue.device_name(torch.device("cuda:1")) == "GPU 1"
     assert catalogue.device_name(torch.device("cpu")) == f"{torch.get_num_threads()} cores"
+
+
+def test_an_audit_of_layers_is_made_once_and_says_what_was_done(fresh_cache, monkeypatch):
+    experiment = catalogue.get("digits", **QUICK)
+    audit = catalogue.layer_audit(experiment, "int3", device="cpu")
+    assert len(audit.precisions) == 2 + 2 * 10
+    assert (audit.provenance["experiment"]["recipe"]["epochs"], audit.provenance["passes"]) == (1, "shared")
+    whole = catalogue.audit(experiment, ["fp32", "int3"], device="cpu")
+    np.testing.assert_array_equal(audit.logits[[0, -1]], whole.logits)
+    assert audit.train_counts.tolist() == whole.train_counts.tolist()
+    monkeypatch.setattr(catalogue, "audit_layers", lambda *_, **__: pytest.fail("made again"))
+    assert catalogue.layer_audit(experiment, "int3", device="cpu").precisions == audit.precisions
+    with pytest.raises(ValueError, match="not fp16"):
+        catalogue.layer_audit(experiment, "fp16")

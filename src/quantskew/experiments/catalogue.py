@@ -14,6 +14,7 @@ import torch
 
 from quantskew import datasets
 from quantskew.audits.audit import audit_once
+from quantskew.audits.layers import audit_layers, check_layers
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
@@ -160,12 +161,8 @@ def audit(
     >>> audit("digits", ["fp32", "int2"]).logits.shape
     (2, 719, 10)
     """
-    if isinstance(experiment, str):
-        experiment = get(experiment)
     chosen = check_audit(quantizers, curvature)
-    check(experiment, None if download else data_dir, device)
-    data = load_data(experiment, data_dir, download)
-    model, record = trained(experiment, data, device)
+    experiment, data, model, record = _ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
@@ -175,6 +172,42 @@ def audit(
         return go_on(lambda kept: audit_model(model, data, chosen, checkpoint=kept, **options), checkpoint)
 
     return audit_once(experiment.name, key, make)
+
+
+def _ready(experiment, data_dir, device, download):
+    """The experiment, its data, its trained model and the record of that."""
+    experiment = get(experiment) if isinstance(experiment, str) else experiment
+    check(experiment, None if download else data_dir, device)
+    data = load_data(experiment, data_dir, download)
+    return experiment, data, *trained(experiment, data, device)
+
+
+def layer_audit(experiment, precision="int4", *, data_dir=None, device="auto", download=False):
+    """The Audit of one layer of an experiment at a time, from the cache or made now, as that of `audit`.
+
+    Parameters
+    ----------
+    experiment : Experiment or str
+    precision : Quantizer or str
+        See `quantskew.audits.layers.audit_layers`.
+    data_dir, device, download
+        See `audit`.
+
+    Returns
+    -------
+    Audit
+
+    Examples
+    --------
+    >>> layer_audit("digits", "int3").precisions[-2:]
+    ('int3 except head', 'int3')
+    """
+    chosen = check_layers(precision)
+    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    facts = training_facts(experiment, data, record, device)
+    key = digest([record["key"], chosen.name, source_digest("quantskew.audits.layers")])
+    of_layers = f"{experiment.name}-layers"
+    return audit_once(of_layers, key, lambda path: audit_layers(model, data, chosen, facts=facts))
 
 
 def training_facts(experiment, data, record, device="auto"):

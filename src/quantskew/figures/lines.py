@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedLocator
 
 from quantskew.figures import style
 from quantskew.measures import fairness, forward, surface, weights
+from quantskew.measures.measure import OVERALL
 
 # Where the paper draws one group against another.
 _AT = "int4"
@@ -149,6 +150,27 @@ def distance_map(audit, axes, measure):
     axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
     axes.set_ylabel(f"group, most {audit.counted} first")
     return axes
+
+
+def layer_map(measure, table):
+    """What draws a table of `quantskew.measures.fairness.layer_changes`, a cell a layer and group.
+
+    A cell is shaded where its 95 % interval is all on one side of 0; the larger the change, the darker.
+    """
+
+    def draw(audit, axes):
+        order = table["layer"].unique(), [look.name for look in style.group_looks(audit)]
+        cells = table.set_index(["layer", "group"])[["value", "low", "high"]].unstack().loc[order[0]]
+        values, low, high = (cells[name][order[1]] for name in ("value", "low", "high"))
+        shades = values.abs().where((low > 0) | (high < 0), 0)
+        shades /= max(shades.drop(OVERALL).max(axis=None), 1e-9)
+        texts = values.map(style.number, digits=measure.digits)
+        style.number_map(axes, shades, texts, shades > 0.6, cmap="Greys", vmin=0, vmax=1.3)
+        axes.tick_params(axis="x", rotation=45 if max(map(len, order[1])) > 2 else 0)
+        axes.set_xlabel(f"change of {measure.label}\nwhere all other layers are {table['others'].iloc[0]}")
+        return axes
+
+    return draw
 
 
 def class_looks(number, color):

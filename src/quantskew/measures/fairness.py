@@ -12,7 +12,7 @@ import pandas as pd
 
 from quantskew.groups import group_counts
 from quantskew.measures.forward import group_accuracy
-from quantskew.measures.measure import of_model, per_sample
+from quantskew.measures.measure import OVERALL, of_model, per_sample
 
 _ACCURACY = {"limits": (0, 1), "chain": True}
 
@@ -44,6 +44,25 @@ def flipped(audit, precision):
     names, classes = np.array(audit.group_names), np.array(audit.class_names)
     labels = {"label": classes[audit.labels[samples]], "prediction": classes[now[samples]]}
     return pd.DataFrame({"sample": samples, "group": names[audit.groups[samples]], **labels})
+
+
+def layer_changes(audit, measure):
+    """What quantizing each layer changes of a measure, of an Audit of `quantskew.audits.layers`.
+
+    The table is that of `Measure.change` with the columns ``layer`` (`OVERALL` for all at once) and
+    ``others`` in place of ``precision``: whether the other layers are ``float``, so that this one alone is
+    quantized, or ``quantized`` already, so that it comes last.
+    """
+    none, *between, every = audit.precisions
+    layers = [name.removeprefix(f"{every} in ") for name in between[: len(between) // 2]]
+    pairs = {("float", layer): (none, f"{every} in {layer}") for layer in layers}
+    pairs |= {("quantized", layer): (f"{every} except {layer}", every) for layer in layers}
+    pairs |= {(others, OVERALL): (none, every) for others in ("float", "quantized")}
+    tables = [
+        measure.change(audit.select(pair)).assign(others=others, layer=layer)
+        for (others, layer), pair in pairs.items()
+    ]
+    return pd.concat(tables, ignore_index=True).drop(columns="precision")
 
 
 def cell_counts(audit):
