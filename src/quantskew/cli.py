@@ -457,7 +457,7 @@ def _audits_of_logits(options):
         columns = {name[7:]: values for name, values in first.items() if name.startswith("groups/")}
         found = {name: part["logits"] for name, part in found.items()}
     elif options.test:
-        samples = listed.read(options.test, groups=options.group and _names(options.group), images=False)
+        samples = listed.read(options.test, chosen=options.group and _names(options.group), images=False)
         (labels, names), columns = shipped.class_ids(samples.labels, names), samples.columns
     else:
         labels, columns = _load_array(options.labels), {"": _load_array(options.groups)}
