@@ -238,7 +238,7 @@ AUDITS = {
     f"model: [{LONG}]": "known: ",
     f"scheme: [{LONG}]": "known: banner, symmetric, mse",
     f"epochs: [{nested(15)}]": "epochs must be of type int, not list",
-    f"epochs: [{nested(3000)}]": "nested more than 20 deep",
+    f"epochs: [{nested(3000)}]": "nested too deeply",
     f"epochs: [{nested(3000, '{')}": "mend the YAML",
     "epochs: [1], ? {? {? {a: b} : c} : d} : e": "a name is plain text",
     "epochs: &a [*a]": "a reference stands for a value: write it out; mend the YAML",

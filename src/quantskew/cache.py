@@ -130,8 +130,6 @@ def reached(*names):
             waiting += [(module, other) for other in source.definitions]
             waiting += [(f"{module}.{part}", None) for part in source.parts]
         elif module not in (__name__, files.__name__) and (module, own) not in known:
-            if own not in source.definitions:
-                raise ValueError(f"{module} defines no {own}")
             statements = [source.read(statement) for statement in source.definitions[own]]
             known[module, own] = "\n".join(text for text, _ in statements)
             named = source.registered.union(*(names for _, names in statements))

@@ -142,12 +142,10 @@ class Chapter:
         The largest and the smallest group in training are called ``majority`` and ``minority``.
         """
         tables = []
-        applies = getattr(measure, "applies", lambda audit: True)
         for seed, audit in enumerate(self.every_seed(key)):
-            if not applies(audit):
-                continue
-            named = {audit.group_names[group]: role for role, group in roles(audit).items()}
-            tables.append(measure(audit).replace({"group": named}).assign(seed=seed))
+            if getattr(measure, "applies", lambda audit: True)(audit):
+                named = {audit.group_names[group]: role for role, group in roles(audit).items()}
+                tables.append(measure(audit).replace({"group": named}).assign(seed=seed))
         rows = ["seed", *({"group"} & set(tables[0]))]
         table = pd.concat(tables).pivot(index=rows, columns="precision", values="value")
         return table.reindex(columns=DEFAULT_PRECISIONS)
@@ -212,8 +210,7 @@ def _key(prefix, name):
 
 
 def _glue(prefix, audit, tables, values, role=None):
-    named = [("", table) for table in tables] + list(values.items())
-    for name, function in named:
+    for name, function in [*(("", table) for table in tables), *values.items()]:
         function, digits = function if isinstance(function, tuple) else (function, None)
         # A change is a method of its Measure.
         digits = getattr(getattr(function, "__self__", function), "digits", 2) if digits is None else digits

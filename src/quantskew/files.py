@@ -163,6 +163,12 @@ def _seal(header, data):
     return content.hexdigest()
 
 
+def digest_of(path):
+    """Hexadecimal digest of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(description):
     """Hexadecimal digest of a JSON-able description, the same for the same content."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))

@@ -59,32 +59,28 @@ def distinct(values, what="group"):
     """
     array = as_array(values, f"{what}s")
     if array.ndim != 1:
-        raise ValueError(
-            f"{what}s must be one-dimensional, one id a sample; got shape {array.shape} (of one column take "
-            ".ravel(), of one-hot rows .argmax(axis=1), and join several columns into one name; where a "
-            "sample has several labels, audit each by itself, as 0 and 1)"
-        )
+        said = f"{what}s must be one-dimensional, one id a sample; got shape {array.shape}"
+        remedy = "of one column take .ravel(), of one-hot rows .argmax(axis=1); join several columns into one"
+        remedy += "; of several labels a sample audit each by itself, as 0 and 1" if what == "label" else ""
+        raise ValueError(f"{said} ({remedy})")
     if array.dtype.kind in "fc" and np.isnan(array).any():
         raise ValueError(f"sample {int(np.isnan(array).argmax())} has no {what} (NaN); {_leave_out(what)}")
     if array.dtype.kind == "b":
         array = array.astype(object)
     if array.dtype.kind not in "iuO":
-        raise ValueError(
-            f"{what}s must be integers or names; got dtype {array.dtype} (of whole numbers take "
-            ".astype(int); a regression is audited by ranges of its target, as classes)"
-        )
+        remedy = "of whole numbers take .astype(int)"
+        remedy += "; of a regression make ranges of the target classes" if what == "label" else ""
+        raise ValueError(f"{what}s must be integers or names; got dtype {array.dtype} ({remedy})")
     if array.dtype == object:
-        known = {}
-        # Equal values of different types, such as 1 and True, are told apart.
-        keys = [(type(value), value) if _hashable(value) else id(value) for value in array]
+        known, usual = {}, (str, bytes, numbers.Number)
+        # Equal values of different types, such as 1 and True, are told apart; what is left has no hash.
+        keys = [(type(value), value) if isinstance(value, usual) else id(value) for value in array]
         for sample, (key, value) in enumerate(zip(keys, array, strict=True)):
             if key not in known:
                 known[key] = _meant(value, sample, what)
         kinds = {type(value) for value in known.values()}
         if len(kinds) > 1:
-            raise ValueError(
-                f"{what}s are numbers for some samples and names for others; give one or the other"
-            )
+            raise ValueError(f"{what}s are numbers for some samples and names for others; give one of them")
         array = np.array([known[key] for key in keys])
     found, ids = np.unique(array, return_inverse=True)
     return ids.astype(np.int64), found.tolist()
@@ -94,9 +90,8 @@ def ids_of(ids, found, named, what, remedy=""):
     """The values that `distinct` found for each sample, as ids below `named` (None: of any size)."""
     if found and not isinstance(found[0], str):
         if found[0] < 0:
-            raise ValueError(
-                f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}: {_leave_out(what)}"
-            )
+            said = f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}"
+            raise ValueError(f"{said}: {_leave_out(what)}")
         if named is not None and found[-1] >= named:
             sample = int(ids.argmax())
             raise ValueError(f"sample {sample} has {what} {found[-1]}, but only {named} are named; {remedy}")
@@ -108,51 +103,38 @@ def _leave_out(what):
     return f"leave such samples out{own}"
 
 
-def _hashable(value):
-    try:
-        return hash(value) is not None
-    except TypeError:
-        return False
-
-
 def _meant(value, sample, what):
     """An element of an object array as int or text."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)) and abs(value) < 2**63:
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if isinstance(value, numbers.Integral) and abs(value) < 2**63:
         return int(value)
-    if isinstance(value, (bytes, np.bytes_)):
+    if isinstance(value, bytes):
         try:
             value = value.decode()
         except UnicodeDecodeError:
             raise ValueError(f"the {what} of sample {sample} is not UTF-8 text: {shortened(value)}") from None
-    if isinstance(value, (bool, np.bool_)):
-        value = str(value)
     if isinstance(value, str):
         value = unicodedata.normalize("NFC", value.strip())
         if value.casefold() not in MISSING:
             return value
     elif not (value is None or type(value).__name__ in ("NAType", "NaTType") or value != value):
-        raise ValueError(
-            f"the {what} of sample {sample} is {shortened(value)} of type {type(value).__name__}; "
-            f"{what}s must be integers or names"
-        )
+        said = f"the {what} of sample {sample} is {shortened(value)} of type {type(value).__name__}"
+        raise ValueError(f"{said}; {what}s must be integers or names")
     raise ValueError(f"sample {sample} has no {what} ({shortened(value)}); {_leave_out(what)}")
 
 
 def check_names(names, what):
     """Names as a tuple of text, each once; refused where one is missing, repeated or no text."""
     if isinstance(names, (str, bytes, dict)):
-        raise ValueError(
-            f"{what} names must be a list of names in the order of the ids; got {shortened(names)}"
-        )
+        raise ValueError(f"{what} names must be a list of names in the ids' order; got {shortened(names)}")
     names = [name.strip() if isinstance(name, str) else name for name in names]
     for place, name in enumerate(names):
         if not isinstance(name, str) or not name:
             raise ValueError(f"{what} {place} must have a name; got {shortened(name)}")
         if name in names[:place]:
-            raise ValueError(
-                f"two {what}{'es' if what == 'class' else 's'} are named {shortened(name)}; "
-                f"give each {what} a name of its own"
-            )
+            several = "classes" if what == "class" else f"{what}s"
+            raise ValueError(f"two {several} are named {shortened(name)}; give each a name of its own")
     return tuple(map(str, names))
 
 

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import yaml
+from sphinx.errors import ConfigError
 
 from quantskew.book import rendering
 
@@ -29,7 +30,7 @@ def test_without_an_address_there_are_no_links():
 
 @pytest.mark.parametrize("address", ["github.com/me/b", "https://github.com/me", "https://example.org/a/b"])
 def test_an_address_that_no_link_can_be_made_of_is_refused(address):
-    with pytest.raises(ValueError, match=f"got '{address}'"):
+    with pytest.raises(ConfigError, match=f"got '{address}'"):
         rendering.links(PAGE, address)
 
 

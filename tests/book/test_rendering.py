@@ -61,7 +61,7 @@ def test_a_downloaded_notebook_fetches_the_package_once(tmp_path):
     for _ in range(2):
         rendering.prepare_downloads(app(ADDRESS, tmp_path), None)
     first, title = nbformat.read(path, as_version=4).cells
-    assert "git clone --quiet --depth 1 https://github.com/me/skew\n    %cd skew\n" in first.source
+    assert f"--depth 1 {ADDRESS} quantskew\n    %cd quantskew\n" in first.source
     assert title.source == "# Logits"
 
 

@@ -35,13 +35,12 @@ if moment == "while the array is written":
 elif moment == "before the index is written":
     decode.write_bytes = die
 
-def members(files, read=decode.folder_members):
-    for number, member in enumerate(read(files)):
-        if number == 5 and moment == "while files are read":
-            die()
-        yield member
+def read_bytes(path, read=Path.read_bytes, numbers=iter(range(99))):
+    if next(numbers) == 5 and moment == "while files are read":
+        die()
+    return read(path)
 
-decode.folder_members = members
+Path.read_bytes = read_bytes
 decode.cached_decode("noise", source, decode.folder_files(source), 8)
 """
 

@@ -182,11 +182,3 @@ def test_the_curvature_along_the_top_eigenvector_is_lambda_max():
     h = 1e-3
     left, middle, right = loss_along(model, images, labels, top.vectors[0], [-h, 0, h])
     assert (left - 2 * middle + right) / h**2 == pytest.approx(top.values[0], rel=1e-4)
-
-
-def test_a_direction_that_does_not_fit_is_refused():
-    model, (images, labels, _) = oracles.networks()["mlp"], oracles.problem()
-    with pytest.raises(ValueError, match="the model has 163 parameters"):
-        loss_along(model, images, labels, torch.ones(3), [0])
-    with pytest.raises(ValueError, match="no images"):
-        loss_along(model, images[:0], labels[:0], parameter_vector(model), [0])

@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from quantskew.quantization.learned_step import (
-    Oscillations,
-    add_dampening_gradient,
-    cosine,
-    dampening_loss,
-    dampening_strength,
-)
+from quantskew.quantization.learned_step import LearnedStep, Oscillations, cosine, dampening_strength
 
 STEP = torch.tensor(0.25)
 
@@ -31,29 +25,35 @@ def loss_by_hand(weight, quantized, step, low, high):
     return total
 
 
+def added(weight, quantized, step, low, high, strength):
+    """What dampening adds to the gradient of a weight."""
+    quantizer = LearnedStep(weight, "int2")
+    quantizer.low, quantizer.high, quantizer.quantized = low, high, quantized
+    quantizer.step.data = step
+    weight = weight.clone()
+    weight.grad = torch.ones_like(weight)
+    quantizer.dampen(weight, len(weight), strength)
+    return weight.grad - 1
+
+
 @pytest.mark.parametrize(("low", "high"), [(-2, 1), (-8, 7)])
 @pytest.mark.parametrize("shape", [(3, 2, 2, 2), (4, 5)])
-def test_the_dampening_loss_and_its_gradient(low, high, shape):
+def test_the_gradient_of_the_dampening_loss(low, high, shape):
     weight, quantized, step = layer(low, high, shape)
-    loss = dampening_loss(weight, quantized, step, low, high, channels=shape[0])
-    assert float(loss) == pytest.approx(loss_by_hand(weight, quantized, float(step), low, high), rel=1e-12)
-
     variable, learned = weight.clone().requires_grad_(), step.clone().requires_grad_()
     clipped = torch.minimum(torch.maximum(variable, learned * low), learned * high)
-    by_autograd = ((quantized - clipped) ** 2).mean(list(range(1, weight.ndim))).sum()
-    (0.3 * by_autograd).backward()
-    gradient = torch.ones_like(weight)
-    add_dampening_gradient(gradient, weight, quantized, step, low, high, shape[0], strength=0.3)
-    torch.testing.assert_close(gradient - 1, variable.grad, rtol=1e-12, atol=1e-15)
+    loss = ((quantized - clipped) ** 2).mean(list(range(1, weight.ndim))).sum()
+    assert loss.item() == pytest.approx(loss_by_hand(weight, quantized, float(step), low, high), rel=1e-12)
+    (0.3 * loss).backward()
+    gradient = added(weight, quantized, step, low, high, 0.3)
+    torch.testing.assert_close(gradient, variable.grad, rtol=1e-12, atol=1e-15)
     assert variable.grad.abs().max() > 0
     assert float(learned.grad) == 0
 
 
 def test_weights_in_the_middle_of_their_bins_are_left_alone():
     quantized = torch.tensor([[-0.5, 0.0, 0.25]])
-    gradient = torch.zeros(1, 3)
-    add_dampening_gradient(gradient, quantized.clone(), quantized, STEP, -2, 1, 1, strength=1.0)
-    assert torch.equal(gradient, torch.zeros(1, 3))
+    assert torch.equal(added(quantized.clone(), quantized, STEP, -2, 1, 1.0), torch.zeros(1, 3))
 
 
 def test_the_ramp_starts_late_and_never_falls():

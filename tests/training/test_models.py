@@ -161,11 +161,9 @@ def test_weights_that_are_not_finite_and_folders_are_refused(tmp_path):
         models.load_weights(model, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "takes"), [("alexnet", 32, "64 x 64"), ("squeezenet1_1", 8, "32 x 32")]
-)
-def test_a_model_that_cannot_take_the_size_says_so_before_training(name, side, takes):
+@pytest.mark.parametrize(("name", "side"), [("alexnet", 32), ("squeezenet1_1", 8)])
+def test_a_model_that_cannot_take_the_size_says_so_before_training(name, side):
     model = models.build(name, 3)
-    with pytest.raises(ValueError, match=rf"{name} cannot take .*{side} x {side} pixels.*it takes {takes}"):
+    with pytest.raises(ValueError, match=rf"{name} cannot take .*{side} x {side} pixels.*another size"):
         models.check_takes(model, name, torch.zeros(2, 3, side, side))
     assert model.training

@@ -93,7 +93,7 @@ def test_targets_that_cannot_be_met_are_refused(counts, targets, message):
 
 def test_sampling_checks_its_targets():
     with pytest.raises(ValueError, match="give one a group"):
-        sample_indices(grouped([3, 3]), [2])
+        resample(samples.tiny_data(), [2])
     with pytest.raises(ValueError, match="group 1 has 0 images"):
         resample(samples.tiny_data(), "mean")
 
@@ -105,18 +105,3 @@ def test_one_group_alone_is_cut():
         (100, 100, 20),
     ]
     assert rotated_counts(3, 0.01, 0, 2) == (1, 3)
-
-
-@pytest.mark.parametrize(
-    ("share", "group", "message"),
-    [
-        (0, 0, "share must be above 0 and at most 1; got 0"),
-        (1.5, 0, "share must be"),
-        (float("nan"), 0, "share must be"),
-        (0.5, 3, "group must be an id below 3; got 3"),
-        (0.5, -1, "group must be an id"),
-    ],
-)
-def test_rotations_that_make_no_sense_are_refused(share, group, message):
-    with pytest.raises(ValueError, match=message):
-        rotated_counts(100, share, group, 3)

@@ -11,13 +11,7 @@ from pathlib import Path
 import nbformat
 from jupyter_core.utils import ensure_event_loop
 
-from quantskew.book.execution import (
-    check_parameters,
-    declared_parameters,
-    execute,
-    is_whole,
-    read_text_notebook,
-)
+from quantskew.book import execution
 from quantskew.files import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -25,7 +19,6 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _FILES = "application/vnd.quantskew.files+json"
 # Each kernel holds about a gigabyte.
 _MOST_AT_ONCE = 4
-_THREADS = "OMP_NUM_THREADS"
 
 
 def with_outputs(text, executed):
@@ -123,7 +116,7 @@ def build(root, parameters=None, at_once=None):
         The chapters, in order.  Where one fails, those that have not begun are not executed.
     """
     root = Path(root)
-    texts = {path: read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
+    texts = {path: execution.read_text_notebook(path) for path in sorted((root / "notebooks").glob("*.md"))}
     if not texts:
         raise FileNotFoundError(f"{root} has no chapters in notebooks/; run this in the repository's root")
     shares = _share_out(parameters or {}, texts)
@@ -133,14 +126,14 @@ def build(root, parameters=None, at_once=None):
 
     def prepare(number, source):
         name = f"[{number}/{len(texts)}] {source.stem}:"
-        if is_whole(stores[source]):
+        if execution.is_whole(stores[source]):
             print(name, "unchanged", flush=True)
             return
         damaged = f" again, since {stores[source]} is damaged" if stores[source].exists() else ""
         print(f"{name} executing{damaged}", flush=True)
         start = time.perf_counter()
         try:
-            execute(source, stores[source], shares[source], cwd=root, progress=False)
+            execution.execute(source, stores[source], shares[source], cwd=root, progress=False)
         finally:
             # The kernel's client makes a loop for each thread, and leaves it open.
             ensure_event_loop().close()
@@ -156,19 +149,15 @@ def _processors():
 
 def _for_all(prepare, arguments, at_once):
     """Call a function with each of the arguments, some at once; the first error ends it."""
-    given = os.environ.get(_THREADS)
-    os.environ.setdefault(_THREADS, str(max(1, _processors() // at_once)))
-    try:
-        with ThreadPoolExecutor(at_once) as pool:
-            running = [pool.submit(prepare, *own) for own in arguments]
-            try:
-                for done in as_completed(running):
-                    done.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-    finally:
-        if given is None:
-            del os.environ[_THREADS]
+    # For the kernels, which take it from this process.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // at_once)))
+    with ThreadPoolExecutor(at_once) as pool:
+        running = [pool.submit(prepare, *own) for own in arguments]
+        try:
+            for done in as_completed(running):
+                done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _lay_out(root, source, texts, store):
@@ -188,13 +177,12 @@ def _lay_out(root, source, texts, store):
 
 def _share_out(parameters, texts):
     """The parameters that each chapter declares, all checked before the first chapter runs."""
-    declared = {source: declared_parameters(text) for source, text in texts.items()}
+    declared = {source: execution.declared_parameters(text) for source, text in texts.items()}
     known = set().union(*declared.values())
     for name in sorted(parameters.keys() - known):
         raise ValueError(f"no chapter has a parameter {name!r}; known: {', '.join(sorted(known))}")
-    shares = {
-        source: {key: parameters[key] for key in parameters if key in declared[source]} for source in texts
-    }
+    shares = {}
     for source, text in texts.items():
-        check_parameters(text, shares[source], source.name)
+        shares[source] = {key: parameters[key] for key in parameters if key in declared[source]}
+        execution.check_parameters(text, shares[source], source.name)
     return shares

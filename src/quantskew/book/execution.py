@@ -65,10 +65,9 @@ def declared_parameters(notebook):
     {'seed': 0}
     """
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    lines = [
-        node for cell in cells for node in ast.parse(cell.source).body if isinstance(node, ast.AnnAssign)
-    ]
-    return {node.target.id: ast.literal_eval(node.value) for node in lines if node.value is not None}
+    lines = [node for cell in cells for node in ast.parse(cell.source).body]
+    given = [node for node in lines if isinstance(node, ast.AnnAssign) and node.value is not None]
+    return {node.target.id: ast.literal_eval(node.value) for node in given}
 
 
 def check_parameters(notebook, parameters, name):
@@ -88,10 +87,8 @@ def check_declared(declared, kinds, parameters, name):
         expected, given = kinds[key], type(value)
         if given is not expected and (expected, given) != (float, int) and value is not declared[key]:
             how = "; papermill takes a list as -y 'precisions: [fp32, int4]'" if expected is list else ""
-            raise ValueError(
-                f"{name}: {key} must be of type {expected.__name__}, not {given.__name__} "
-                f"({shortened(value)}){how}; it declares {listing}"
-            )
+            said = f"{key} must be of type {expected.__name__}, not {given.__name__} ({shortened(value)})"
+            raise ValueError(f"{name}: {said}{how}; it declares {listing}")
 
 
 def check_values(values, name, folders=None, *, here=True):
@@ -157,25 +154,16 @@ def execute(source, output, parameters=None, cwd=".", progress=True, timeout=Non
     with replacing(output) as partial, scratch() as folder:
         plain, executed = folder / f"{Path(source).stem}.ipynb", folder / "executed.ipynb"
         nbformat.write(notebook, plain)
+        options = {"execution_timeout": timeout, "start_timeout": START_TIMEOUT, "progress_bar": progress}
+        # Only a whole notebook is kept, so that it need not be written after every cell.
+        options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
+        # All outputs are here at the end, and torch takes seconds to go.
+        options |= {"cwd": str(cwd), "config": _own_sockets(folder), "shutdown_kernel": "immediate"}
         try:
-            papermill.execute_notebook(
-                str(plain),
-                str(executed),
-                parameters,
-                cwd=str(cwd),
-                progress_bar=progress,
-                execution_timeout=timeout,
-                start_timeout=START_TIMEOUT,
-                # Only a whole notebook is kept, so that it need not be written after every cell.
-                request_save_on_cell_execute=False,
-                autosave_cell_every=0,
-                config=_own_sockets(folder),
-                # All outputs are here by then, and torch takes seconds to go.
-                shutdown_kernel="immediate",
-            )
+            papermill.execute_notebook(str(plain), str(executed), parameters, **options)
         except PapermillExecutionError as error:
-            where = f"{source} failed in cell {error.exec_count}"
-            raise RuntimeError(f"{where}: {error.ename}: {error.evalue}") from error
+            said = f"{error.ename}: {error.evalue}"
+            raise RuntimeError(f"{source} failed in cell {error.exec_count}: {said}") from error
         except CellTimeoutError as error:
             raise RuntimeError(f"{source}: a cell did not end within {timeout} s") from error
         except DeadKernelError as error:

@@ -21,8 +21,8 @@ _INSTALLATION = """\
 import importlib.util
 
 if importlib.util.find_spec("quantskew") is None:
-    !git clone --quiet --depth 1 {}
-    %cd {}
+    !git clone --quiet --depth 1 {} quantskew
+    %cd quantskew
     %pip install --quiet ".[book]"
 """
 
@@ -52,7 +52,7 @@ def links(page, repository, branch="main"):
     name = address.path.strip("/").removesuffix(".git")
     if address.scheme != "https" or address.netloc != "github.com" or name.count("/") != 1:
         allowed = "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME"
-        raise ValueError(f"{allowed}; got {repository!r}")
+        raise ConfigError(f"{allowed}; got {repository!r}")
     found = {"Source": f"https://github.com/{name}/blob/{branch}/{source(page)}"}
     if page.startswith(_PAGES):
         found["Binder"] = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{source(page)}"
@@ -79,10 +79,7 @@ def _repository(app):
 
 def check_repository(app):
     """Refuse an address of the repository that no link can be made of, before anything is rendered."""
-    try:
-        links("", *_repository(app))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    links("", *_repository(app))
 
 
 def add_buttons(app, page, template, context, doctree):
@@ -100,10 +97,9 @@ def add_buttons(app, page, template, context, doctree):
 
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
-    texts = [
-        (own, f"{own.filename} {own.attributes.get('body', '')}") for own in context.get("script_files", [])
-    ]
-    context["script_files"] = [own for own, text in texts if "thebe" not in text.lower()]
+    scripts = context.get("script_files", [])
+    kept = [own for own in scripts if "thebe" not in f"{own.filename}{own.attributes}".lower()]
+    context["script_files"] = kept
 
 
 def prepare_downloads(app, error):
@@ -111,8 +107,7 @@ def prepare_downloads(app, error):
     repository, _ = _repository(app)
     if error or not repository or app.builder.format != "html":
         return
-    folder = urlparse(repository).path.strip("/").rpartition("/")[2].removesuffix(".git")
-    text = _INSTALLATION.format(repository, folder).strip()
+    text = _INSTALLATION.format(repository).strip()
     for path in (Path(app.outdir) / "_sources" / "book" / "chapters").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         # A page that was not rendered anew has its notebook from the build before.
@@ -130,16 +125,12 @@ def copy_files(app, error):
 
 def fit_tables(app, doctree, page):
     """Give the columns of long tables widths by their words, where the book becomes a PDF."""
-    if app.builder.format != "latex":
-        return
-    for table in doctree.findall(nodes.table):
+    for table in doctree.findall(nodes.table) if app.builder.format == "latex" else ():
         rows = [[entry.astext() for entry in row.children] for row in table.findall(nodes.row)]
-        if len(rows) <= _LONG:
-            continue
-        columns = zip(*rows, strict=True)
-        for column, cells in zip(table.findall(nodes.colspec), columns, strict=True):
-            column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
-        table["classes"].append("colwidths-given")
+        if len(rows) > _LONG:
+            for column, *cells in zip(table.findall(nodes.colspec), *rows, strict=True):
+                column["colwidth"] = min(max(_NARROWEST, *map(len, cells)), _WIDEST)
+            table["classes"].append("colwidths-given")
 
 
 def setup(app):

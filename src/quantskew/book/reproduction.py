@@ -27,8 +27,7 @@ def overview(folder=None):
     """
     if folder is not None and not (isinstance(folder, str | Path) and Path(folder).is_dir()):
         raise ValueError(f"folder must hold records; got {shortened(folder)}; leave it out for the book's")
-    folders = record_folders() if folder is None else [folder]
-    for found in folders:
+    for found in record_folders() if folder is None else [folder]:
         paths = sorted(Path(found).glob("*.safetensors"), key=lambda path: path.stem)
         if paths:
             return pd.DataFrame([_row(path.name, Audit.load(path)) for path in paths])
@@ -84,9 +83,7 @@ def _method(audit):
 def _quantization(facts):
     """What the integer columns of an Audit share; older ones say it themselves."""
     names = facts.get("quantizers", ())
-    own = {
-        dataclasses.replace(known, precision="int8") for known in map(Quantizer.parse, names) if known.bits
-    }
+    own = {known.at("int8") for known in map(Quantizer.parse, names) if known.bits}
     if len(own) == 1:
         shared = sorted(dataclasses.asdict(*own).items())
         return {name: value for name, value in shared if name != "precision"}

@@ -26,10 +26,8 @@ def load(name, data_dir=None, size=None, seed=0, download=False):
         train = factory(str(root), download=download, **train_options)
         test = factory(str(root), download=download, **test_options)
     except RuntimeError as error:
-        raise FileNotFoundError(
-            f"{name} is not below {root} ({error}); put its files there or ask for them with download=True "
-            "(--download on the command line)"
-        ) from error
+        remedy = "put its files there or ask for them with download=True (--download on the command line)"
+        raise FileNotFoundError(f"{name} is not below {root} ({error}); {remedy}") from error
     class_names = tuple(getattr(train, "classes", map(str, range(10))))
     whole = _split(train, class_names, size)
     fitting, validation = stratified_indices(whole.labels, (0.85, 0.15), seed)

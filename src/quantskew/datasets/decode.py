@@ -7,7 +7,6 @@ cannot be shown.  What is left out is counted on every run; more than `SHARE` of
 import concurrent.futures
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -26,7 +25,7 @@ from tqdm.auto import tqdm
 
 from quantskew.cache import cache_dir, make_once, source_digest
 from quantskew.checks import shortened, some
-from quantskew.files import Damaged, digest, replacing, sealed, unsealed, write_bytes
+from quantskew.files import Damaged, digest, digest_of, replacing, sealed, unsealed, write_bytes
 
 FILE_LIMIT = 64 * 2**20
 PIXEL_LIMIT = 50_000_000
@@ -88,26 +87,17 @@ def folder_files(folder):
             reason = "an empty folder" if real not in read else LOOP if loop else TWICE
             files.append((as_text(name) + "/", root / name, reason))
         read.add(real)
-        for entry in entries:
-            own = f"{name}/{entry}" if name else entry
+        for own in (f"{name}/{entry}".lstrip("/") for entry in entries):
             path = root / own
-            if _refusal(entry) == HIDDEN:
-                files.append((as_text(own), path, HIDDEN))
-            elif path.is_dir():
+            if path.is_dir() and _refusal(path.name) != HIDDEN:
                 # A linked folder waits until all real ones are read.
                 (waiting.append if path.is_symlink() else waiting.appendleft)(own)
-            elif path.is_file():
-                files.append((as_text(own), path, _refusal(own, path.stat().st_size)))
-            else:
+                continue
+            reason = _refusal(own, path.stat().st_size if path.is_file() else 0)
+            if reason != HIDDEN and not path.is_file():
                 reason = "a broken link" if path.is_symlink() else "no ordinary file"
-                files.append((as_text(own), path, reason))
+            files.append((as_text(own), path, reason))
     return sorted(files)
-
-
-def folder_members(files):
-    """(name, bytes or the reason why it is not read) of each of a folder's files."""
-    for name, path, reason in files:
-        yield name, reason or path.read_bytes()
 
 
 class _Member(tarfile.TarInfo):
@@ -151,10 +141,8 @@ def archive_members(archive):
                 if rest.strip(b"\0"):
                     raise tarfile.ReadError("something stands behind its end")
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{archive} is not a whole tar archive ({error}); download it again or compare its size with "
-            "the source's"
-        ) from error
+        remedy = "download it again or compare its size with the source's"
+        raise ValueError(f"{archive} is not a whole tar archive ({error}); {remedy}") from error
 
 
 def _uncompressed(archive):
@@ -257,7 +245,7 @@ def decode(members, size, title="decoding"):
     return dict(sorted(decoded.items())), left_out
 
 
-def cached_decode(title, source, files, size, reject=None, class_of=lambda name: "", bare=False):
+def cached_decode(title, source, files, size, reject=lambda name: None, class_of=lambda name: "", bare=False):
     """Images (N, 3, size, size) of `source` in order of name, their names, and what was left out and why.
 
     `files` are `folder_files`, or None where `source` is an archive.  `reject(name)` gives the reason to
@@ -266,13 +254,13 @@ def cached_decode(title, source, files, size, reject=None, class_of=lambda name:
     """
     source = Path(source)
     state = _state(source) if files is None else [(name, why or _state(path)) for name, path, why in files]
-    how = [size, bare, reject and reject.__qualname__, source_digest("quantskew.datasets"), PIL.__version__]
+    how = [size, bare, reject.__qualname__, source_digest("quantskew.datasets"), PIL.__version__]
     key = digest([str(source.resolve()), state, how])
     index = cache_dir() / "datasets" / f"{re.sub('[^A-Za-z0-9]+', '_', title)[:40]}-{size}-{key}.json"
 
     def make():
-        members = archive_members(source) if files is None else folder_members(files)
-        members = _named_once(source, members, reject or (lambda name: None), bare)
+        found = ((name, why or path.read_bytes()) for name, path, why in files or ())
+        members = _named_once(source, archive_members(source) if files is None else found, reject, bare)
         _write(index, *decode(members, size, f"decoding {title}"), source)
 
     images, names, skipped = make_once(index, make, _read)
@@ -292,10 +280,9 @@ def _named_once(source, members, reject, bare):
     for name, content in members:
         own = name.rsplit("/", 1)[-1] if bare else name
         reason = content if isinstance(content, str) else reject(own)
-        if own in seen:
-            if reason is None and seen[own] is None:
-                raise ValueError(f"{source} has two files named {shortened(own)}; rename or remove one")
-            own = name
+        if reason is None and seen.get(own, "") is None:
+            raise ValueError(f"{source} has two files named {shortened(own)}; rename or remove one")
+        own = name if own in seen else own
         seen[own] = reason
         yield own, reason or content
 
@@ -313,7 +300,7 @@ def _write(index, decoded, skipped, source):
         np.lib.format.write_array_header_1_0(file, header)
         for image in decoded.values():
             file.write(np.ascontiguousarray(image))
-    facts = {"names": list(decoded), "skipped": dict(sorted(skipped.items())), "pixels": _digest_of(pixels)}
+    facts = {"names": list(decoded), "skipped": dict(sorted(skipped.items())), "pixels": digest_of(pixels)}
     try:
         # Written last: where it is, the array is whole.
         write_bytes(index, json.dumps(sealed(facts)).encode())
@@ -322,39 +309,29 @@ def _write(index, decoded, skipped, source):
         raise
 
 
-def _digest_of(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(index):
     """Images, names and what was left out; refused where they are not what was written."""
     facts, pixels = unsealed(index.read_bytes()), index.with_suffix(".npy")
-    if _digest_of(pixels) != facts["pixels"]:
+    if digest_of(pixels) != facts["pixels"]:
         raise Damaged("its images do not agree with their digest")
     return np.load(pixels, mmap_mode="r"), facts["names"], facts["skipped"]
 
 
 def _report_left_out(title, source, names, skipped, class_of):
     """Say by class and reason what was left out; refused where that is more than `SHARE` of a class."""
-    if not skipped:
-        return
     left_out = defaultdict(lambda: defaultdict(list))
-    for name, reason in skipped.items():
+    for name, reason in sorted(skipped.items(), key=lambda item: class_of(item[0])):
         left_out[class_of(name)][reason].append(name)
-    told = {
-        of: ", ".join(f"{reason}: {len(own)} ({shortened(own[0])})" for reason, own in reasons.items())
-        for of, reasons in sorted(left_out.items())
-    }
-    shown = some([f"{of and f'{shortened(of)}: '}{why}" for of, why in told.items()], 10)
-    print(f"{title}: {len(skipped)} of {len(names) + len(skipped)} files left out: {shown}")
-    used = Counter(map(class_of, names))
+    told, used = {}, Counter(map(class_of, names))
+    for of, reasons in left_out.items():
+        told[of] = ", ".join(f"{why}: {len(own)} ({shortened(own[0])})" for why, own in reasons.items())
+    if told:
+        shown = some([f"{of and f'{shortened(of)}: '}{why}" for of, why in told.items()], 10)
+        print(f"{title}: {len(skipped)} of {len(names) + len(skipped)} files left out: {shown}")
     for of, reasons in left_out.items():
         lost = sum(len(own) for reason, own in reasons.items() if reason not in (HIDDEN, LOOP, TEXT, TWICE))
         kept = used[of] if of else len(names)
         if lost > SHARE * (lost + kept) or (not kept and reasons.keys() - {HIDDEN, LOOP}):
-            raise ValueError(
-                f"{source}{of and f', class {shortened(of)}'}: {kept} of {kept + lost} files can be used "
-                f"({told[of]}), but {1 - SHARE:.0%} must; mend the others, save them as PNG or JPEG, or move "
-                "them elsewhere"
-            )
+            said = f"{kept} of {kept + lost} files can be used ({told[of]}), but {1 - SHARE:.0%} must"
+            remedy = "mend the others, save them as PNG or JPEG, or move them elsewhere"
+            raise ValueError(f"{source}{of and f', class {shortened(of)}'}: {said}; {remedy}")

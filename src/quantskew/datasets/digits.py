@@ -1,10 +1,12 @@
 """scikit-learn's bundled handwritten digits, made imbalanced by the rule in `TRAINING_SHARE`."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from quantskew.datasets.split import Dataset, resize, split_arrays
+from quantskew.datasets.split import resize, split_arrays
 
 # Share of each digit's training images that is kept.  Validation and test images are all kept, so that
 # every group's accuracy is measured on as many images.
@@ -26,5 +28,4 @@ def load(name="digits", size=None, seed=0):
     for digit, part in TRAINING_SHARE.items():
         members = torch.nonzero(whole.train.labels == digit).flatten()
         kept.append(members[: round(part * len(members))])
-    train = whole.train.subset(torch.cat(kept).sort().values)
-    return Dataset("digits", train, whole.validation, whole.test)
+    return dataclasses.replace(whole, train=whole.train.subset(torch.cat(kept).sort().values))

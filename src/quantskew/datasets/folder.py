@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import unicodedata
 from pathlib import Path
@@ -63,9 +64,8 @@ def load(data_dir, size=None, group=None, seed=0):
 
     title, size = as_text(root.name), 64 if size is None else size
     images, names, skipped = cached_decode(title, root, files, size, reject, class_of)
-    classes = [_text(name.split("/")[depth - 1]) for name in names]
     # As in torchvision's ImageFolder: numbers, too, are sorted as text.
-    class_names, labels = _ids(classes, None)
+    class_names, labels = _ids([_text(name.split("/")[depth - 1]) for name in names], None)
     group_names, groups = class_names, labels
     if table is not None:
         groups = groups_of(table, root, names, skipped)
@@ -98,12 +98,9 @@ def _order(names):
 
 def _differ_in_case(names):
     """Two names that differ in nothing but upper and lower case, as text, or nothing."""
-    seen = {}
-    for name in sorted(names):
-        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
-        if other != name:
-            return f"{shortened(other)} and {shortened(name)}"
-    return None
+    folded = sorted((unicodedata.normalize("NFKC", name).casefold(), name) for name in names)
+    pairs = ((own[1], other[1]) for own, other in itertools.pairwise(folded) if own[0] == other[0])
+    return next((f"{shortened(own)} and {shortened(other)}" for own, other in pairs), None)
 
 
 def depth_of(root, names):
@@ -116,10 +113,9 @@ def depth_of(root, names):
         raise ValueError(f"{root}: {len(names)} images are in no folder; make a folder for each class")
     if len({*kinds} - {3}) > 1 or (len(tops) > 1 and 3 not in kinds):
         if kinds not in ([0, 2], [0, 1, 2]) or len(max(folders, key=len)) < 2:
-            raise ValueError(
-                f"{held}: splits are train, test and, if you like, one of val, valid and validation, each "
-                "with a folder per class; move what else there is, or give one of them, to be divided"
-            )
+            known = "train, test and, if you like, one of val, valid and validation"
+            remedy = "move what else there is, or give one of them, to be divided"
+            raise ValueError(f"{held}: splits are {known}, each with a folder per class; {remedy}")
         return 2
     if len(tops) == 1:
         common = os.path.commonpath(["/".join(parts) for parts in folders])
@@ -129,10 +125,9 @@ def depth_of(root, names):
     inner = {top: {parts[1:2] for parts in folders if parts[0] == top} for top in tops}
     same = set.union(*inner.values()) if tops else set()
     if len(same) > 1 and () not in same and all(own == same for own in inner.values()):
-        raise ValueError(
-            f"{held}, each with the same folders, such as {shortened(min(same)[0])}; if those "
-            "are classes, give one of the outer folders; if not, put the images of a class into its folder"
-        )
+        alike = f"each with the same folders, such as {shortened(min(same)[0])}; if those are classes"
+        remedy = "give one of the outer folders; if not, put the images of a class into its folder"
+        raise ValueError(f"{held}, {alike}, {remedy}")
     return 1
 
 
@@ -142,11 +137,10 @@ def _check_classes(root, data, given):
     counts = np.stack([group_counts(part.labels.numpy(), len(data.class_names)) for part in parts], axis=1)
     for name, own in zip(data.class_names, counts.tolist(), strict=True):
         if not all(own):
+            where = f"{own[0]}/{own[1]}/{own[2]} images in training, validation and test"
             remedy = "put some there" if given else "5 of one group are enough: add some, or join groups"
-            raise ValueError(
-                f"{root}: of the class {shortened(name)} there are {own[0]}/{own[1]}/{own[2]} images in "
-                f"training, validation and test; {remedy}, or move the class elsewhere"
-            )
+            said = f"{root}: of the class {shortened(name)} there are {where}"
+            raise ValueError(f"{said}; {remedy}, or move the class elsewhere")
     alike = _differ_in_case(data.class_names)
     if alike:
         print(f"{data.name}: the classes {alike} differ in case only")
@@ -205,18 +199,17 @@ def groups_of(path, root, names, skipped):
     found, gone = {}, 0
     for line, values in rows(path, ("file", "group")):
         file, group = values["file"], values["group"]
-        name = _known_name(file, known, owners)
+        name, where = _known_name(file, known, owners), f"{path}, row {line}: {shortened(file)}"
         if name is None:
             gone += 1
             continue
         other, before = found.setdefault(name, (group, line))
-        wrong = None
         if group.casefold() in MISSING:
-            wrong = f"has no group ({group!r}): write one, 'unknown' for instance, or move the image"
-        elif other != group:
-            wrong = f"is in {shortened(group)}, in row {before} in {shortened(other)}: remove one row"
-        if wrong:
-            raise ValueError(f"{path}, row {line}: {shortened(file)} {wrong}")
+            remedy = "write one, 'unknown' for instance, or move the image"
+            raise ValueError(f"{where} has no group ({group!r}): {remedy}")
+        if other != group:
+            there = f"in row {before} in {shortened(other)}"
+            raise ValueError(f"{where} is in {shortened(group)}, {there}: remove one row")
     missing = [name for name in names if _text(name) not in found]
     if missing:
         also = f" ({gone} rows name no file in {root})" if gone else ""

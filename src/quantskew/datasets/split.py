@@ -168,10 +168,9 @@ def split_arrays(
             parts[:2] = (train[own] for own in stratified_indices(strata[train], (0.85, 0.15), seed))
     if not all(map(len, parts)):
         counts = "/".join(str(len(part)) for part in parts)
-        raise ValueError(
-            f"{name}: {len(images)} images give {counts} of training, validation and test, since each group "
-            "of each class is divided alike; add images, or join small groups"
-        )
+        said = f"{len(images)} images give {counts} of training, validation and test"
+        why = "each group of each class is divided alike; add images, or join small groups"
+        raise ValueError(f"{name}: {said}, since {why}")
     splits = []
     for part in parts:
         arrays = np.ascontiguousarray(images[part]), labels[part], groups[part]

@@ -34,10 +34,8 @@ def parse_name(name):
 def _source(data_dir):
     """The archive or the folder of images that `data_dir` names."""
     if data_dir is None:
-        raise ValueError(
-            "utkface needs data_dir: the official UTKFace.tar.gz (https://susanqq.github.io/UTKFace/) or "
-            "the folder it unpacks to"
-        )
+        archive = "the official UTKFace.tar.gz (https://susanqq.github.io/UTKFace/)"
+        raise ValueError(f"utkface needs data_dir: {archive} or the folder it unpacks to")
     path = Path(data_dir).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the UTKFace.tar.gz or its unpacked folder")
@@ -45,13 +43,13 @@ def _source(data_dir):
         if not path.name.endswith(_ARCHIVES):
             raise ValueError(f"{path} is neither a folder nor a tar archive ({', '.join(_ARCHIVES)})")
         return path
-    if (path / "UTKFace").is_dir():
-        path = path / "UTKFace"
-    if any(is_image_name(file.name) for file in path.iterdir()):
+    path = path / "UTKFace" if (path / "UTKFace").is_dir() else path
+    files = sorted(path.iterdir())
+    if any(is_image_name(file.name) for file in files):
         return path
-    archives = sorted(file for file in path.iterdir() if file.name.startswith("UTKFace.t"))
-    if archives:
-        return archives[0]
+    for file in files:
+        if file.name.startswith("UTKFace.t"):
+            return file
     raise ValueError(f"{path} holds no images and no UTKFace.tar.gz; give the folder with the .jpg files")
 
 

@@ -111,9 +111,8 @@ class DifferentiableModel:
         """J^T c, with J the derivative of the leaves in the parameters and c a cotangent of the leaves."""
         if not self.folded:
             return cotangents
-        return torch.autograd.grad(
-            self._functions, self.parameters, cotangents, retain_graph=True, materialize_grads=True
-        )
+        options = {"retain_graph": True, "materialize_grads": True}
+        return torch.autograd.grad(self._functions, self.parameters, cotangents, **options)
 
     def differential(self, gradient):
         """The fold's share of gradient and Hessian-vector products, at the gradient g in the leaves.
@@ -125,19 +124,13 @@ class DifferentiableModel:
         if not self.folded:
             return gradient, lambda tangents: (tangents, None)
         gradient = [g.detach().requires_grad_() for g in gradient]
-        pulled = torch.autograd.grad(
-            self._functions, self.parameters, gradient, create_graph=True, materialize_grads=True
-        )
+        options = {"retain_graph": True, "materialize_grads": True}
+        pulled = torch.autograd.grad(self._functions, self.parameters, gradient, create_graph=True, **options)
         curved = [index for index, p in enumerate(pulled) if p.requires_grad]
 
         def along(tangents):
-            moved = torch.autograd.grad(
-                [pulled[index] for index in curved],
-                [*gradient, *self.parameters],
-                [tangents[index] for index in curved],
-                retain_graph=True,
-                materialize_grads=True,
-            )
+            functions, directions = ([own[index] for index in curved] for own in (pulled, tangents))
+            moved = torch.autograd.grad(functions, [*gradient, *self.parameters], directions, **options)
             return moved[: len(gradient)], moved[len(gradient) :]
 
         return [p.detach() for p in pulled], along
@@ -174,9 +167,8 @@ def _rewrite(model, example):
 
 
 def _is_plain(module):
-    return (
-        type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    )
+    zeros = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+    return zeros and not isinstance(module.padding, str)
 
 
 def _batch_norm_after(traced, node, calls):

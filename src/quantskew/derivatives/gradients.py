@@ -142,12 +142,7 @@ def loss_along(model, images, labels, direction, steps, batch_size=256):
     array([0.693, 0.018])
     """
     problem = check_problem(model, images, labels, np.zeros(len(images), dtype=np.int64), 1)
-    if not len(images):
-        raise ValueError("there are no images whose loss could be computed")
     start = {name: p.detach() for name, p in problem.model.named_parameters() if p.requires_grad}
-    size = sum(p.numel() for p in start.values())
-    if direction.shape != (size,):
-        raise ValueError(f"direction has shape {tuple(direction.shape)}; the model has {size} parameters")
     pieces = unflatten(direction.to(next(iter(start.values()))), start.values())
     losses = np.zeros(len(steps))
     for index, step in enumerate(steps):
@@ -181,8 +176,7 @@ def flatten(tensors):
 
 def unflatten(vector, like):
     """The pieces of a vector, as views in the shapes of the tensors that it was made of."""
-    pieces = vector.split([t.numel() for t in like])
-    return [piece.view_as(t) for piece, t in zip(pieces, like, strict=True)]
+    return [piece.view_as(t) for piece, t in zip(vector.split([t.numel() for t in like]), like, strict=True)]
 
 
 @contextlib.contextmanager
@@ -218,10 +212,8 @@ def check_problem(model, images, labels, groups, num_groups=None):
     if training:
         raise ValueError(f"{training[0]} is in training mode; call model.eval() before measuring")
     if any(isinstance(module, InputQuantizer) for module in model.modules()):
-        raise ValueError(
-            "the loss cannot be differentiated through rounded activations; measure the model with quantized "
-            "weights alone"
-        )
+        why = "the loss cannot be differentiated through rounded activations"
+        raise ValueError(f"{why}; measure the model with quantized weights alone")
     trainable_parameters(model)
     if not torch.is_tensor(images) or not images.is_floating_point():
         raise ValueError("images must be a tensor of normalised floats; see quantskew.datasets.normalise")

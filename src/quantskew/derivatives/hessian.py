@@ -79,9 +79,8 @@ class HessianOperator:
         # The other kernels of attention cannot be differentiated twice.
         with full_precision(images.device), sdpa_kernel(SDPBackend.MATH):
             loss = functional.cross_entropy(self.model(images), labels, reduction="sum") * self._share
-            gradient = torch.autograd.grad(
-                loss, self.model.leaves, create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            options = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
+            gradient = torch.autograd.grad(loss, self.model.leaves, **options)
         # The edges keep the graph alive without the gradient's own values.
         edges = [get_gradient_edge(g) if g.requires_grad else None for g in gradient]
         return [g.detach() for g in gradient], edges
@@ -132,13 +131,14 @@ def group_operators(model, images, labels, groups, num_groups=None, skip=(), **o
     >>> operator(torch.tensor([1.0, -1.0]))  # (diag(p) - p p^T) x^2 v with p = (1/2, 1/2)
     tensor([ 2., -2.])
     """
-    return _operators(check_problem(model, images, labels, groups, num_groups), skip, **options)
+    problem = check_problem(model, images, labels, groups, num_groups)
+    return _operators(problem, skip=skip, **options)
 
 
-def _operators(problem, skip=(), **options):
-    """The same of a checked problem; the model is rewritten once for all groups."""
-    rewritten = None
-    for group, members in enumerate(problem.members):
+def _operators(problem, title=None, skip=(), **options):
+    """The same of a checked problem; the model is rewritten once for all groups, a bar counts them."""
+    rewritten, look = None, {"unit": " groups", "leave": False, "disable": not title}
+    for group, members in enumerate(tqdm(problem.members, title, **look)):
         if not len(members) or group in skip:
             continue
         images = problem.images[members]
@@ -197,7 +197,7 @@ def top_eigenvalues(model, images, labels, groups, rtol=1e-2, *, num_groups=None
     num_groups = len(problem.members)
     values, residuals = np.full((2, num_groups), np.nan)
     matvecs, vectors = np.zeros(num_groups, dtype=np.int64), [None] * num_groups
-    for group, operator in _shown("lambda_max", problem, options):
+    for group, operator in _operators(problem, "lambda_max", **options):
         pair = top_eigenpair(operator, rtol=rtol, max_matvecs=max_matvecs)
         values[group], residuals[group], matvecs[group] = pair.value, pair.residual, pair.matvecs
         vectors[group] = pair.vector
@@ -257,18 +257,9 @@ def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflat
         raise ValueError(f"samples must be at least 2 for a standard error; got {samples}")
     problem = check_problem(model, images, labels, groups, num_groups)
     values, errors = np.full((2, len(problem.members)), np.nan)
-    for group, operator in _shown("trace", problem, options):
+    for group, operator in _operators(problem, "trace", **options):
         vector = None if deflate is None else deflate.vectors[group].to(operator.gradient)
         drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
         values[group], errors[group] = drawn.mean(), drawn.std(ddof=1) / np.sqrt(samples)
         del operator
     return Traces(values, errors)
-
-
-def _shown(title, problem, options):
-    """The Hessian operator of each group that has images, with a bar that counts groups."""
-    with tqdm(total=len(problem.members), desc=title, unit=" groups", leave=False) as bar:
-        for group, operator in _operators(problem, **options):
-            yield group, operator
-            del operator
-            bar.update()

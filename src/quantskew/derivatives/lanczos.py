@@ -63,8 +63,6 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
     >>> round(pair.value, 4), pair.matvecs
     (4.0, 3)
     """
-    if not bool(torch.isfinite(start).all()):
-        raise ValueError("the start vector is not finite")
     generator = torch.Generator().manual_seed(seed)
     eps = torch.finfo(start.dtype).eps
     vector = start if bool(start.any()) else _random(start, generator)
@@ -82,10 +80,9 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
         value, weights, residual, scale = _ritz_pair(coefficients[: steps + 1, :steps])
         # What a symmetric operator makes of the basis is tridiagonal.
         if np.abs(np.triu(coefficients[:steps, :steps], 2)).max() > _ASYMMETRY * scale:
-            raise ValueError(
-                "the products are not those of a symmetric matrix, so a second derivative is wrong, as "
-                "torch's of weight_norm is: remove_parametrizations first, or write the layer plainly"
-            )
+            what = "the products are not those of a symmetric matrix"
+            why = "so a second derivative is wrong, as torch's of weight_norm is"
+            raise ValueError(f"{what}, {why}: remove_parametrizations first, or write the layer plainly")
         noise = 8 * eps * scale  # what rounding leaves of a product with an eigenvector
         if steps in (start.numel(), max_matvecs):
             break

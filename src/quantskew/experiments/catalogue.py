@@ -58,9 +58,8 @@ def choose_device(name="auto", here=True):
             torch.empty(1, device=device)
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(
-            f"device {shortened(name)} cannot be used here ({reason}); use auto or cpu"
-        ) from error
+        said = f"device {shortened(name)} cannot be used here ({reason})"
+        raise ValueError(f"{said}; use auto or cpu") from error
     if device.type not in _DEVICES:
         raise ValueError(f"device {name!r} cannot be used here; use auto, {', '.join(_DEVICES)}")
     return device
@@ -117,10 +116,8 @@ def _gradient_measure(data, epochs):
     """Eq. 10 on the first training images of each group, in one epoch of a few; None in the others."""
     interval = math.ceil(epochs / _GRADIENT_EPOCHS)
     groups = data.train.groups.numpy()
-    index = np.concatenate(
-        [np.flatnonzero(groups == g)[:_GRADIENT_IMAGES] for g in range(len(data.group_names))]
-    )
-    images = data.train.subset(index)
+    first = [np.flatnonzero(groups == g)[:_GRADIENT_IMAGES] for g in range(len(data.group_names))]
+    images = data.train.subset(np.concatenate(first))
 
     def measure(model, epoch):
         if (epoch + 1) % interval:
@@ -214,14 +211,9 @@ def training_facts(experiment, data, record, device="auto"):
     """What the provenance of an Audit says of the experiment: `data` and `record` are those of `trained`."""
     device = choose_device(device)
     chosen = dataclasses.replace(experiment, recipe=loop.on_device(experiment.recipe, device))
-    return {
-        "experiment": dataclasses.asdict(chosen),
-        "data_digest": data.digest,
-        "left_out": len(data.skipped),
-        "training_seconds": record["seconds"],
-        "history": record["history"],
-        "device": device_name(device),
-    }
+    facts = {"experiment": dataclasses.asdict(chosen), "data_digest": data.digest}
+    facts |= {"left_out": len(data.skipped), "device": device_name(device)}
+    return facts | {"training_seconds": record["seconds"], "history": record["history"]}
 
 
 def device_name(device):

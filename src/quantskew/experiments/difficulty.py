@@ -111,8 +111,7 @@ def _accuracies(audits, precision):
 
 def _when_cut(runs, precision):
     """Accuracy of each group, and its draws, in the runs for which that group was cut."""
-    names = runs[BALANCED][0].group_names
-    found = [_accuracies(runs[f"{CUT}{name}"], precision) for name in names]
+    found = [_accuracies(runs[f"{CUT}{name}"], precision) for name in runs[BALANCED][0].group_names]
     value = np.stack([value[g] for g, (value, _) in enumerate(found)])
     return value, np.stack([draws[:, g] for g, (_, draws) in enumerate(found)], axis=1)
 

@@ -6,8 +6,6 @@ and a killed run goes on where it stood.
 
 import copy
 import dataclasses
-import hashlib
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_models
 from quantskew.cache import source_digest
 from quantskew.experiments import catalogue, methods
-from quantskew.files import digest
+from quantskew.files import digest, digest_of
 from quantskew.quantization import batchnorm, qat
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.qat import QATOptions
@@ -82,7 +80,7 @@ def mitigate(
     if start_from:
         model, record = untrained.to(catalogue.choose_device(device)), {"history": [], "seconds": 0.0}
         models.load_weights(model, start_from)
-        content = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+        content = digest_of(start_from)
         record["key"] = digest([content, *catalogue.what_decides(start, data, device)])
     else:
         model, record = catalogue.trained(start, data, device)
@@ -119,9 +117,8 @@ def float_experiment(experiment, method, data, device="auto"):
 
 def _class_weights(experiment, method, data, device):
     if data.class_names != data.group_names:
-        raise ValueError(
-            f"{method.title} weighs classes as its groups (Eq. 12), but here the groups are not the classes"
-        )
+        what = "weighs classes as its groups (Eq. 12)"
+        raise ValueError(f"{method.title} {what}, but here the groups are not the classes")
     if method.weights == "paper":
         return paper_weights(len(data.class_names), int(np.argmin(data.train.group_counts)))
     _, record = catalogue.trained(experiment, data, device)

@@ -99,8 +99,7 @@ def weight_distribution(audit, axes):
     zeros = weights.sparsity(audit).set_index("precision")["value"]
     for row, precision in enumerate(reversed(audit.precisions)):
         own = table[table["precision"] == precision]
-        heights = 0.85 * own["value"] / own["value"].max()
-        ridge(axes, own, row, heights, fill=True, color="#55557f", alpha=0.9)
+        ridge(axes, own, row, 0.85 * own["value"] / own["value"].max(), fill=True, color="#55557f", alpha=0.9)
         share = f"{zeros[precision]:.0%} zero" if zeros[precision] >= 0.005 else "no zeros"
         axes.text(own["right"].max(), row + 0.3, share, ha="right", fontsize=8.5)
     return _ridge_axis(axes, audit.precisions, "weight (deviations of its layer)")
@@ -175,10 +174,8 @@ def layer_map(measure, table):
 
 def class_looks(number, color):
     """Line of a class, and the face of its markers; from the fifth class on they repeat."""
-    return {
-        "linestyle": ("-", "--", ":", "-.")[number % 4],
-        "markerfacecolor": ("white", color)[1 - number % 2],
-    }
+    face = "white" if number % 2 else color
+    return {"linestyle": ("-", "--", ":", "-.")[number % 4], "markerfacecolor": face}
 
 
 def class_accuracy(audit, axes):
@@ -241,13 +238,10 @@ def gradient_against_lambda(audit, axes):
 def _against(audit, axes, up, across=None):
     """A marker a group at the paper's precision: int4, or the lowest where there is none."""
     at = _AT if _AT in audit.precisions else audit.precisions[-1]
-    values = [
-        audit.train_counts if measure is None else _values(audit, measure)[audit.index(at)]
-        for measure in (across, up)
-    ]
+    y = _values(audit, up)[audit.index(at)]
+    x = audit.train_counts if across is None else _values(audit, across)[audit.index(at)]
     for look in style.group_looks(audit):
-        x, y = (own[look.group] for own in values)
-        axes.plot(x, y, linestyle="", markersize=7, **look.style)
+        axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
     axes.set_xlabel(audit.counted if across is None else f"{across.label} at {at}")
     axes.set_ylabel(f"{up.label} at {at}")
     return style.scaled(axes, "y", up)
@@ -255,9 +249,8 @@ def _against(audit, axes, up, across=None):
 
 def loss_profile(audit, axes):
     """Loss of the best- and the worst-served group along the top eigenvector and along quantization."""
-    table, own = surface.loss_profile(audit), audit.curvature
-    colors = {look.name: look.color for look in style.group_looks(audit)}
-    for (group, direction), rows in table.groupby(["group", "direction"], sort=False):
+    own, colors = audit.curvature, {look.name: look.color for look in style.group_looks(audit)}
+    for (group, direction), rows in surface.loss_profile(audit).groupby(["group", "direction"], sort=False):
         look = {"color": colors[group], "linestyle": "-" if direction == "top eigenvector" else "--"}
         axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
     style.log_scale(axes, "y")

@@ -71,10 +71,9 @@ def _ridges(axes, audit, table, row, color, height):
 def _markers(audit, axes, table, measure):
     """What has no place on a logarithmic axis is left out; if that is every group, the axes say so."""
     looks = group_looks(audit)[::-1]
-    first, last = (
-        table[table["precision"] == precision].set_index("group").loc[[look.name for look in looks]]
-        for precision in (audit.precisions[0], audit.precisions[-1])
-    )
+    by_precision = {key: own.set_index("group") for key, own in table.groupby("precision")}
+    names = [look.name for look in looks]
+    first, last = (by_precision[audit.precisions[end]].loc[names] for end in (0, -1))
     before, values = first["value"].to_numpy(), last["value"].to_numpy()
     shown = np.isfinite(values) & ((values > 0) | (not measure.log))
     beside = len(audit.precisions) > 1 and not measure.from_reference

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import logging
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -103,20 +102,12 @@ def legible(text, most=56):
     >>> legible("\N{KATAKANA LETTER KA}\N{KATAKANA LETTER NA}", 10), legible("a" * 99, 10)
     ('ka na', 'aa…d423…aa')
     """
-    known, spelled = _fonts()[1], text
-    for sign in dict.fromkeys(text):
-        if ord(sign) not in known and sign != "\n":
+    for sign in set(text) - {"\n"}:
+        if ord(sign) not in _fonts()[1]:
             name = unicodedata.name(sign, f"{ord(sign):x}").split()[-1].removeprefix("IDEOGRAPH-")
-            spelled = spelled.replace(sign, f" {name.lower()} ")
-    if spelled != text:
-        spelled = " ".join(spelled.split())
-        logging.getLogger("quantskew").info(
-            "figures spell %r as %r: no font here has its signs", text, spelled
-        )
-    return "\n".join(
-        line if len(line) <= most else f"{line[: most - 8]}…{digest(line)[:4]}…{line[-2:]}"
-        for line in spelled.split("\n")
-    )
+            text = text.replace(sign, f" {name.lower()} ")
+    lines, cut = (" ".join(line.split()) for line in text.split("\n")), most - 8
+    return "\n".join(f"{own[:cut]}…{digest(own)[:4]}…{own[-2:]}" if len(own) > most else own for own in lines)
 
 
 def written(figure):

@@ -6,6 +6,7 @@ one grid, asymmetric and from the smallest to the largest value that the layer w
 images, with zero among its points, so that padding and what a ReLU cuts off stay exactly zero.
 """
 
+import contextlib
 from dataclasses import replace
 
 import torch
@@ -77,27 +78,20 @@ def _ranges(model, names, images):
             before = ranges.get(name, (low.new_zeros(()),) * 2)
             low, high = ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
             if not bool(torch.isfinite(high - low)):
-                raise ValueError(
-                    f"{name or 'the model'} is fed activations that are not finite (NaN, infinity, or a "
-                    "range beyond the floating-point format) on the calibration images"
-                )
+                what = "activations that are not finite (NaN, infinity, or a range beyond its format)"
+                raise ValueError(f"{name or 'the model'} is fed {what} on the calibration images")
 
         return model.get_submodule(name).register_forward_pre_hook(observe)
 
-    handles = [watch(name) for name in names]
-    try:
-        device = next(model.parameters()).device
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(watch(name))
         for batch in images.split(_BATCH_SIZE):
-            model(batch.to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
+            model(batch.to(next(model.parameters()).device))
     for name in names:
         if name not in ranges:
-            raise ValueError(
-                f"{name} is not called on the calibration images, so the range of its activations is not "
-                "known (torch never calls the layers inside an attention layer one by one)"
-            )
+            why = "torch never calls the layers inside an attention layer one by one"
+            raise ValueError(f"{name} is not called on the calibration images: no range is known ({why})")
     return {name: ranges[name] for name in names}
 
 

@@ -4,6 +4,8 @@ Quantized weights give other activations than the float weights whose statistics
 while weights oscillate its running averages mix several quantized networks (Nagel et al. 2022).
 """
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -41,13 +43,9 @@ def reestimate(model, split, recipe, batches=50):
     >>> model.bn.num_batches_tracked
     tensor(2)
     """
-    if batches < 1:
-        raise ValueError(f"batches must be at least 1; got {batches}")
     norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     if not norms:
         return
-    if len(split) < 2:
-        raise ValueError(f"batch norm statistics need at least two images; the split has {len(split)}")
     batch_size = min(recipe.batch_size, len(split))
     count = min(batches, len(split) // batch_size) * batch_size
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(recipe.seed))[:count]
@@ -91,7 +89,7 @@ def variance_ratios(model, split, batch_size=256):
     pandas.DataFrame
         Columns ``layer`` (number, from the input on), ``name`` and ``value`` (geometric mean over channels).
     """
-    ratios, handles = {}, []
+    ratios, norms = {}, [own for own in model.named_modules() if isinstance(own[1], _BatchNorm)]
 
     def record(name):
         def hook(module, inputs):
@@ -102,15 +100,9 @@ def variance_ratios(model, split, batch_size=256):
 
         return hook
 
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
-            handles.append(module.register_forward_pre_hook(record(name)))
-    if not handles:
-        raise ValueError("the model has no batch norm")
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in norms:
+            hooks.enter_context(module.register_forward_pre_hook(record(name)))
         model(normalise(split.images[:batch_size].to(next(model.parameters()).device)))
-    finally:
-        for handle in handles:
-            handle.remove()
     layers = np.arange(1, len(ratios) + 1)
     return pd.DataFrame({"layer": layers, "name": list(ratios), "value": list(ratios.values())})

@@ -1,12 +1,13 @@
 """Copies of a model whose weights are what its forward pass uses, and the checks that they are."""
 
+import contextlib
 import copy
 from collections import Counter
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
-from torch.nn.utils import fusion, parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import fusion, parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
@@ -14,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 _FOLDABLE = {nn.Conv1d: BatchNorm1d, nn.Conv2d: BatchNorm2d, nn.Conv3d: BatchNorm3d}
 _USES = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
 _FOLD_TOLERANCE = 1e-3
+# What computes a weight without being a parametrization.
+_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 
 
 def plain(model):
@@ -28,13 +31,10 @@ def plain(model):
     result = copied(model).eval()
     known = {}
     for module in [own for own in result.modules() if _is_computed(own)]:
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, WeightNorm):
-                remove_weight_norm(module, hook.name)
-            elif isinstance(hook, SpectralNorm):
-                remove_spectral_norm(module, hook.name)
-            elif isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, _HOOKS):
+                hook.remove(module)
+                del module._forward_pre_hooks[key]
         if parametrize.is_parametrized(module):
             _bake(module, known)
     return result
@@ -51,19 +51,17 @@ def copied(model, memo=None):
                 memo[id(module)] = copy.deepcopy(_inner(module), memo)
         return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-        raise ValueError(
-            f"the model cannot be copied ({str(error)[:200]}); remove what cannot be copied from it"
-        ) from error
+        why = f"the model cannot be copied ({str(error)[:200]})"
+        raise ValueError(f"{why}; remove what cannot be copied from it") from error
 
 
-def own_class(module):
-    """Give a copied module with parametrizations a class of its own, so that the original's stays."""
-    shared = type(module)
-    module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
-
-
-def biases_last(module):
-    """Put the biases behind a weight that came back at the end, where a float model has them."""
+def unparametrize(module, weights):
+    """Give a copied module these weights by name in place of its parametrizations; the original's stay."""
+    module.__class__ = type(module).__bases__[0]
+    del module._modules["parametrizations"]
+    for name, weight in weights.items():
+        setattr(module, name, weight)
+    # They come at the end, where a float model has its biases.
     for bias in [name for name in module._parameters if "bias" in name]:
         module.register_parameter(bias, module._parameters.pop(bias))
 
@@ -95,9 +93,8 @@ def fold(model):
         if not isinstance(before, torch.fx.Node) or before.op != "call_module":
             continue
         conv, norm = modules[before.target], modules[node.target]
-        if _FOLDABLE.get(type(conv)) is not type(norm) or norm.running_var is None or len(before.users) > 1:
-            continue
-        if not (alone(conv) and alone(norm)):
+        fits = _FOLDABLE.get(type(conv)) is type(norm) and norm.running_var is not None
+        if not (fits and len(before.users) == 1 and alone(conv) and alone(norm)):
             continue
         fused = fusion.fuse_conv_bn_eval(conv, norm)
         conv.weight, conv.bias = fused.weight, fused.bias
@@ -117,28 +114,21 @@ def check_use(model, result, weights, images):
     theirs = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
     for tensor in (*result.parameters(), *result.buffers()):
         theirs.pop(id(tensor), None)
-    mode, handles = _Uses(theirs), []
-    for name, weight in weights.items():
-        path, _, own = name.rpartition(".")
-        if own == "weight":
-            layer = result.get_submodule(path)
-            handles.append(layer.register_forward_pre_hook(mode.entering(name, weight)))
-            handles.append(layer.register_forward_hook(mode.leaving, always_call=True))
-    try:
-        with mode:
-            return result(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack, _Uses(theirs) as uses:
+        for name, weight in weights.items():
+            path, _, own = name.rpartition(".")
+            if own == "weight":
+                layer = result.get_submodule(path)
+                stack.enter_context(layer.register_forward_pre_hook(uses.entering(name, weight)))
+                stack.enter_context(layer.register_forward_hook(uses.leaving, always_call=True))
+        return result(images)
 
 
 def check_folded(logits, folded):
     """Refuse folded logits that are not the unfolded ones of the same images."""
     difference = float((logits - folded).abs().max())
     if difference > _FOLD_TOLERANCE * max(float(logits.abs().max()), 1e-6):
-        raise ValueError(
-            f"folding batch norm changes the logits (by up to {difference:.3g}); leave out the folding"
-        )
+        raise ValueError(f"folding batch norm changes the logits (by {difference:.3g}); leave it out")
 
 
 class _Uses(TorchFunctionMode):
@@ -157,17 +147,15 @@ class _Uses(TorchFunctionMode):
         kwargs = kwargs or {}
         for value in (*args, *kwargs.values()):
             if id(value) in self.theirs:
-                raise ValueError(
-                    f"the copy of the model still computes with {self.theirs[id(value)]} of the original: "
-                    "its forward pass reaches the model by another way than its modules; refer to self there"
-                )
+                what = f"the copy of the model still computes with {self.theirs[id(value)]} of the original"
+                why = "its forward pass reaches the model by another way than its modules"
+                raise ValueError(f"{what}: {why}; refer to self there")
         if self.layers and getattr(function, "__name__", "") in _USES:
             (name, weight), used = self.layers[-1], kwargs.get("weight", args[1] if len(args) > 1 else None)
             if used is not None and used is not weight and not torch.equal(used, weight):
-                raise ValueError(
-                    f"{name}: the layer computes with another weight than this (it changes it on the way), "
-                    "so that quantizing it would not be what is audited; bake the change into the weight"
-                )
+                why = "the layer computes with another weight than this (it changes it on the way)"
+                remedy = "quantizing it would not be what is audited; bake the change into the weight"
+                raise ValueError(f"{name}: {why}, so that {remedy}")
         return function(*args, **kwargs)
 
 
@@ -196,10 +184,9 @@ def _refuse(model):
                 f"{name} is scripted or traced: its layers cannot be replaced; give the original"
             )
         if _inner(module) is module and "forward" in vars(module) and not _is_bound(module):
-            raise ValueError(
-                f"the forward of {name} was replaced on the instance (by a decorator, autocast or "
-                "torch.compile), and a copy would call the original; del it, or decorate the class's method"
-            )
+            how = "replaced on the instance (by a decorator, autocast or torch.compile)"
+            remedy = "a copy would call the original; del it, or decorate the class's method"
+            raise ValueError(f"the forward of {name} was {how}: {remedy}")
         for own, tensor in _tensors(module).items():
             if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
                 raise ValueError(f"{own} of {name} has no shape yet; call the model once on images")
@@ -229,28 +216,20 @@ def _inner(module):
 
 
 def _is_computed(module):
-    hooks = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
-    return parametrize.is_parametrized(module) or any(
-        isinstance(hook, hooks) for hook in module._forward_pre_hooks.values()
-    )
+    hooks = module._forward_pre_hooks.values()
+    return parametrize.is_parametrized(module) or any(isinstance(hook, _HOOKS) for hook in hooks)
 
 
 @torch.no_grad()
 def _bake(module, known):
-    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
-    chains = dict(module.parametrizations.items())
-    module.__class__ = type(module).__bases__[0]
-    del module._modules["parametrizations"]
-    for name, chain in chains.items():
-        parameters = list(chain._parameters.values())
+    weights = {}
+    for name, chain in module.parametrizations.items():
+        sources = list(chain._parameters.values()) or list(chain._buffers.values())
+        own = nn.Parameter(getattr(module, name).clone(), any(tensor.requires_grad for tensor in sources))
         # Layers that shared what the weight is computed from go on sharing it.
-        shared = tuple(map(id, parameters or chain._buffers.values()))
-        weight = known.setdefault(
-            shared, nn.Parameter(values[name], any(p.requires_grad for p in parameters))
-        )
-        same = weight.shape == values[name].shape and torch.equal(weight, values[name])
-        setattr(module, name, weight if same else nn.Parameter(values[name], weight.requires_grad))
-    biases_last(module)
+        shared = known.setdefault(tuple(map(id, sources)), own)
+        weights[name] = shared if torch.equal(shared, own) else own
+    unparametrize(module, weights)
 
 
 def _detach(value, memo):

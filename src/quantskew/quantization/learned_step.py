@@ -28,9 +28,8 @@ def trainable_bits(precision):
     if bits is None:
         raise ValueError(f"{precision} has no integer grid to train on; choose one of int2 to int16")
     if bits < 2:
-        raise ValueError(
-            f"{precision} has no positive code on a signed grid, so it cannot be trained; use at least int2"
-        )
+        why = "has no positive code on a signed grid, so it cannot be trained"
+        raise ValueError(f"{precision} {why}; use at least int2")
     return bits
 
 
@@ -126,6 +125,17 @@ class LearnedStep(nn.Module):
         self.quantized = None
 
     @torch.no_grad()
+    def dampen(self, weight, channels, strength):
+        """Add the gradient of the dampening loss, times `strength`, to that of a weight of so many channels.
+
+        The loss is the squared distance of Q(w) from clip(w, s n, s p), summed over output channels and
+        averaged over the rest.  The step has no part in it: where the clipped weight depends on it, that
+        distance is 0.  For the same reason a clipped weight has no gradient.
+        """
+        distances = weight.clamp(self.step * self.low, self.step * self.high).sub_(self.quantized)
+        weight.grad.add_(distances, alpha=2 * strength * channels / weight.numel())
+
+    @torch.no_grad()
     def keep_positive(self):
         """Keep the step from reaching 0: at least a hundredth of its first value."""
         self.step.clamp_(min=self.least_step)
@@ -149,50 +159,6 @@ def dampening_strength(strength, start, progress):
     (0.0, 0.1)
     """
     return cosine(0.0, strength, (progress - start) / (1 - start)) if progress > start else 0.0
-
-
-def _distances(weight, quantized, step, low, high):
-    """clip(w, s n, s p) - Q(w), in a new tensor."""
-    return weight.clamp(step * low, step * high).sub_(quantized)
-
-
-@torch.no_grad()
-def dampening_loss(weight, quantized, step, low, high, channels):
-    """Dampening loss of one layer at lambda = 1.
-
-    Parameters
-    ----------
-    weight : Tensor of float, any shape
-    quantized : Tensor, same shape
-        Q(w), the weight on its grid.
-    step : Tensor, shape ()
-    low, high : int
-        Smallest and largest code, n and p.
-    channels : int
-        Number of output channels: the squared distances are summed over them and averaged over the rest.
-
-    Returns
-    -------
-    Tensor, shape ()
-
-    Examples
-    --------
-    >>> weight = torch.tensor([[0.2, 0.6], [1.0, 9.0]])
-    >>> dampening_loss(weight, torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor(1.0), -2, 1, channels=2)
-    tensor(0.1000)
-    """
-    return _distances(weight, quantized, step, low, high).square_().sum() * (channels / weight.numel())
-
-
-@torch.no_grad()
-def add_dampening_gradient(gradient, weight, quantized, step, low, high, channels, strength):
-    """Add the gradient of `strength` times `dampening_loss` to a weight's gradient, in place.
-
-    The step has no part in it: where the clipped weight depends on it, its distance to the grid is 0.  For
-    the same reason a clipped weight has no gradient.
-    """
-    distances = _distances(weight, quantized, step, low, high)
-    gradient.add_(distances, alpha=2 * strength * channels / weight.numel())
 
 
 def _pieces(*tensors):

@@ -13,17 +13,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from quantskew.quantization import checked
+from quantskew.checks import check_number, check_whole
+from quantskew.quantization import checked, learned_step
 from quantskew.quantization.batchnorm import reestimate
 from quantskew.quantization.grids import quantize_dequantize
-from quantskew.quantization.learned_step import (
-    LearnedStep,
-    Oscillations,
-    add_dampening_gradient,
-    cosine,
-    dampening_strength,
-    trainable_bits,
-)
+from quantskew.quantization.learned_step import LearnedStep, Oscillations, trainable_bits
 from quantskew.quantization.ptq import QuantizedWeight, weight_parameters
 from quantskew.training.loop import Hooks
 
@@ -79,36 +73,30 @@ class QATOptions:
     reestimate_batches: int = 50
 
     def __post_init__(self):
-        trainable_bits(self.precision)
-        if self.boundary_precision is not None:
-            trainable_bits(self.boundary_precision)
-        for name, precision in (self.plan or {}).items():
-            if precision != "fp32":
+        ends = {"precision": self.precision, "boundary_precision": self.boundary_precision or self.precision}
+        for name, precision in (ends | (self.plan or {})).items():
+            if precision != "fp32" or name in ends:
                 try:
                     trainable_bits(precision)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from error
-        if not self.step_learning_rate > 0:
-            raise ValueError(f"step_learning_rate must be larger than 0; got {self.step_learning_rate}")
-        if not self.dampening >= 0:
-            raise ValueError(f"dampening must be at least 0; got {self.dampening}")
-        if not 0 <= self.ramp_start < 1:
-            raise ValueError(f"ramp_start must be in [0, 1); got {self.ramp_start}")
-        pair = isinstance(self.freezing, tuple | list) and len(self.freezing) == 2
-        if not (self.freezing is None or pair or isinstance(self.freezing, float | int)):
-            raise ValueError(f"freezing is None, a number or a pair of numbers; got {self.freezing!r}")
-        if self.freezing is not None and not all(0 < value < 1 for value in self._thresholds):
-            raise ValueError(f"freezing thresholds must be between 0 and 1; got {self.freezing}")
-        if self.reestimate_batches < 0:
-            raise ValueError(f"reestimate_batches must be at least 0; got {self.reestimate_batches}")
+        check_number("step_learning_rate", self.step_learning_rate, above=True)
+        check_number("dampening", self.dampening)
+        check_number("ramp_start", self.ramp_start, below=1)
+        check_whole("reestimate_batches", self.reestimate_batches)
+        if self.freezing is not None:
+            if len(self._thresholds) != 2:
+                raise ValueError(f"freezing is None, a number or a pair of numbers; got {self.freezing!r}")
+            for threshold in self._thresholds:
+                check_number("freezing", threshold, below=1, above=True)
 
     @property
     def _thresholds(self):
-        return (self.freezing,) * 2 if isinstance(self.freezing, float | int) else tuple(self.freezing)
+        return self.freezing if isinstance(self.freezing, tuple | list) else (self.freezing,) * 2
 
     def threshold(self, progress):
         """Frequency above which a weight is frozen when `progress` of the steps are done."""
-        return cosine(*self._thresholds, progress)
+        return learned_step.cosine(*self._thresholds, progress)
 
 
 def layer_precisions(model, options):
@@ -196,14 +184,14 @@ def convert(prepared):
     """
     result = copy.deepcopy(prepared).eval()
     quantized = {}
-    for name, module, own, weight, step in list(_layers(result)):
+    for name, _, _, weight, step in _layers(result):
         if not any(weight is other for other, _ in quantized.values()):
             codes, values = quantize_dequantize(weight, step.grid)
             weight.copy_(values)
             quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
-        checked.own_class(module)
-        parametrize.remove_parametrizations(module, own, leave_parametrized=False)
-        checked.biases_last(module)
+    for module in [own for own in result.modules() if parametrize.is_parametrized(own)]:
+        weights = {name: chain.original for name, chain in module.parametrizations.items()}
+        checked.unparametrize(module, weights)
     if not quantized:
         raise ValueError("the model has no quantized weight; make it with qat.prepare")
     result.quantized = {name: record for name, (_, record) in quantized.items()}
@@ -220,10 +208,6 @@ class QAT(Hooks):
             if not any(step is other for *_, other in self._quantized):
                 channels = weight.shape[1 if isinstance(module, _TRANSPOSED) else 0]
                 self._quantized.append((weight, channels, step))
-        if not self._quantized:
-            raise ValueError("the model has no quantized weight; make it with qat.prepare")
-        if options.freezing is not None and not hasattr(self._quantized[0][-1], "oscillations"):
-            raise ValueError("the model does not track oscillations; prepare it with the same options")
 
     def identity(self):
         """The options and the weights that training starts from."""
@@ -241,14 +225,13 @@ class QAT(Hooks):
 
     def after_backward(self, progress):
         """Add the gradient of the dampening loss, and count oscillations."""
-        strength = dampening_strength(self.options.dampening, self.options.ramp_start, progress)
+        ramp = self.options.dampening, self.options.ramp_start
+        strength = learned_step.dampening_strength(*ramp, progress)
         for weight, channels, step in self._quantized:
             if weight.grad is None:  # not trained, or not part of the loss
                 continue
             if strength > 0:
-                add_dampening_gradient(
-                    weight.grad, weight, step.quantized, step.step, step.low, step.high, channels, strength
-                )
+                step.dampen(weight, channels, strength)
             if hasattr(step, "oscillations"):
                 step.oscillations.observe(step.quantized, step.step)
             step.forget()

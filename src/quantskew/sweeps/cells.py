@@ -4,7 +4,7 @@ A process that runs them may be killed at any moment, and sees one GPU that no o
 """
 
 import contextlib
-import hashlib
+import fcntl
 import itertools
 import json
 import logging
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from filelock import Timeout
@@ -21,7 +22,7 @@ from filelock import Timeout
 from quantskew.audits.audit import LISTENER, Audit, taken
 from quantskew.book.execution import execute
 from quantskew.cache import cache_dir, locked
-from quantskew.files import Damaged, sealed, unsealed, write_bytes
+from quantskew.files import Damaged, digest_of, sealed, unsealed, write_bytes
 from quantskew.measures.measure import audit_rows, audited
 
 # This module is also run by itself, under another name.
@@ -29,7 +30,7 @@ _LOG = logging.getLogger("quantskew.sweeps.cells")
 PLAN = "plan.json"
 AUDIT = "audit"
 _CHOICE = "CUDA_VISIBLE_DEVICES"
-# Number of the process of a sweep whose workers are on its machine.
+# The file that a sweep whose workers are on its machine has locked.
 SWEEP = "QUANTSKEW_SWEEP"
 
 
@@ -47,33 +48,27 @@ def result_of(folder, name, key):
     ``rows`` by column; ``seconds`` is what the cell took.
     """
     own = cell_folder(folder, name)
+    if not (own / "result.json").exists():
+        return None
     try:
         result = unsealed((own / "result.json").read_bytes())
-        if result["key"] != key:
-            return None
-        for made, content in result["files"].items():
-            if _content(own / made) != content:
+        for made, content in result["files"].items() if result["key"] == key else ():
+            if not (own / made).exists():
+                raise Damaged(f"its {made} is gone")
+            if digest_of(own / made) != content:
                 raise Damaged(f"its {made} is not what was written")
-    except FileNotFoundError as error:
-        if (own / "result.json").exists():
-            _LOG.warning("cell %s counts as not done: its %s is gone", name, Path(error.filename).name)
-        return None
+        return result if result["key"] == key else None
     except (Damaged, OSError) as error:
         _LOG.warning("cell %s counts as not done: %s", name, error)
         return None
-    return result
 
 
 def write_result(folder, name, key, seconds, audits, files=()):
     """Leave what `result_of` reads: `files` are the names of what else the cell has left."""
     own = cell_folder(folder, name)
     result = {"key": key, "seconds": seconds, "audits": audits}
-    result["files"] = {made: _content(own / made) for made in files}
+    result["files"] = {made: digest_of(own / made) for made in files}
     write_bytes(own / "result.json", json.dumps(sealed(result)).encode())
-
-
-def _content(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run_job(folder, job):
@@ -106,7 +101,7 @@ def _run_cell(folder, name, cell, timeout):
                 start = time.perf_counter()
                 audits = _execute(own, cell, timeout)
                 seconds = round(time.perf_counter() - start, 3)
-                files = [made for made in _made(cell) if (own / made).exists()]
+                files = [path.name for path in own.glob("*.*") if path.suffix in (".safetensors", ".ipynb")]
                 write_result(folder, name, cell["key"], seconds, audits, files)
                 print(f"done in {seconds} s")
             except Exception as failure:
@@ -114,10 +109,6 @@ def _run_cell(folder, name, cell, timeout):
                 write_bytes(error, f"{type(failure).__name__}: {failure}".encode())
         # The next sweep may have cleared it already, if this worker outlived its own.
         started.unlink(missing_ok=True)
-
-
-def _made(cell):
-    return ["audit.safetensors" if cell["task"] == AUDIT else f"{cell['task']}.ipynb"]
 
 
 def _execute(own, cell, timeout):
@@ -132,8 +123,7 @@ def _execute(own, cell, timeout):
         experiment = catalogue.get(**cell["experiment"])
         catalogue.audit(experiment, **cell["options"]).save(own / "audit.safetensors")
     else:
-        source = Path("notebooks") / f"{cell['task']}.md"
-        output = own / f"{cell['task']}.ipynb"
+        source, output = Path("notebooks") / f"{cell['task']}.md", own / f"{cell['task']}.ipynb"
         execute(source, output, cell["parameters"], progress=False, timeout=timeout)
     del os.environ[LISTENER]
     return [_described(path) for path in taken(listener)]
@@ -165,15 +155,11 @@ def one_gpu(names):
         yield None
         return
     name, lock = _first_free(names)
-    before = os.environ.get(_CHOICE)
     os.environ[_CHOICE] = name
     try:
         yield name
     finally:
         lock.release()
-        del os.environ[_CHOICE]
-        if before is not None:
-            os.environ[_CHOICE] = before
 
 
 def _first_free(names):
@@ -191,11 +177,7 @@ def _first_free(names):
 @contextlib.contextmanager
 def _output_to(path):
     """Send standard output and error to a file, those of child processes and compiled code too."""
-    with (
-        open(path, "a", buffering=1, encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
+    with open(path, "a", buffering=1, encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         kept = [os.dup(number) for number in (1, 2)]
         try:
             for number in (1, 2):
@@ -207,33 +189,21 @@ def _output_to(path):
                 os.close(old)
 
 
-def _lives(process):
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def _end_with_the_sweep():
-    """End this process, its kernel and its schedulers as soon as the sweep or one of them is no more.
+    """End this process, its kernel and its schedulers as soon as the sweep is no more, which has a lock.
 
     A process that is killed cannot end its own children, and they would compute on for nobody.
     """
     import psutil
 
+    with contextlib.suppress(FileNotFoundError), open(os.environ[SWEEP], "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
     me = psutil.Process()
-    above = me.parents()
-    sweep = next((number for number, one in enumerate(above) if str(one.pid) == os.environ[SWEEP]), None)
-    if sweep is None:
-        os._exit(1)
-    above = above[: sweep + 1]
-    while (gone := next((place for place, one in enumerate(above) if not _lives(one)), None)) is None:
-        time.sleep(0.5)
     # The one that starts others goes first.
-    for one in (*reversed(above[:gone]), *me.children(recursive=True)):
+    for one in (*reversed(me.parents()), *me.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
-            one.kill()
+            if SWEEP in one.environ():
+                one.kill()
     os._exit(1)
 
 

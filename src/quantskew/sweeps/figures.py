@@ -112,17 +112,14 @@ def on_the_front(table):
     points, same = _points(table), ["precision", "accuracy", "fvo"]
     points["alike"] = points.groupby(same)["run"].transform("size") - 1
     points = points.drop_duplicates(same)
-    parts = [
-        own[pareto_front(own["accuracy"], own["fvo"])].sort_values("fvo", kind="stable")
-        for _, own in points.groupby("precision", sort=False)
-    ]
-    columns = ["precision", "run", "accuracy", "fvo", "alike"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    by_precision = (own for _, own in points.groupby("precision", sort=False))
+    fronts = (own[pareto_front(own["accuracy"], own["fvo"])] for own in by_precision)
+    parts = [front.sort_values("fvo", kind="stable") for front in fronts]
+    return pd.concat(parts, ignore_index=True)[["precision", "run", "accuracy", "fvo", "alike"]]
 
 
 def shown(table, most=MOST):
     """The runs that get a panel, in the order of the table: all, or those on a front, then the first ones."""
     runs = list(dict.fromkeys(table["run"]))
-    first = dict.fromkeys([*on_the_front(table)["run"], *runs])
-    chosen = set(list(first)[:most])
-    return [run for run in runs if run in chosen]
+    first = list(dict.fromkeys([*on_the_front(table)["run"], *runs]))[:most]
+    return [run for run in runs if run in first]

@@ -11,13 +11,7 @@ from pathlib import Path
 import yaml
 
 from quantskew.audits.model import check_audit
-from quantskew.book.execution import (
-    check_declared,
-    check_parameters,
-    check_values,
-    declared_parameters,
-    read_text_notebook,
-)
+from quantskew.book import execution
 from quantskew.checks import check_whole, shortened
 from quantskew.experiments import catalogue
 from quantskew.experiments.runs import record_folders
@@ -30,8 +24,8 @@ _OPTIONS = {"precisions": list(DEFAULT_PRECISIONS), **_QUANTIZER, "data_dir": No
 _OPTIONS |= {"curvature": False, "curvature_images": None}
 # The type of an option that is empty by default, where it is no name or path.
 _KINDS = {"curvature_images": int}
-# Of a grid: bytes, levels of YAML, and cells, each of which is at least a second of work.
-_LONGEST, _DEEPEST, _MOST_CELLS = 500_000, 20, 10_000
+# Of a grid: bytes, and cells, each of which is at least a second of work.
+_LONGEST, _MOST_CELLS = 500_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,9 @@ class Cell:
     @property
     def parameters(self):
         """The given parameters that differ from their defaults, in the order in which they are declared."""
-        names = [name for name in self.given if name not in self.defaults]
-        names += [name for name in self.defaults if name in self.given]
-        return {
-            k: self.given[k] for k in names if k not in self.defaults or self.given[k] != self.defaults[k]
-        }
+        undeclared = {name: value for name, value in self.given.items() if name not in self.defaults}
+        declared = {name: self.given[name] for name in self.defaults if name in self.given}
+        return undeclared | {k: v for k, v in declared.items() if v != self.defaults[k]}
 
     @property
     def id(self):
@@ -89,22 +81,20 @@ def chapter_cells(task, root, path):
     folder = Path(root) / "notebooks"
     sources = {known.stem: known for known in sorted(folder.glob("*.md"))}
     if task not in sources:
-        raise ValueError(
-            f"{path}: there is no chapter {shortened(task)} in {folder}; known: {AUDIT}, "
-            f"{', '.join(sources) or 'no chapter, since this is not the repository: name it with --root'}"
-        )
-    notebook = read_text_notebook(sources[task])
-    defaults = declared_parameters(notebook)
+        rest = ", ".join(sources) or "no chapter, since this is not the repository: name it with --root"
+        raise ValueError(f"{path}: there is no chapter {shortened(task)} in {folder}; known: {AUDIT}, {rest}")
+    notebook = execution.read_text_notebook(sources[task])
+    defaults = execution.declared_parameters(notebook)
     records = record_folders(root)
 
     def make(given, root, here):
-        check_parameters(notebook, given, task)
+        execution.check_parameters(notebook, given, task)
         cell = Cell(task, _exact(given, defaults), defaults)
         # Defaults are the chapter's own affair.
         chosen = _with_data_dir({**defaults, **given}, root)
         known = {name for name in chosen if name in given or name in ("scheme", "data_dir")}
         known |= {"experiment"} & chosen.keys() if {"device", "data_dir"} & given.keys() else set()
-        check_values({k: v for k, v in chosen.items() if k in known}, task, records, here=here)
+        execution.check_values({k: v for k, v in chosen.items() if k in known}, task, records, here=here)
         return cell
 
     return make
@@ -125,7 +115,7 @@ def audit_cell(given, root, here=True):
         defaults[name] = default
         kinds[name] = _KINDS.get(name, str if default is None else type(default))
     named = {name: value for name, value in given.items() if name != "experiment"}
-    check_declared(defaults, kinds, named, "an audit")
+    execution.check_declared(defaults, kinds, named, "an audit")
     cell = Cell(AUDIT, {"experiment": experiment.name, **_exact(named, defaults)}, defaults)
     own, options = split_audit(cell.given)
     place = _with_data_dir(cell.given, root)
@@ -217,37 +207,25 @@ def read_grid(path, root=".", here=True):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML keeps the last, and what is nested deeply.
+    """Refuses a key that is given twice, of which YAML keeps the last, and one that is no plain text.
 
     So are references, since a few of them stand for more values than fit into memory.
     """
 
-    depth = 0
-
     def compose_node(self, parent, index):
-        reference = self.check_event(yaml.AliasEvent)
-        if reference or self.depth > _DEEPEST:
-            problem = (
-                "a reference stands for a value: write it out"
-                if reference
-                else f"it is nested more than {_DEEPEST} deep"
-            )
+        if self.check_event(yaml.AliasEvent):
+            problem = "a reference stands for a value: write it out"
             raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
+        seen = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a name is plain text", key.start_mark)
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (named, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                problem = f"{shortened(key)} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, named.start_mark)
+            plain = isinstance(key, yaml.ScalarNode)
+            if not plain or key.value in seen:
+                problem = f"{shortened(key.value)} is given twice" if plain else "a name is plain text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -265,7 +243,9 @@ def _load(path):
         raise ValueError(f"{path} cannot be read as text ({error}); name a YAML file") from None
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply; mend the YAML") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0][:200]

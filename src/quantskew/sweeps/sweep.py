@@ -6,6 +6,7 @@ Only one sweep at a time runs in a folder; one that was ended in any way goes on
 import ctypes
 import fcntl
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -81,15 +82,15 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
     # What killed schedulers left is removed also where nothing is to be done any more.
-    with open(folder / "lock", "w") as lock, scratch() as temporary:
+    with scratch() as temporary, open(folder / "lock", "w") as lock, open(temporary / "alive", "w") as alive:
         _hold(lock, folder)
+        fcntl.flock(alive, fcntl.LOCK_EX)
         plan = described(cells, root)
         waiting = pending(folder, plan)
         # A cluster gives each of its jobs a GPU itself.
         gpus = visible_gpus() if executor in (None, "local") else []
-        chosen = [cell for cell in cells if cell.id in set(waiting)]
         content = {"root": str(root), "timeout": timeout, "gpus": gpus, "cells": plan}
-        content["jobs"] = jobs(chosen, workers, gpus)
+        content["jobs"] = jobs([cell for cell in cells if cell.id in waiting], workers, gpus)
         write_bytes(folder / "grid.yml", Path(grid).read_bytes())
         write_bytes(folder / PLAN, json.dumps(content, indent=1).encode())
         shutil.rmtree(folder / "jobs", ignore_errors=True)
@@ -99,11 +100,10 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
                 raise RuntimeError("Snakemake refused this dry run; what it says is above")
             return {}
         if waiting:
-            for left in ("result.json", "error.txt", "started"):
-                for name in waiting:
-                    (cell_folder(folder, name) / left).unlink(missing_ok=True)
+            for name, left in itertools.product(waiting, ("result.json", "error.txt", "started")):
+                (cell_folder(folder, name) / left).unlink(missing_ok=True)
             # Snakemake leaves its temporary folders where it is killed.
-            own = {SWEEP: str(os.getpid()), "TMPDIR": str(temporary)}
+            own = {SWEEP: alive.name, "TMPDIR": str(temporary)}
             _schedule(command, folder, plan, waiting, lock, own if executor in (None, "local") else {})
         write_table(folder)
     return failures(folder, pending(folder, plan))
@@ -187,12 +187,8 @@ def _command(folder, workers, executor, gpus, passed):
     command = [sys.executable, "-m", "snakemake", "--nolock", "--keep-going", "--rerun-incomplete"]
     command += ["--snakefile", str(_SNAKEFILE), "--directory", str(folder), "--jobs", str(workers)]
     # The other scheduler solves a linear program, for jobs that depend on each other.
-    command += ["--scheduler", "greedy", "--nocolor"]
-    if executor:
-        command += ["--executor", executor]
-    if gpus:
-        command += ["--resources", f"gpu={len(gpus)}"]
-    return [*command, *passed]
+    command += ["--scheduler", "greedy", "--nocolor", *(["--executor", executor] if executor else [])]
+    return [*command, *(["--resources", f"gpu={len(gpus)}"] if gpus else []), *passed]
 
 
 def _schedule(command, folder, plan, waiting, lock, here):
@@ -220,18 +216,16 @@ def _schedule(command, folder, plan, waiting, lock, here):
         tail = (folder / _LOG).read_text(errors="replace").splitlines()[-15:]
         write_table(folder)
         others = failures(folder, [name for name in pending(folder, plan) if name not in left])
-        raise RuntimeError(
-            f"Snakemake ended with {len(left)} of {len(plan)} cells to do (status {process.returncode}); the "
-            f"same command goes on with them. The end of {folder / _LOG}:\n"
-            + "\n".join([*tail, *(f"failed: {name}: {error}" for name, error in others.items())])
-        )
+        tail += [f"failed: {name}: {error}" for name, error in others.items()]
+        what = f"{len(left)} of {len(plan)} cells to do (status {process.returncode})"
+        remedy = f"the same command goes on with them. The end of {folder / _LOG}:"
+        raise RuntimeError("\n".join([f"Snakemake ended with {what}; {remedy}", *tail]))
 
 
 def _die_with_parent():
     """Let the kernel kill this process when its parent is killed, where the kernel is Linux."""
     if sys.platform == "linux":
-        death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _ended(folder, name):

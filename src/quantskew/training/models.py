@@ -14,11 +14,8 @@ from torch import nn
 from quantskew.checks import check_known
 from quantskew.files import read_tensors
 
-# What DataParallel, torch.compile and Lightning put before the names of a model's tensors.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 # Where training scripts keep the state_dict.
 _STATES = ("state_dict", "model_state_dict", "model", "net")
-_SIDES = (16, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 384, 480, 512)
 
 
 class _Block(nn.Module):
@@ -138,16 +135,12 @@ def load_weights(model, path):
     differing = [name for name in own if name not in found] + [name for name in found if name not in own]
     differing += [name for name in own if name in found and own[name].shape != found[name].shape]
     if differing:
-        raise ValueError(
-            f"{path} holds the weights of another architecture or another number of classes: "
-            f"{len(differing)} tensors differ, such as {differing[0]}"
-        )
+        what = f"{path} holds the weights of another architecture or another number of classes"
+        raise ValueError(f"{what}: {len(differing)} tensors differ, such as {differing[0]}")
     broken = [name for name, value in found.items() if not bool(torch.isfinite(value).all())]
     if broken:
-        raise ValueError(
-            f"{path} has weights that are not finite, such as {broken[0]}; take a checkpoint from before the "
-            "training diverged"
-        )
+        remedy = "take a checkpoint from before the training diverged"
+        raise ValueError(f"{path} has weights that are not finite, such as {broken[0]}; {remedy}")
     model.load_state_dict(found)
 
 
@@ -162,10 +155,8 @@ def _state_dict(path):
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises of bytes from outside
-        raise ValueError(
-            f"{path} holds more than tensors, or is damaged; it is not unpickled, which could run code: "
-            f"save the model's state_dict() ({(str(error).splitlines() or [''])[0][:200]})"
-        ) from error
+        what = f"{path} holds more than tensors, or is damaged; it is not unpickled, which could run code"
+        raise ValueError(f"{what}: save the model's state_dict() ({str(error)[:200]})") from error
     key = next((key for key in _STATES if isinstance(found, dict) and isinstance(found.get(key), dict)), None)
     if key is not None:
         print(f"{path}: the weights are those under {key!r}", file=sys.stderr)
@@ -176,17 +167,13 @@ def _state_dict(path):
 
 
 def _without_prefix(found, own, path):
-    """The tensors by the names that the model has, without what wrappers put before them."""
-    prefixes, names = "", found
-    while not set(names) & set(own):
-        first = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
-        if first is None:
-            return found
-        prefixes += first
-        names = {name.removeprefix(first): value for name, value in names.items()}
-    if prefixes:
-        print(f"{path}: the names of its weights are taken without {prefixes!r}", file=sys.stderr)
-    return names
+    """The tensors by the names that the model has, without what a wrapper has put before every one."""
+    first = next(iter(own))
+    prefix = next((name.removesuffix(first) for name in found if name.endswith(f".{first}")), "")
+    if not prefix or not all(name.startswith(prefix) for name in found):
+        return found
+    print(f"{path}: the names of its weights are taken without {prefix!r}", file=sys.stderr)
+    return {name.removeprefix(prefix): value for name, value in found.items()}
 
 
 def check_takes(model, name, images):
@@ -194,23 +181,9 @@ def check_takes(model, name, images):
     try:
         _dry_pass(model, images)
     except Exception as error:  # a model may raise anything
-        channels, *size = images.shape[1:]
+        said = f"{name} cannot take images of {images.shape[2]} x {images.shape[3]} pixels"
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        takes = next((side for side in _SIDES if _can_take(model, channels, side)), None)
-        hint = f"; it takes {takes} x {takes}" if takes else ""
-        raise ValueError(
-            f"{name} cannot take images of {size[0]} x {size[1]} pixels ({reason}){hint}; choose "
-            "another size or model"
-        ) from error
-
-
-def _can_take(model, channels, side):
-    try:
-        # On the meta device nothing is computed but shapes.
-        _dry_pass(model, torch.empty(2, channels, side, side, device="meta"))
-    except Exception:
-        return False
-    return True
+        raise ValueError(f"{said} ({reason}); choose another size or model") from error
 
 
 @torch.inference_mode()

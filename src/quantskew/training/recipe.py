@@ -117,10 +117,6 @@ def check_class_weights(weights, num_classes=None):
 
 def paper_weights(num_classes, hardest, weight=0.6):
     """The paper's class weights: `weight` for the class with the id `hardest`, the rest shared equally."""
-    if num_classes < 2:
-        raise ValueError(f"weights compare classes; got {num_classes}")
-    if not 0 <= hardest < num_classes:
-        raise ValueError(f"hardest must be a class id below {num_classes}; got {hardest}")
     others = (1 - weight) / (num_classes - 1)
     return tuple(weight if c == hardest else others for c in range(num_classes))
 
@@ -136,9 +132,7 @@ def difficulty_weights(losses):
 
     known = [loss for loss in losses if not math.isnan(loss)]
     if not known or not all(math.isfinite(loss) and loss >= 0 for loss in known) or not any(known):
-        raise ValueError(
-            f"difficulty is measured by finite, non-negative losses, not all 0; got {list(losses)}"
-        )
+        raise ValueError(f"difficulty needs finite, non-negative losses, not all 0; got {list(losses)}")
     mean = sum(known) / len(known)
     filled = torch.tensor([mean if math.isnan(loss) else loss for loss in losses], dtype=torch.float64)
     return tuple(((filled / filled.sum() + 1 / len(losses)) / 2).tolist())

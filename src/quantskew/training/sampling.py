@@ -5,8 +5,6 @@ import numbers
 
 import numpy as np
 
-from quantskew.groups import group_counts
-
 # Beyond so many copies of each image, over-sampling teaches little but the images themselves.
 MOST_COPIES = 20
 
@@ -61,10 +59,9 @@ def target_counts(counts, targets):
         raise ValueError(f"target counts must not be negative, and not all 0; got {list(targets)}")
     for group, (count, target) in enumerate(zip(counts, targets, strict=True)):
         if target > MOST_COPIES * count:
-            raise ValueError(
-                f"group {group} has {count} images; over-sampling to {target} would need more than "
-                f"{MOST_COPIES} copies of each (at most {MOST_COPIES * count} can be asked for)"
-            )
+            need = f"over-sampling to {target} would need more than {MOST_COPIES} copies of each"
+            most = f"at most {MOST_COPIES * count} can be asked for"
+            raise ValueError(f"group {group} has {count} images; {need} ({most})")
     return targets
 
 
@@ -74,8 +71,6 @@ def sample_indices(groups, targets, seed=0):
     A group that is over-sampled has each of its images equally often, and once more for as many as it takes;
     one that is under-sampled loses images drawn at random.
     """
-    groups = np.asarray(groups)
-    targets = target_counts(group_counts(groups, len(targets)), targets)
     chosen = []
     for group, target in enumerate(targets):
         members = np.flatnonzero(groups == group)
@@ -86,8 +81,4 @@ def sample_indices(groups, targets, seed=0):
 
 def rotated_counts(count, share, group, num_groups):
     """Counts of a balanced set of `count` images a group, of which `group` alone is cut to a share."""
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1; got {share}")
-    if not 0 <= group < num_groups:
-        raise ValueError(f"group must be an id below {num_groups}; got {group}")
     return tuple(max(1, round(share * count)) if g == group else count for g in range(num_groups))
