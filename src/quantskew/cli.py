@@ -5,6 +5,7 @@ A command is a function of its options.  What is heavy is imported inside it, so
 
 import argparse
 import errno
+import itertools
 import logging
 import os
 import re
@@ -345,42 +346,31 @@ def audit(options):
         audits = _audits_of_file(options, quantizers, options.calibration)
     elif options.experiment:
         if options.experiment not in EXPERIMENTS and Path(options.experiment).exists():
-            raise ValueError(
-                f"{options.experiment} is a file: give its test images with --test (CSV or folder)"
-            )
-        audits = {}
-        audits[""] = catalogue.audit(
-            _chosen(options),
-            quantizers,
-            data_dir=options.data_dir,
-            device=options.device,
-            download=options.download,
-            curvature=options.curvature and (options.curvature_images or True),
-        )
+            raise ValueError(f"{options.experiment} is a file: give test images with --test (CSV or folder)")
+        where = {name: getattr(options, name) for name in ("data_dir", "device", "download")}
+        curvature = options.curvature and (options.curvature_images or True)
+        audits = {"": catalogue.audit(_chosen(options), quantizers, curvature=curvature, **where)}
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
     folder = options.output or Path("runs") / Path(options.experiment or "logits").stem
-    _tell(next(iter(audits.values())))
+    _tell(audits)
     for name, made in audits.items():
         place = folder / re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else folder
         print(f"\n{name}\n{'=' * len(name)}\n" if len(audits) > 1 else "", summary(made), sep="")
         print(f"\n{len(write_report(made, place))} files (Audit, tables, figures) in {place}")
-    outcomes = [
-        decide(condition, made, options.confidently) for made in audits.values() for condition in held_to
-    ]
-    return _status(outcomes, options)
+    decided = itertools.product(held_to, audits.values())
+    return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
 
 
-def _tell(audit):
+def _tell(audits):
     """Say how the model was fed, and what speaks against it, before any number."""
-    facts = audit.provenance
-    for what in ("model", "preprocessing", "classes"):
-        if what in facts:
-            print(f"{what}: {facts[what]}")
-    for name, reason in facts.get("left_out", {}).items():
-        print(f"left out: {shortened(name)} ({reason})")
-    for warning in facts.get("warnings", ()):
-        print(f"WARNING: {warning}")
+    facts = next(iter(audits.values())).provenance
+    lines = [f"{what}: {facts[what]}" for what in ("model", "preprocessing", "classes") if what in facts]
+    # The left out of an experiment are a number, which was said when it was loaded.
+    left_out = facts["left_out"] if "samples" in facts else {}
+    lines += [f"left out: {shortened(name)} ({reason})" for name, reason in left_out.items()]
+    for line in lines + [f"WARNING: {warning}" for warning in facts.get("warnings", ())]:
+        print(line)
 
 
 def _audits_of_file(options, quantizers=("fp32",), calibration=None):
@@ -415,7 +405,7 @@ def logits(options):
     from quantskew.audits.shipped import write_logits
 
     audits = _audits_of_file(options)
-    _tell(next(iter(audits.values())))
+    _tell(audits)
     write_logits(options.output, audits)
     print(f"logits: {options.output}")
 

@@ -108,10 +108,10 @@ def audit_model(
     if not isinstance(model, nn.Module):
         further = model if isinstance(model, Mapping) else {"fp32": model}
         if not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
-            raise ValueError(
-                f"a model is a torch.nn.Module, a function or several by name; got a {type(model).__name__}: "
-                "load files with qs.load_model, and a state_dict with load_state_dict"
+            what = (
+                f"a model is a torch.nn.Module, a function or several by name; got a {type(model).__name__}"
             )
+            raise ValueError(f"{what}: load files with qs.load_model, a state_dict with load_state_dict")
         if quantizers is not DEFAULT_PRECISIONS or curvature:
             raise ValueError("a function's weights cannot be replaced: leave out quantizers and curvature")
         return _filled({}, further, feed, device or "cpu", data, facts)
@@ -184,7 +184,7 @@ def _logits_in(output, classes=None):
     elif not isinstance(output, tensors):
         first = output[0] if isinstance(output, tuple | list) and output else output
         output = getattr(output, "logits", first)
-    if isinstance(output, torch.Tensor) and classes == 2 and output.numel() == len(output):
+    if isinstance(output, torch.Tensor) and classes in (2, None) and output.numel() == len(output):
         return torch.stack([torch.zeros_like(output.flatten()), output.flatten()], dim=1)
     return output.flatten(1) if isinstance(output, tensors) and output.ndim > 2 else output
 
@@ -203,10 +203,10 @@ class _Feed:
         self.batches = itertools.chain(first, batches)
         self.tried = first and self.prepare(_each(first[0][0], lambda tensor: tensor[:_TRIED_IMAGES]))
         self.count = min(_TRIED_IMAGES, len(first[0][1])) if first else 0
-        found = distinct(first[0][1], "label")[1] if first else []
-        named = self.names[0]
-        # Where nothing says how many classes there are, labels beyond 0 and 1 do at least say: more than two.
-        self.classes = len(named) if named else 2 if {*found} <= {0, 1} and not own else None
+        self.classes = len(self.names[0]) if own or self.names[0] else None
+        if first:
+            # Refused before any work, where they are no classes.
+            distinct(first[0][1], "label")
 
     def on(self, device):
         """What the model is fed, batch by batch."""
@@ -227,17 +227,12 @@ def _batches(data, size):
     if isinstance(data, tuple) and len(data) == 3:
         whole, labels, groups = data
         parts = (slice(start, start + size) for start in range(0, len(labels), size))
-        data = (
-            (_each(whole, lambda own, part=part: own[part]), labels[part], groups[part]) for part in parts
-        )
+        data = ((_each(whole, lambda own, p=p: own[p]), labels[p], groups[p]) for p in parts)
     for batch in data:
         if isinstance(batch, Mapping):
             fed = dict(batch)
-            own = [
-                next((fed.pop(n) for n in (f"{what}s", what) if n in fed), None)
-                for what in ("label", "group")
-            ]
-            batch = (fed if len(fed) != 1 else next(iter(fed.values())), *own)
+            labels, groups = (fed.pop(what, fed.pop(f"{what}s", None)) for what in ("label", "group"))
+            batch = (fed if len(fed) != 1 else next(iter(fed.values()))), labels, groups
         if not isinstance(batch, tuple | list) or len(batch) != 3 or any(own is None for own in batch):
             raise ValueError("each batch must be (inputs, labels, groups), or a dict with labels and groups")
         yield _each(batch[0], _tensor), *batch[1:]
@@ -282,9 +277,7 @@ def _ready(model, feed):
 
 def _checked_logits(logits, count, classes, column="fp32"):
     """What a model gives for a few images in fp32, refused where it cannot be their logits."""
-    classes = classes or (
-        logits.shape[-1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else "its"
-    )
+    classes = classes or (logits.shape[-1] if getattr(logits, "ndim", 0) == 2 else "its")
     if not isinstance(logits, torch.Tensor) or logits.shape != (count, classes):
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
         raise ValueError(

@@ -67,9 +67,7 @@ def load(path, arch=None, num_classes=None):
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no model {path}; give a .pt2, .onnx, TorchScript or checkpoint file"
-        )
+        raise FileNotFoundError(f"there is no model {path}; give .pt2, .onnx, TorchScript or a checkpoint")
     records = _records(path)
     kinds = {"ONNX": path.suffix == ".onnx", "torch.export": "archive_format" in records}
     kinds |= {"TorchScript": any(name.startswith("code/") for name in records)}
@@ -144,9 +142,7 @@ def _import(name):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
-            f"--arch: {name} cannot be imported ({error}); install it, or go where it is"
-        ) from None
+        raise ValueError(f"--arch: {name} cannot be imported ({error}); install it, or go there") from None
 
 
 def _onnx(path, records):
@@ -210,10 +206,8 @@ def prepared(path, facts):
     """
     missing = [f"--{name}" for name in ("size", "mean", "std") if name not in facts]
     if missing:
-        raise ValueError(
-            f"how {path} expects its images is not known: give {', '.join(missing)}, or --preprocessing with "
-            f"JSON or TOML of {', '.join(FIELDS)}"
-        )
+        what = f"how {path} expects its images is not known: give {', '.join(missing)}"
+        raise ValueError(f"{what}, or --preprocessing with JSON or TOML of {', '.join(FIELDS)}")
     sources = {}
     for name in FIELDS:
         sources.setdefault(facts.get(name, (None, "the default"))[1], []).append(name)
@@ -242,33 +236,29 @@ def better_ways(model, samples, labels, how):
     McNemar test that is corrected for their number.
     """
     index = np.random.default_rng(0).permutation(len(labels))[:_COMPARED].tolist()
-    ways = how.alternatives([_shape(samples.paths[sample]) for sample in index[:_TRIED]])
+    few, more, tried = index[:_TRIED], index[_TRIED:], {}
+    ways = how.alternatives([_shape(samples.paths[sample]) for sample in few])
 
-    def gains(own, chunk):
-        """Where another way is right and this one is wrong, the other way round, and where this one is."""
-        right = []
-        for way in (own, how):
-            parts = samples.batches(way, chunk, _BATCH, {})
-            right.append(
-                np.concatenate([model(way.inputs(p)).argmax(1).numpy() == labels[i] for i, p in parts])
-            )
-        return np.array([(right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum(), right[1].sum()])
+    def right(way, chunk):
+        parts = samples.batches(way, chunk, _BATCH, {})
+        found = [model(way.inputs(pixels)).argmax(1).numpy() == labels[own] for own, pixels in parts]
+        return np.concatenate([np.empty(0, bool), *found])
 
-    tried = {}
+    given = right(how, few)
     for name, own in ways.items():
         # A model may raise anything where it is fed another size.
         with contextlib.suppress(Exception):
-            tried[name] = gains(own, index[:_TRIED])
-    name = max(tried, key=lambda name: tried[name][0] - tried[name][1], default=None)
-    if name is None or tried[name][0] <= tried[name][1]:
+            tried[name] = right(own, few)
+    name = max(tried, key=lambda name: tried[name].sum(), default=None)
+    if name is None or tried[name].sum() <= given.sum():
         return []
-    more, fewer, right = tried[name] + (gains(ways[name], index[_TRIED:]) if index[_TRIED:] else 0)
-    if not _is_better(more, fewer, len(index), _CLEARLY, _CHANCE / len(ways)):
+    other, given = np.append(tried[name], right(ways[name], more)), np.append(given, right(how, more))
+    if not _is_better(other, given, _CLEARLY, _CHANCE / len(ways)):
         return []
-    return [
-        f"{name} would score {(right + more - fewer) / len(index):.1%} on {len(index)} images where the "
-        f"preprocessing that is used scores {right / len(index):.1%}; look up how the model was trained"
-    ]
+    said = (
+        f"{name} would score {other.mean():.1%} on {len(given)} images where the preprocessing that is used"
+    )
+    return [f"{said} scores {given.mean():.1%}; look up how the model was trained"]
 
 
 def _shape(path):
@@ -279,10 +269,11 @@ def _shape(path):
         return 1, 1
 
 
-def _is_better(more, fewer, count, gain, chance):
-    if more - fewer < max(gain * count, 1):
-        return False
-    return binomtest(int(more), int(more + fewer), alternative="greater").pvalue < chance
+def _is_better(other, given, gain, chance):
+    """Whether the other way is right more often by so much, and McNemar's exact test says so."""
+    more, fewer = int((other & ~given).sum()), int((given & ~other).sum())
+    enough = more - fewer >= max(gain * len(given), 1)
+    return enough and binomtest(more, more + fewer, alternative="greater").pvalue < chance
 
 
 def better_order(predictions, labels, names):
@@ -295,9 +286,10 @@ def better_order(predictions, labels, names):
         order = _order(predictions[halves == half], labels[halves == half], len(names))
         fitted[halves != half] = order[predictions[halves != half]]
     given, other = predictions == labels, fitted == labels
-    better = _is_better((other & ~given).sum(), (given & ~other).sum(), len(labels), 2 * _CLEARLY, _CHANCE)
     # A model that knows next to nothing does a little better in some order, too.
-    if not better or other.mean() < min(0.5, 2 * np.bincount(labels).max() / len(labels)):
+    if not _is_better(other, given, 2 * _CLEARLY, _CHANCE) or other.mean() < min(
+        0.5, 2 * np.bincount(labels).max() / len(labels)
+    ):
         return []
     order = [names[place] for place in _order(predictions, labels, len(names))]
     moved = [
@@ -354,10 +346,8 @@ def audit_file(path, test, quantizers=("fp32",), *, arch=None, given=None, calib
     how, words = prepared(path, facts)
     replaced, asked = isinstance(model, nn.Module), tuple(map(str, quantizers))
     if not replaced and asked not in (("fp32",), DEFAULT_PRECISIONS):
-        raise ValueError(
-            f"{path}: the weights of ONNX and TorchScript cannot be replaced; give --precisions fp32, or a "
-            ".pt2 or a checkpoint of the model"
-        )
+        what = f"{path}: the weights of ONNX and TorchScript cannot be replaced; give --precisions fp32"
+        raise ValueError(f"{what}, or a .pt2 or a checkpoint of the model")
     everything, left_out, kept = range(len(labels)), {}, []
     run, first = Logits(model, names and len(names)), next(iter(samples.columns.values()))
     order = facts.get("classes", (0, "their numbers" if names is None else "the labels, sorted"))[1]
@@ -431,8 +421,6 @@ def strangers(audit):
     for name, own, share in zip(audit.precisions, audit.predictions, shares, strict=True):
         agreement, chance = np.mean(own == audit.predictions[0]), share @ shares[0]
         if agreement - chance < _AGREEING * (1 - chance):
-            told.append(
-                f"{name} agrees with {audit.precisions[0]} on {agreement:.1%} of predictions, where chance "
-                f"gives {chance:.1%}: are these the same samples in the same order, and the same classes?"
-            )
+            what = f"{name} agrees with {audit.precisions[0]} on {agreement:.1%} of predictions, by chance"
+            told.append(f"{what} {chance:.1%}: are these the same samples and classes in the same order?")
     return told
