@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from quantskew.audits.model import Logits, audit_model, audit_models
+from quantskew.audits.model import audit_model, audit_models, logits_in
 from quantskew.datasets import Dataset, normalise
 from quantskew.quantization import checked
 from quantskew.quantization.ptq import quantize_model, weight_parameters
@@ -20,7 +20,6 @@ _LOG = logging.getLogger(__name__)
 _TRIED_IMAGES = 4
 # By which share of the largest logit what two ways of computing give may differ.
 _TOLERANCE = 1e-6
-_logits_in = Logits(nn.Identity())
 
 
 def check_layers(quantizer):
@@ -102,7 +101,7 @@ class _Column(nn.Module):
         self.column, self.network, self.passes, self.quantized = column, network, passes, network.quantized
 
     def forward(self, images):
-        return _logits_in(self.passes(images)[self.column] if self.passes else self.network(images))
+        return logits_in(self.passes(images)[self.column] if self.passes else self.network(images))
 
 
 @torch.inference_mode()
@@ -123,7 +122,7 @@ def _shared(alone, others, images):
             return bases[0].outputs(images) | bases[1].outputs(images)
 
         for column, network in (alone | others).items():
-            own, given = _logits_in(network(images)), _logits_in(passes(images)[column])
+            own, given = logits_in(network(images)), logits_in(passes(images)[column])
             if not torch.allclose(given, own, 0, _TOLERANCE * float(own.abs().max())):
                 raise ValueError(f"what was traced gives other logits for {column}")
     except Exception as error:  # tracing runs the model's own code, which may raise anything

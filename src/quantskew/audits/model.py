@@ -166,7 +166,7 @@ class Logits(nn.Module):
 
     def forward(self, inputs):
         """Logits (B, C) of inputs."""
-        return _logits_in(_fed(self.model, inputs), self.classes)
+        return logits_in(_fed(self.model, inputs), self.classes)
 
 
 def _fed(model, inputs):
@@ -175,7 +175,7 @@ def _fed(model, inputs):
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
-def _logits_in(output, classes=None):
+def logits_in(output, classes=None):
     tensors = torch.Tensor, torch.fx.Proxy
     if isinstance(output, np.ndarray):
         output = torch.from_numpy(output)
@@ -270,8 +270,8 @@ def _ready(model, feed):
             f"the model cannot take images of shape {shape} "
             f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
         ) from error
-    logits = _checked_logits(_logits_in(given, feed.classes), feed.count, feed.classes)
-    alone = given is _logits_in(given, feed.classes) and isinstance(tried, torch.Tensor)
+    logits = _checked_logits(logits_in(given, feed.classes), feed.count, feed.classes)
+    alone = given is logits_in(given, feed.classes) and isinstance(tried, torch.Tensor)
     return (model if alone else Logits(model, feed.classes)), tried, logits
 
 
@@ -352,19 +352,17 @@ def calibration_images(data):
 def audit_models(original, quantized, data, *, device=None, batch_size=64, facts=None):
     """Audit models that are quantized already, however they came about, by the columns that they make.
 
-    Weights are compared layer by layer with those of the float model `original`.
+    Weights are compared layer by layer with those of the float model `original`, or of one for each column.
     """
-    original, feed = (
-        checked.plain(original),
-        _Feed(data.test if isinstance(data, Dataset) else data, batch_size),
-    )
-    for name, model in quantized.items() if feed.count else ():
+    feed = _Feed(data.test if isinstance(data, Dataset) else data, batch_size)
+    originals = original if isinstance(original, list) else [checked.plain(original)] * len(quantized)
+    for name, model in quantized.items() if feed.count and not isinstance(original, list) else ():
         own = feed.tried.to(next(model.parameters()).device)
         with torch.inference_mode():
-            given = checked.check_use(original, model, weight_parameters(model), own)
+            given = checked.check_use(originals[0], model, weight_parameters(model), own)
         _checked_logits(given, feed.count, feed.classes, name)
-    weights = collect_statistics([original] * len(quantized), list(quantized.values()))
-    device = device or next(original.parameters()).device
+    weights = collect_statistics(originals, list(quantized.values()))
+    device = device or next(originals[0].parameters()).device
     return _filled(quantized, {}, feed, device, data, facts, weights)
 
 
