@@ -147,11 +147,7 @@ globalThis.quantskew = (() => {
         this.sides = sides;
         this.maps = layers.slice(0, -1).map(({ shape }, k) => this.empty(shape[0], sides[k]));
         this.input = this.empty(1, side);
-        const around = side + 2;
-        images.forEach((value, k) => {
-          const [image, pixel] = [floor(k / side ** 2), k % side ** 2];
-          this.input[image * around ** 2 + (floor(pixel / side) + 1) * around + (pixel % side) + 1] = value;
-        });
+        this.see(images, side);
         const terms = layers.slice(0, -1).map(({ shape: [, inputs, kernel] }) => inputs * kernel ** 2);
         const outputs = layers.slice(0, -1).map(({ shape }) => shape[0]);
         const sizes = terms.map((own, k) => own * outputs[k]);
@@ -171,6 +167,14 @@ globalThis.quantskew = (() => {
       // Pictures have a border of zeros, which is the padding of the next layer.
       empty(channels, side) {
         return new Float32Array(this.room * channels * (side + 2) ** 2);
+      }
+
+      see(images, side) {
+        const around = side + 2;
+        images.forEach((value, k) => {
+          const [image, pixel] = [floor(k / side ** 2), k % side ** 2];
+          this.input[image * around ** 2 + (floor(pixel / side) + 1) * around + (pixel % side) + 1] = value;
+        });
       }
 
       // New layers: the values of the weights, and what is done to each channel of their products.
@@ -267,7 +271,7 @@ globalThis.quantskew = (() => {
       }
     }
 
-    return { Network, onGrid, half };
+    return { Network, onGrid, half, schemes: Object.keys(schemes) };
   };
 
   const serve = ({ Network }) => {
@@ -280,7 +284,7 @@ globalThis.quantskew = (() => {
     };
   };
 
-  const { Network, onGrid, half } = core();
+  const { Network, onGrid, half, schemes } = core();
   const { fround } = Math;
   const WORKERS = Math.min(4, Math.max(2, navigator.hardwareConcurrency ?? 2));
 
@@ -337,25 +341,25 @@ globalThis.quantskew = (() => {
     layer(k, quantizer) {
       const { shape, epsilon } = this.layers[k], atEnd = k === 0 || k === this.layers.length - 1;
       const { scheme, per_channel, fold_batchnorm: fold, boundary_precision: ends } = quantizer;
-      const chosen = quantizer.layers?.[k]?.bits ?? (atEnd && ends ? Number(ends.slice(3)) : quantizer.bits);
-      const clip = quantizer.layers?.[k]?.clip ?? null;
-      const bits = quantizer.bits === null ? null : chosen, rounded = quantizer.precision === "fp16";
+      const { bits: own, clip = null } = quantizer.layers?.[k] ?? {}, rounded = quantizer.precision === "fp16";
+      const common = quantizer.bits !== null && atEnd && ends ? Number(ends.slice(3)) : quantizer.bits;
+      const bits = rounded ? null : (own ?? common);
       const kind = bits === null ? [rounded] : [bits, scheme, per_channel, clip];
       const key = JSON.stringify([k, Boolean(fold), ...kind]);
       if (this.made.has(key)) return this.made.get(key);
       const { weight, bias } = fold ? this.fold(k) : this.layers[k], normed = epsilon !== null && !fold;
-      let own = { codes: null, values: weight, grids: [], zeros: weight.reduce((n, w) => n + (w === 0), 0) };
-      if (bits !== null) own = onGrid(weight, shape[0], { bits, scheme, per_channel, clip });
-      if (rounded) own.values = weight.map(half);
+      const values = rounded ? weight.map(half) : weight;
+      const made = bits !== null ? onGrid(weight, shape[0], { bits, scheme, per_channel, clip })
+        : { codes: null, values, grids: [], zeros: values.reduce((count, value) => count + (value === 0), 0) };
       const exact = rounded ? half : (value) => value;
       const { gain, mean, variance } = this.layers[k];
       const scale = normed
-        ? Float64Array.from(gain, (own, row) => exact(own) / Math.sqrt(exact(variance[row]) + epsilon))
+        ? Float64Array.from(gain, (value, row) => exact(value) / Math.sqrt(exact(variance[row]) + epsilon))
         : new Float64Array(shape[0]).fill(1);
-      const shift = Float64Array.from(bias, (own, row) => exact(own) - (normed ? exact(mean[row]) * scale[row] : 0));
+      const shift = Float64Array.from(bias, (value, row) => exact(value) - (normed ? exact(mean[row]) * scale[row] : 0));
       let difference = 0;
-      own.values.forEach((value, place) => { difference += Math.abs(fround(value - weight[place])); });
-      const result = { ...own, weight, bits, difference, scale, shift, normed, key };
+      made.values.forEach((value, place) => { difference += Math.abs(fround(value - weight[place])); });
+      const result = { ...made, weight, bits, difference, scale, shift, normed, key };
       // Dragging makes many.
       if (this.made.size > 400) this.made.delete(this.made.keys().next().value);
       this.made.set(key, result);
@@ -400,9 +404,11 @@ globalThis.quantskew = (() => {
 
     // The logits of one image more, such as a drawn one.
     of(pixels, quantizer) {
-      const network = new Network(this.plain, this.shownOf(pixels), this.side, this.classes.length);
-      network.change(this.quantized(quantizer).entries());
-      return network.run(0, quantizer.precision === "fp16").slice();
+      const images = this.shownOf(pixels);
+      this.alone ??= new Network(this.plain, images, this.side, this.classes.length);
+      this.alone.see(images, this.side);
+      this.alone.change(this.quantized(quantizer).entries());
+      return this.alone.run(0, quantizer.precision === "fp16").slice();
     }
   }
 
@@ -485,5 +491,5 @@ globalThis.quantskew = (() => {
     };
   };
 
-  return { Model, measured, softmax, argmax };
+  return { Model, measured, schemes, softmax, argmax };
 })();

@@ -18,6 +18,7 @@ TOC = (Path(__file__).parents[2] / "_toc.yml").read_text()
 PAGES = [f"{path}.html" for path in re.findall(r"(?:file|root): (\S+)", TOC)]
 # Sphinx itself writes lists of references whose items have no role.
 OF_SPHINX = ("aria-required-children", ['<div role="list" class="citation-list">'])
+PLAYGROUND = f"{CHAPTERS}playground.html"
 PLACES = {stage.chapter: stage.name for stage in flow.STAGES}
 
 
@@ -312,9 +313,10 @@ def test_a_page_is_whole_and_can_be_used_by_everybody(path, scheme, built_book, 
 
 @needs_browser
 def test_choosing_a_precision_changes_every_picture_of_every_control(built_book, open_in_browser):
-    controls = [path for path in PAGES if (built_book / path).read_text().count('class="bit-width"')]
+    controls = {path for path in PAGES if (built_book / path).read_text().count('class="bit-width"')}
     assert len(controls) == 8
-    for path in controls:
+    # Where the page computes itself, pictures are for paper.
+    for path in controls - {PLAYGROUND}:
         page = open_in_browser(built_book / path)
         before = pictures(page)
         page.click(".bit-width label:has-text('int2')")
@@ -322,3 +324,15 @@ def test_choosing_a_precision_changes_every_picture_of_every_control(built_book,
         assert len(before) == len(after) > 0, path
         assert set(before).isdisjoint(after), path
         assert page.seen == [], path
+
+
+@needs_browser
+def test_the_playground_computes_in_the_page(built_book, open_in_browser):
+    page = open_in_browser(built_book / PLAYGROUND)
+    page.wait_for_selector(".live-gallery p")
+    page.click(".live-choice label:text-is('balanced_digits')")
+    page.wait_for_function("document.querySelector('.live-summary').textContent.startsWith('balanced')")
+    assert pictures(page) == []
+    assert page.seen == []
+    for name in ("digits", "balanced_digits"):
+        assert (built_book / "_static" / f"{name}.js").stat().st_size <= 600_000

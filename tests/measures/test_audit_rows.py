@@ -16,7 +16,7 @@ def audit():
 def test_each_precision_group_and_measure_has_one_row(audit):
     rows = audit_rows(audit)
     assert not rows.duplicated(["precision", "group", "measure"]).any()
-    assert len(rows) == 2 * (2 * 6 + 2)
+    assert len(rows) == 2 * (2 * 10 + 2)
     assert set(rows.loc[rows["group"] == "all", "measure"]) == {"accuracy", "fvo"}
     assert dict(zip(rows["group"], rows["trained_on"], strict=True)) == {
         audit.group_names[0]: 9,

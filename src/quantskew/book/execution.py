@@ -37,11 +37,6 @@ class TextNotebookHandler:
         return Path(path).read_text(encoding="utf-8")
 
     @classmethod
-    def listdir(cls, path):
-        """Files in a folder."""
-        return [str(entry) for entry in sorted(Path(path).iterdir())]
-
-    @classmethod
     def write(cls, buffer, path):
         """Write an executed notebook; the text sources are never written."""
         if Path(path).suffix == ".md":

@@ -6,7 +6,6 @@ exact; it is never formed.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -217,13 +216,6 @@ def top_eigenpair(operator, neighbour=None, rtol=1e-2, **options):
     return top_eigenvalue(operator, start, rtol if operator.count >= _FEW_IMAGES else rtol / 10, **options)
 
 
-class Traces(NamedTuple):
-    """Estimated trace of each group's Hessian and its standard error, ndarray of float64, shape (G,) each."""
-
-    values: np.ndarray
-    standard_errors: np.ndarray
-
-
 def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflate=None, seed=0, **options):
     """Trace of the Hessian of each group's loss by Hutchinson's estimator, and its standard error.
 
@@ -262,4 +254,4 @@ def traces(model, images, labels, groups, samples=16, *, num_groups=None, deflat
         drawn = trace_samples(operator, operator.gradient, samples, vector, seed)
         values[group], errors[group] = drawn.mean(), drawn.std(ddof=1) / np.sqrt(samples)
         del operator
-    return Traces(values, errors)
+    return values, errors

@@ -182,7 +182,8 @@ def check_record(name, folders=None):
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
         raise ValueError(f"a record is a name such as utkface; got {shortened(name)}")
     folders, stem = _place(name, folders)
-    if not any(_any_of(folder, stem) for folder in folders):
+    files = (path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}"))
+    if not any(own == stem or own.startswith(f"{stem}-") for own in files):
         raise FileNotFoundError(_nothing(name, (BASE,), folders))
 
 
@@ -195,11 +196,6 @@ def _place(name, folders=None):
     if _is_path(name):
         return [Path(name).parent], Path(name).stem
     return record_folders() if folders is None else [Path(folder) for folder in folders], name
-
-
-def _any_of(folder, name):
-    """Whether a folder has a file of that record, of whatever key."""
-    return any(path.stem == name or path.stem.startswith(f"{name}-") for path in folder.glob(f"*{_SUFFIX}"))
 
 
 def record_folders(start="."):

@@ -33,6 +33,26 @@ def fvo(audit):
     return audit.predictions == audit.labels
 
 
+_FLIP = {"limits": (0, 1), "from_reference": True, "share": True, "swept": True}
+
+
+@per_sample("harmed", "share that flips to wrong", **_FLIP)
+def harmed(audit):
+    """Whether each sample is classified wrong here and right by the reference (0 or 1).
+
+    The share of samples that are `helped` less this one is the change of accuracy.
+    """
+    right = audit.predictions == audit.labels
+    return (right[:1] & ~right).astype(np.float64)
+
+
+@per_sample("helped", "share that flips to right", **_FLIP)
+def helped(audit):
+    """Whether each sample is classified right here and wrong by the reference (0 or 1)."""
+    right = audit.predictions == audit.labels
+    return (~right[:1] & right).astype(np.float64)
+
+
 def flipped(audit, precision):
     """Samples that the reference classifies right and this precision wrong: what compression forgot.
 

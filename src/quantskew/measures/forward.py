@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, softmax
 
-from quantskew.measures.measure import per_sample
+from quantskew.groups import group_means
+from quantskew.measures.intervals import bootstrap_group_means
+from quantskew.measures.measure import per_group, per_sample
 
 _DISTANCE = {"log": True, "from_reference": True}
+# Of confidence, all equally wide.
+_BINS = 15
 
 
 @per_sample(
@@ -105,6 +109,16 @@ def dtdb_histogram(audit, bins=20):
     return pd.concat(tables, ignore_index=True)
 
 
+@per_sample("KL divergence", "mean KL divergence (nats)", digits=1, scientific=True, swept=True, **_DISTANCE)
+def kl_divergence(audit):
+    """Kullback-Leibler divergence of each sample's probabilities p from the reference's r, in nats.
+
+    KL(r, p) = sum_j r_j log(r_j / p_j): 0 where both are alike; a mistaken certainty costs most.
+    """
+    logs = log_softmax(audit.logits.astype(np.float64), axis=2)
+    return np.maximum((np.exp(logs[:1]) * (logs[:1] - logs)).sum(axis=2), 0)
+
+
 @per_sample("top probability", "avg. prediction prob.", equation="Eq. 11", limits=(0, 1))
 def top_probability(audit):
     """Largest probability of each sample; its mean is the average prediction probability, Eq. 11."""
@@ -130,3 +144,27 @@ def group_accuracy(audit):
     {'group': ['group 0', 'group 1'], 'value': [1.0, 0.0]}
     """
     return (audit.predictions == audit.labels).astype(np.float64)
+
+
+@per_group("calibration error", "expected calibration error", digits=3, limits=(0, 1), swept=True)
+def calibration_error(audit):
+    """Expected calibration error of each group: how far its confidence is from its accuracy, on average.
+
+    The samples of a group are put into 15 equally wide bins by their largest probability; the gap between
+    mean confidence and accuracy of each bin counts by its share of the samples.  Noise makes gaps larger, so
+    that few samples look badly calibrated: the interval is that of `quantskew.measures.measure.ModelMeasure`.
+    """
+    confidence, counts = top_probability.of_samples(audit), audit.group_counts
+    gaps, bins = group_accuracy.of_samples(audit) - confidence, np.arange(_BINS)[:, None]
+    places, found = np.minimum(confidence * _BINS, _BINS - 1).astype(np.int64), []
+    # One group after the other: of very many groups the draws of all bins would not fit.
+    for group, count in enumerate(counts):
+        own, one = audit.groups == group, np.zeros(count, dtype=np.int64)
+        in_bins = np.where(places[:, None, own] == bins, gaps[:, None, own], 0.0)
+        rows, shape = in_bins.reshape(len(gaps) * _BINS, count), (-1, len(gaps), _BINS)
+        means, drawn = (of(rows, one, 1).reshape(shape) for of in (group_means, bootstrap_group_means))
+        found.append([np.abs(each).sum(axis=2) for each in (means, drawn, drawn - means)])
+    (value,), draws, noise = (np.stack(each, axis=2) for each in zip(*found, strict=True))
+    draws[:, :, counts < 2] = noise[:, :, counts < 2] = np.nan
+    count = np.broadcast_to(counts, value.shape)
+    return {"value": value, "drawn": (draws, noise, draws.mean(axis=0) - value), "count": count}

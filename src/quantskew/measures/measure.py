@@ -42,6 +42,7 @@ class _Described:
     limits: tuple | None = None  # smallest and largest possible value, where the axis shows both
     from_reference: bool = False  # a distance from the reference, which has none; it is its own change
     chain: bool = False  # has a panel in the chain, and rows in the table of a sweep
+    swept: bool = False  # has these rows without a panel
     applies: Callable = lambda audit: True  # whether it can be taken of an Audit
 
     def __post_init__(self):
@@ -82,7 +83,8 @@ class Measure(_Described):
 
     def _table(self, audit):
         if self.of_samples is None:
-            return long_table(audit, **self.function(audit))
+            value, drawn, columns = self._of_groups(audit)
+            return long_table(audit, value=value, **(_bounds(value, *drawn) if drawn else {}), **columns)
         values = self.of_samples(audit)
         within = self.limits or (-np.inf if (values < 0).any() else 0, np.inf)
         return group_table(pooled(audit) if self.pooled else audit, values, self.share, within=within)
@@ -90,12 +92,13 @@ class Measure(_Described):
     def change(self, audit):
         """Change from the reference precision, paired image by image; the reference has no row.
 
-        Only samples that are defined at both precisions count.  What is not measured per sample has no
-        interval.
+        Only samples that are defined at both precisions count.  What is neither measured per sample nor
+        resampled has no interval.
         """
         if self.of_samples is None:
-            value = self.function(audit)["value"]
-            return without_reference(audit, long_table(audit, value=value - value[0]))
+            value, drawn, columns = self._of_groups(audit)
+            changes = _changes(value, *drawn) if drawn else {"value": value - value[0]}
+            return without_reference(audit, long_table(audit, **changes, count=columns["count"]))
         values = self.of_samples(audit)
         audit, resampled, least = pooled(audit) if self.pooled else audit, None, 0
         if self.share:
@@ -105,6 +108,11 @@ class Measure(_Described):
             least = -np.inf if self.limits is None else self.limits[0] - self.limits[1]
         table = group_table(audit, values - values[:1], resampled=resampled, within=(least, -least or np.inf))
         return without_reference(audit, table)
+
+    def _of_groups(self, audit):
+        """Values (P, G), what `_bounds` needs of them where they are resampled, and further columns."""
+        columns = dict(once(audit, self.function, self.function))
+        return columns.pop("value"), columns.pop("drawn", ()), columns
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,17 +133,12 @@ class ModelMeasure(_Described):
 
     def __call__(self, audit):
         """The table of an Audit."""
-        value, draws, noise, excess = self._measured(audit)
-        low, high = np.clip(_around(value, draws, excess), 0, 1)
-        _, by_chance = percentile_interval(noise)
-        return self._table(audit, value, np.where(value <= by_chance, 0, low), high)
+        value, *drawn = self._measured(audit)
+        return self._table(audit, value, **_bounds(value, *drawn))
 
     def change(self, audit):
         """Change from the reference precision: both are computed on the same resampled images."""
-        value, draws, _, excess = self._measured(audit)
-        value, draws, excess = value - value[0], draws - draws[:, :1], excess - excess[0]
-        bounds = np.clip(_around(value, draws, excess), -1, 1)
-        return without_reference(audit, self._table(audit, value, *bounds))
+        return without_reference(audit, self._table(audit, **_changes(*self._measured(audit))))
 
     def of_chance(self, audit, draws=500, seed=0):
         """The control: groups shuffled among the samples (of a class), so that no group is served otherwise.
@@ -161,6 +164,20 @@ class ModelMeasure(_Described):
     def _table(self, audit, value, low, high):
         columns = {"precision": audit.precisions, "value": value, "low": low, "high": high}
         return pd.DataFrame({**columns, "count": int((audit.group_counts > 0).sum()), **self.facts(audit)})
+
+
+def _bounds(value, draws, noise, excess):
+    """Bounds of a distance, from 0 on where the `noise` alone would give as large a one."""
+    low, high = np.clip(_around(value, draws, excess), 0, 1)
+    _, by_chance = percentile_interval(noise)
+    return {"low": np.where(value <= by_chance, 0, low), "high": high}
+
+
+def _changes(value, draws, noise, excess):
+    """Change of such a distance from the reference, whose draws are of the same images, with its bounds."""
+    value, draws, excess = value - value[0], draws - draws[:, :1], excess - excess[0]
+    low, high = np.clip(_around(value, draws, excess), -1, 1)
+    return {"value": value, "low": low, "high": high}
 
 
 def _around(value, draws, excess):
@@ -204,7 +221,10 @@ def _parts(audit):
 
 
 def per_group(*described, **options):
-    """Make a `Measure` of a function Audit -> dict of columns of its table, each (P, G)."""
+    """Make a `Measure` of a function Audit -> dict of columns of its table, each (P, G).
+
+    In place of bounds it may give what is ``drawn``: draws, noise and excess, see `resampled_gaps`.
+    """
     return lambda of: _registered(Measure(of, *described, **options))
 
 
@@ -268,7 +288,7 @@ def audit_rows(audit):
         measure(audit).assign(measure=measure.key, **whole)
         for registry, whole in ((MEASURES, {}), (MODEL_MEASURES, {"group": OVERALL}))
         for measure in registry.values()
-        if measure.chain and measure.applies(audit)
+        if (measure.chain or measure.swept) and measure.applies(audit)
     ]
     rows = pd.concat(parts, ignore_index=True)
     rows["trained_on"] = rows["group"].map(counts)
