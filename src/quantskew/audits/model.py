@@ -176,6 +176,7 @@ def _fed(model, inputs):
 
 
 def logits_in(output, classes=None):
+    """The logits (B, C) in what a model gives; where there may be two classes, of one logit too."""
     tensors = torch.Tensor, torch.fx.Proxy
     if isinstance(output, np.ndarray):
         output = torch.from_numpy(output)
