@@ -239,6 +239,14 @@ def test_claims_of_records_and_of_a_file(tmp_path, monkeypatch, capsys):
     assert "no Audits of ptq" in printed[0]
 
 
+def test_claims_of_runtimes_are_refused_in_one_line(tmp_path, capsys):
+    samples.exact_audit({"fp32": [0.9, 0.8], "onnx": [0.9, 0.4]}).save(tmp_path / "mine.safetensors")
+    assert main(["claims", str(tmp_path / "mine.safetensors")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no claim can be judged: all are on precisions such as int4, none of onnx is" in shown.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

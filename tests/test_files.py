@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load as arrays_of
@@ -19,7 +21,7 @@ import samples
 from quantskew import files
 from quantskew.audits.audit import Audit, audit_once
 from quantskew.cache import cache_dir, lock_of, locked, make_once
-from quantskew.files import Damaged, read_tensors, replacing, write_bytes, write_tensors
+from quantskew.files import Damaged, read_tensors, replacing, write_arrays, write_bytes, write_tensors
 from quantskew.training import models
 from quantskew.training.checkpoint import train_once
 
@@ -37,6 +39,25 @@ def said(caplog):
 
 def model():
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+
+def test_arrays_are_written_without_a_copy_as_safetensors_writes_them(tmp_path):
+    kinds = (np.float32, np.float64, np.int64, np.uint8, np.uint16)
+    arrays = {
+        f"{kind.__name__} {n}": np.arange(6 * n, dtype=kind).reshape(2, -1) for kind in kinds for n in (0, 3)
+    }
+    write_arrays(tmp_path / "a", arrays, {"about": "é"})
+    write_tensors(tmp_path / "b", bytes_of(arrays, {"about": "é"}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    found, metadata = read_tensors(tmp_path / "a", arrays_of, own=True)
+    assert metadata == {"about": "é"}
+    assert found.keys() == arrays.keys()
+    assert all(np.array_equal(found[name], own) for name, own in arrays.items())
+    large = {"large": np.zeros((4, 10**6))}
+    tracemalloc.start()
+    write_arrays(tmp_path / "a", large, {})
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 def test_no_audit_is_read_from_other_bytes_than_were_written(audit, tmp_path):

@@ -1,5 +1,6 @@
 """The gate on the command line: status, sentences and files."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_outcomes_are_written_for_others(command, tmp_path, capsys):
     assert ElementTree.parse(tmp_path / "in" / "j.xml").getroot().get("failures") == "0"
 
 
+def test_a_report_is_written_whatever_became_of_the_conditions(command, tmp_path):
+    given = ["--fail-if", "fvo_change > 0.1"]
+    assert command(*given, "--report", "in/report.md") == 1
+    assert "Harm is shown" in (tmp_path / "in" / "report.md").read_text()
+    assert command(*given, "--report", "a.npy/report.md") == 2
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -83,3 +91,26 @@ def test_a_plan_is_printed_and_wrong_sizes_are_refused(capsys):
     for groups, detect in (("900,few", "0.03"), ("0", "0.03"), ("900", "3"), ("900", "0")):
         assert main(["plan", "--groups", groups, "--detect", detect]) == 2
         assert "must be" in capsys.readouterr().err
+
+
+def test_runtimes_are_columns_and_one_that_is_left_out_is_no_pass(command, monkeypatch, capsys):
+    asked = []
+
+    def audit(experiment, quantizers, runtimes, **options):
+        asked.append(([own.name for own in quantizers], runtimes))
+        made = samples.exact_audit({"fp32": [0.9, 0.9], "int8:mse": [0.9, 0.9]})
+        return replace(made, provenance={"runtimes_left_out": {"ort:fp32": "ort:fp32 needs onnxruntime"}})
+
+    monkeypatch.setattr(catalogue, "audit", audit)
+    given = ["audit", "digits", "--precisions", "fp32,int8:mse,ort:fp32"]
+    assert main(given) == 0
+    assert "ort:fp32 needs onnxruntime" in capsys.readouterr().out
+    assert main([*given, "--fail-if", "fvo > 0.9"]) == 2
+    assert "the conditions cannot be decided: ort:fp32 needs onnxruntime" in capsys.readouterr().err
+    assert asked == [(["fp32", "int8:mse"], ["ort:fp32"])] * 2
+
+
+def test_curvature_and_runtimes_exclude_each_other(capsys):
+    given = ["audit", "digits", "--curvature", "--precisions", "fp32,int8,ort:fp32"]
+    assert main(given) == 2
+    assert "curvature is of the weights" in capsys.readouterr().err

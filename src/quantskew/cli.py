@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from quantskew.cache import cache_dir
-from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened
+from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
@@ -123,8 +123,9 @@ def _check_options(options):
             check_folder(output.parent, "the folder of --output", "name another --output")
         elif options.run is not claims:
             check_folder(output or "runs", "the output folder", "name another --output")
-    if getattr(options, "junit", None):
-        check_folder(options.junit.parent, "the folder of --junit", "name another file")
+    for name in ("junit", "report"):
+        if getattr(options, name, None):
+            check_folder(getattr(options, name).parent, f"the folder of --{name}", "name another file")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
     if hasattr(options, "root") and not options.root.is_dir():
@@ -289,7 +290,8 @@ _OWN = (
         type=Quantizer.parse_list,
         default=DEFAULT_PRECISIONS,
         metavar="P,P,...",
-        help=f"of {', '.join(PRECISIONS)}; the first is the reference (default: %(default)s)",
+        help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
+        "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
     ),
     _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
     _option("--per-channel", action="store_true", help="one grid per output channel"),
@@ -320,6 +322,9 @@ _OWN = (
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
     _option("--train-counts", type=_names, metavar="N,N,...", help="training samples of each group"),
     *_GATE,
+    _option(
+        "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
+    ),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
     description="Audit an experiment (trained first where it has to be), the model in a file (with --test: "
     "a torch.export program, ONNX, TorchScript, or a checkpoint with --arch), or logits that any two "
@@ -328,36 +333,45 @@ _OWN = (
 )
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
+    from quantskew.audits.runtimes import RUNTIMES
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
-    from quantskew.report import summary, write_report
+    from quantskew.report import summary, write_page, write_report
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
     columns = [name for name, _ in map(_entry, options.logits or ())]
     if not columns:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
-        quantizers = Quantizer.each(options.precisions, **{name: getattr(options, name) for name in chosen})
-        columns = [own.name for own in quantizers]
+        runtimes = [name for name in options.precisions if name in RUNTIMES]
+        named = [name for name in options.precisions if name not in RUNTIMES]
+        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
+        columns = [*(own.name for own in quantizers), *runtimes]
     held_to = _held_to(options, columns)
     if options.logits:
         audits = _audits_of_logits(options)
     elif options.experiment and options.test:
-        audits = _audits_of_file(options, quantizers, options.calibration)
+        audits = _audits_of_file(options, quantizers, calibration=options.calibration, runtimes=runtimes)
     elif options.experiment:
         if options.experiment not in EXPERIMENTS and Path(options.experiment).exists():
             raise ValueError(f"{options.experiment} is a file: give test images with --test (CSV or folder)")
         where = {name: getattr(options, name) for name in ("data_dir", "device", "download")}
-        curvature = options.curvature and (options.curvature_images or True)
-        audits = {"": catalogue.audit(_chosen(options), quantizers, curvature=curvature, **where)}
+        where["curvature"] = options.curvature and (options.curvature_images or True)
+        audits = {"": catalogue.audit(_chosen(options), quantizers, runtimes=runtimes, **where)}
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
+    missing = next(iter(audits.values())).provenance.get("runtimes_left_out", {})
+    if held_to and missing:
+        raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
     folder = options.output or Path("runs") / Path(options.experiment or "logits").stem
     _tell(audits)
     for name, made in audits.items():
-        place = folder / re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else folder
-        print(f"\n{name}\n{'=' * len(name)}\n" if len(audits) > 1 else "", summary(made), sep="")
-        print(f"\n{len(write_report(made, place))} files (Audit, tables, figures) in {place}")
+        own = re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else ""
+        print(f"\n{name}\n{'=' * len(name)}\n" if own else "", summary(made), sep="")
+        print(f"\n{len(write_report(made, folder / own))} files (Audit, tables, figures) in {folder / own}")
+        if options.report:
+            page = options.report
+            write_page(made, page.with_stem(f"{page.stem}-{own}") if own else page)
     decided = itertools.product(held_to, audits.values())
     return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
 
@@ -373,7 +387,7 @@ def _tell(audits):
         print(line)
 
 
-def _audits_of_file(options, quantizers=("fp32",), calibration=None):
+def _audits_of_file(options, quantizers=("fp32",), **more):
     """The Audits of the model in a file by group column."""
     from quantskew.audits.shipped import audit_file
     from quantskew.datasets import listed
@@ -382,8 +396,8 @@ def _audits_of_file(options, quantizers=("fp32",), calibration=None):
     given = {name: getattr(options, name) for name in ("size", *_OF_IMAGES)} | {"classes": _classes(options)}
     given = {name: value for name, value in given.items() if value is not None}
     device = None if options.device == "auto" else options.device
-    places = {"arch": options.arch, "calibration": calibration, "device": device}
-    return audit_file(options.experiment, samples, quantizers, given=given, **places)
+    more |= {"arch": options.arch, "given": given, "device": device}
+    return audit_file(options.experiment, samples, quantizers, **more)
 
 
 def _classes(options):
@@ -582,6 +596,7 @@ def mitigate(options):
 )
 def claims(options):
     """Print or write the verdicts."""
+    from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
     from quantskew.files import write_bytes
@@ -595,6 +610,11 @@ def claims(options):
         experiment, seeds, where = _over_seeds(options)
         curvature = any(claim.curvature for claim in chosen)
         found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+    columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
+    if columns and not any(quantizer_of(name).precision for name in columns):
+        raise ValueError(
+            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
+        )
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())

@@ -1,15 +1,23 @@
 """Every table and figure of an Audit, in a folder."""
 
+import base64
+import io
 import json
+import re
 import sys
+from html import escape
 from pathlib import Path
+from string import Template
 
+import pandas as pd
 from tqdm.auto import tqdm
 
+from quantskew.audits.audit import quantizer_of
+from quantskew.audits.runtimes import RUNTIMES
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
-from quantskew.figures import comparisons, lines
-from quantskew.figures.style import compare, wide
+from quantskew.figures import comparisons, lines, style
+from quantskew.figures.style import compare, crossed, wide
 from quantskew.files import replacing, write_bytes
 from quantskew.measures import fairness, forward, harm, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
@@ -48,6 +56,8 @@ _FURTHER = (
         {lines.class_accuracy: lines.group_and_class_legend},
     ),
 )
+# Rows of a table of a page, at most: all are in its file.
+_ROWS = 100
 # Lines of a figure of the classes in each group, at most: of more none can be told from another.
 _LINES = 100
 
@@ -64,6 +74,8 @@ def tables(audit):
     for applies, functions, _ in _FURTHER:
         for function in functions if applies(audit) else ():
             yield function.__name__, function(audit)
+    if {*RUNTIMES} & {*audit.precisions}:
+        yield "agreement", agreement(audit)
 
 
 def figures(audit):
@@ -101,10 +113,11 @@ def write_report(audit, folder):
         written.append(folder / "tables" / f"{name}.csv")
         write_bytes(written[-1], as_csv(table).encode())
     title = audit.provenance.get("experiment", {}).get("name", "audit")
+    shown = style.summarised(audit)
     # A comparison with the reference needs something to compare.
-    for name, draw, legend in figures(audit) if len(audit.precisions) > 1 else ():
+    for name, draw, legend in figures(shown) if len(audit.precisions) > 1 else ():
         written.append(folder / "figures" / f"{name}.png")
-        _save(written[-1], compare(draw, {title: audit}, legend=legend))
+        _save(written[-1], compare(draw, {title: shown}, 4, legend))
     return written
 
 
@@ -169,8 +182,150 @@ def summary(audit):
         )
     if unfolded:
         lines.append(f"batch norm left unfolded: {some(unfolded)}")
+    lines += audit.provenance.get("runtimes_left_out", {}).values()
     nulls = zip(audit.precisions, forward.null_logits(audit).sum(axis=1), strict=True)
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
+
+
+def write_page(audit, path):
+    """Write a page on an Audit to send on: HTML that needs nothing else, or Markdown where it ends in .md.
+
+    Markdown has no figures and no lists to save; both are in the folder of `write_report`.
+    """
+    path, parts = Path(path), list(_page(audit))
+    if path.suffix == ".md":
+        text = "\n\n".join(_markdown(*part) for part in parts if part[0] != "file")
+    else:
+        template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+        body = "\n".join(_html(*part) for part in parts)
+        text = template.substitute(title=escape(parts[0][1]), body=body)
+    write_bytes(path, text.encode())
+
+
+def _page(audit):
+    """What a page says of an Audit in order: what a part is, its text, and what else it has."""
+    found, shown, facts = harm.harm(audit), style.summarised(audit), audit.provenance
+    yield "h1", f"Audit of {facts.get('experiment', {}).get('name') or facts.get('model', 'logits')}"
+    yield "verdict", harm.verdict(found)
+    counts = f"{len(audit.labels):,} test images in {len(audit.group_names)} groups and"
+    yield "p", f"{counts} {len(audit.class_names)} classes; every change is from {audit.precisions[0]}."
+    yield "h2", "Worst group and fairness violation"
+    accuracy = forward.group_accuracy(audit).dropna(subset="value")
+    worst = accuracy.loc[accuracy.groupby("precision", sort=False)["value"].idxmin()]
+    of = {"its accuracy": worst.assign(group=""), "FVO": fairness.fvo(audit)}
+    of |= {"by chance": fairness.fvo.of_chance(audit), "of all": fairness.overall_accuracy(audit)}
+    columns = {"worst group": worst.set_index("precision")["group"]}
+    columns |= {name: wide(own).iloc[0] for name, own in of.items()}
+    columns |= {"what it is": {own: _column(audit, own) for own in audit.precisions}}
+    caption = "Accuracies and their largest difference between two groups (FVO), with 95 % intervals"
+    yield "table", caption, pd.DataFrame(columns).loc[list(audit.precisions)].reset_index(names="column")
+    yield "h2", "Change of each group"
+    yield "table", f"From {audit.precisions[0]}, in points of accuracy, the worst first", _changes(found)
+    yield "file", "harm.csv", as_csv(found)
+    together = agreement(audit)
+    if len(together):
+        said = "Fake quantization and the real runtime (change: of the accuracy from one to the other)"
+        yield "table", said, _changes(together)
+    yield "h2", "Flips"
+    totals = found.groupby("precision", sort=False)[["harmed", "helped"]].sum().reset_index(names="column")
+    yield "table", "Images that a column alone classifies wrong (harmed), or right (helped)", totals
+    yield "file", "flips.csv", as_csv(harm.flips(audit))
+    yield "h2", "Figures"
+    for measure in MEASURES.values() if len(audit.precisions) > 1 else ():
+        if (measure.chain or measure.key == "ece") and measure.applies(shown):
+            size = {"height": 4, "width": 5.6}
+            figure = compare(lines.of(measure), {"": shown}, legend=not measure.from_reference, **size)
+            digits = {"digits": max(measure.digits, 3), "scientific": measure.scientific}
+            table = crossed(measure(shown), "group", "precision", **digits).reset_index()
+            yield "figure", f"{measure.title[0].upper()}{measure.title[1:]} of each group", figure, table
+    yield "h2", "How it was made"
+    made = [(name, json.dumps(own)[:500]) for name, own in facts.items() if name != "history"]
+    yield "table", "What the Audit says of itself", pd.DataFrame(made, columns=["fact", "value"])
+
+
+def _column(audit, name):
+    """What a column is, in a few words."""
+    own = quantizer_of(name)
+    if name in RUNTIMES:
+        return f"computed by {name.partition(':')[0]} itself"
+    if not own.precision or name not in audit.provenance.get("quantizers", ()):
+        return "logits as given"
+    return (
+        f"weights {own.precision}, activations {own.activation_precision or 'in floating point'}, simulated"
+    )
+
+
+def _changes(table):
+    """The rows of `quantskew.measures.harm.harm`, or `agreement`, for reading: the worst first."""
+    table = table.sort_values("value").head(_ROWS)
+    points = (100 * table[["value", "low", "high", "detectable"]]).map("{:+.1f}".format).astype(str)
+    columns = {"group": table["group"], "column": table["precision"], "images": table["count"]}
+    columns |= {"accuracy before": table["reference"].map("{:.3f}".format), "change": points["value"]}
+    columns |= {"95 % interval": points["low"] + " to " + points["high"]}
+    columns |= {name: table[name] for name in ("harmed", "helped")}
+    if "fake" in table:
+        columns |= {"from": table["fake"], "same class": table["same"].map("{:.1%}".format)}
+        columns |= {"cosine distance": table["cosine"].map("{:.1e}".format)}
+    else:
+        columns |= {"p": table["p"].map(harm.chance), "p corrected": table["q"].map(harm.chance)}
+        columns |= {"drop that would show": points["detectable"].str.lstrip("+")}
+    return pd.DataFrame(columns)
+
+
+def _html(kind, text, *content):
+    """A part of a page in HTML."""
+    said = escape(text)
+    if kind == "file":
+        data = base64.b64encode(content[0].encode()).decode()
+        return f'<p><a download="{said}" href="data:text/csv;base64,{data}">{said}</a></p>'
+    if kind == "figure":
+        picture = io.BytesIO()
+        content[0].savefig(picture, format="png", dpi=150)
+        source = base64.b64encode(picture.getvalue()).decode()
+        alt = f"{said}, a point a column; the numbers are in the table below it"
+        table = f"<details><summary>Numbers</summary>{_html('table', text, content[1])}</details>"
+        image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
+        return f"<figure><figcaption>{said}</figcaption>{image}{table}</figure>"
+    if kind == "table":
+        table = content[0].rename(columns=_one_line).map(_one_line)
+        first, *_ = table.columns
+        # The corner has the name of the first column, whose cells are headers.
+        table = table.set_index(first).rename_axis(None).rename_axis(first, axis="columns")
+        with pd.option_context("display.max_colwidth", None):
+            table = table.to_html(border=0, justify="left")
+        table = table.replace("<thead>", f"<caption>{said}</caption><thead>", 1)
+        return f'<div class="wide" role="region" aria-label="{said}" tabindex="0">{table}</div>'
+    return f'<p class="verdict">{said}</p>' if kind == "verdict" else f"<{kind}>{said}</{kind}>"
+
+
+def _markdown(kind, text, *content):
+    """A part of a page in Markdown."""
+    said = {"h1": "# ", "h2": "## ", "verdict": "> "}.get(kind, "") + _plain(text)
+    if kind not in ("table", "figure"):
+        return said
+    rows = [map(_plain, row) for row in (content[-1].columns, *content[-1].itertuples(index=False))]
+    rows.insert(1, ["---"] * len(content[-1].columns))
+    return "\n".join([f"{said}:\n", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _plain(value):
+    """A value as text that means nothing else to Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", _one_line(value))
+
+
+def _one_line(value):
+    return " ".join(str(value).split())
+
+
+def agreement(audit):
+    """The tables of `quantskew.measures.harm.agreement` of each quantizer and runtime of its precision."""
+    tables = [
+        harm.agreement(audit, fake, real).assign(fake=fake)
+        for real in sorted({*RUNTIMES} & {*audit.precisions})
+        for fake in audit.precisions
+        if quantizer_of(fake).precision == re.search(r"fp32|int\d", real)[0]
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 FORMATS = ("text", "csv", "json")

@@ -232,7 +232,7 @@ STATIC = "book/_static"
 def playground(repository, digits_model, made_model, small_digits, tmp_path_factory):
     """A page with the pictures of a control, two models, and the scripts that make the playground."""
     folder = tmp_path_factory.mktemp("playground")
-    for name in ("bit-width.js", "live-model.js", "playground.js", "playground.css"):
+    for name in ("bit-width.js", "live-model.js", "drawing.js", "playground.js", "playground.css"):
         shutil.copy(repository / STATIC / name, folder)
     for name, model in {"digits": digits_model, "balanced_digits": made_model}.items():
         (folder / f"{name}.js").write_text(model_text(name, model, small_digits))
@@ -241,7 +241,7 @@ def playground(repository, digits_model, made_model, small_digits, tmp_path_fact
     )
     models = '<div class="playground-models" data-files="digits.js?v=1 balanced_digits.js?v=2" hidden></div>'
     scripts = '<script src="bit-width.js"></script>' + "".join(
-        f'<script defer src="{name}.js"></script>' for name in ("live-model", "playground")
+        f'<script defer src="{name}.js"></script>' for name in ("live-model", "drawing", "playground")
     )
     head = f'<meta charset="utf-8"><title>A playground</title>{scripts}'
     head += '<link rel="stylesheet" href="playground.css">'
@@ -401,6 +401,19 @@ def test_one_digit_can_be_followed_and_drawn(play, digits_model, small_digits):
     box = page.locator(".live-sheet").bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.9)
     assert page.locator(".live-sheet rect[fill='rgb(255 255 255)']").count() == 2
+
+
+@needs_browser
+def test_numbers_are_printed_as_python_prints_them(play):
+    rng, page = random.Random(0), play()
+    drawn = [rng.choice([-1, 1]) * rng.random() * 10 ** rng.randint(-6, 3) for _ in range(200)]
+    # Accuracies of groups lie in the middle between two numbers, which powers of ten do not.
+    exact = [0, 0.5, 0.125, 0.375, 2.5, 45 / 72, -0.004, 0.285, 8.345, 1.005, 99.995, 1e-7, 0.00995]
+    for digits, scientific in ((0, False), (1, False), (2, False), (3, False), (4, False), (1, True)):
+        values = drawn if scientific else drawn + exact
+        options = f"{digits}, {str(scientific).lower()}"
+        printed = page.evaluate(f"all => all.map(own => quantskewDrawing.number(own, {options}))", values)
+        assert printed == [number(own, digits, scientific) for own in values]
 
 
 @needs_browser

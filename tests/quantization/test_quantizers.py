@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import oracles
+from quantskew.quantization import grids
 from quantskew.quantization.grids import (
     choose_qparams,
     dequantize,
@@ -321,3 +322,53 @@ def test_a_precision_without_a_grid_and_a_wrong_axis_are_refused():
 def test_the_default_precisions_are_known():
     assert set(DEFAULT_PRECISIONS) <= set(PRECISIONS)
     assert [integer_bits(p) for p in PRECISIONS] == [None, None, *range(16, 0, -1)]
+
+
+def exhaustive_mse(weight, bits, axis):
+    """The step of least squared error, where each of a hundred is tried on all weights."""
+    widest = choose_qparams(weight, Quantizer(f"int{bits}", "symmetric", axis is not None), axis or 0).scale
+    others = () if axis is None else [other for other in range(weight.ndim) if other != axis]
+    best, least = widest, torch.full_like(widest, torch.inf)
+    for share in range(100, 0, -1):
+        scale = (widest * (share / 100)).clamp(min=torch.finfo(weight.dtype).tiny)
+        codes = (weight / scale).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).round()
+        error = (codes * scale - weight).square().sum(others, keepdim=axis is not None)
+        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+    return best
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda normal: normal * 0.05,
+        lambda normal: normal.to(memory_format=torch.channels_last),
+        lambda normal: normal.double().exp(),
+        lambda normal: (2 * normal).round() * 0.1,
+        lambda normal: torch.full_like(normal, 0.3),
+        torch.zeros_like,
+        lambda normal: (0.01 * normal).index_fill(0, torch.tensor(2), 5.0),
+        lambda normal: torch.zeros_like(normal).index_fill(3, torch.tensor(1), -2.0),
+        lambda normal: 1e-20 * normal,
+        lambda normal: normal[:, :5, 0, 0],
+    ],
+)
+def test_the_search_for_the_least_squared_error_finds_what_trying_all_steps_finds(make, bits):
+    weight = make(torch.randn(4, 64, 10, 10, generator=torch.Generator().manual_seed(bits)))
+    for axis in (None, 0, 1):
+        found = choose_qparams(weight, Quantizer(f"int{bits}", "mse", axis is not None), axis or 0).scale
+        assert torch.equal(found, exhaustive_mse(weight, bits, axis))
+
+
+def test_pieces_of_a_weight_are_quantized_as_the_whole(monkeypatch):
+    weight = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    weights = [weight, weight.to(memory_format=torch.channels_last), weight.abs() + 1, weight[0, 0, 0, 0]]
+    for own in weights:
+        for name in ("int4", "int4:symmetric") + ("int3:per-channel",) * (own.ndim > 0):
+            grid = choose_qparams(own, name)
+            whole = quantize_dequantize(own, grid)
+            monkeypatch.setattr(grids, "_PIECE", 50)
+            for part, expected in zip(quantize_dequantize(own, grid), whole, strict=True):
+                assert torch.equal(part, expected)
+                assert part.stride() == own.stride()
+            monkeypatch.undo()

@@ -11,12 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from safetensors.numpy import load as from_bytes
-from safetensors.numpy import save as to_bytes
 
 from quantskew.audits.statistics import Curvature, WeightStatistics
 from quantskew.cache import cache_dir, make_once
 from quantskew.checks import shortened
-from quantskew.files import Damaged, read_tensors, write_tensors
+from quantskew.files import Damaged, read_tensors, write_arrays
 from quantskew.groups import (
     MOST,
     OVERALL,
@@ -90,7 +89,7 @@ class Audit:
             if ids.shape != (samples,):
                 raise ValueError(f"{samples} samples have logits, but {what}s have the shape {ids.shape}")
             check_group_ids(ids, len(names), what)
-        finite = np.isfinite(self.logits).all(axis=2)
+        finite = np.stack([np.isfinite(own).all(axis=1) for own in self.logits])
         if not finite.all():
             precision, sample = np.argwhere(~finite)[0]
             raise ValueError(
@@ -315,7 +314,7 @@ class Audit:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # Under one key, since the format does not keep the order of several: the same Audit, the same bytes.
         described = {"format": _FORMAT, "names": names, "provenance": self.provenance}
-        write_tensors(path, to_bytes(arrays, {_KEY: json.dumps(described, sort_keys=True)}))
+        write_arrays(path, arrays, {_KEY: json.dumps(described, sort_keys=True)})
 
     @classmethod
     def load(cls, path, own=False):

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from quantskew.audits.model import Logits, audit_model
+from quantskew.audits.runtimes import logits_functions, session, version
 from quantskew.checks import shortened, some
 from quantskew.datasets import listed
 from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
@@ -146,22 +147,10 @@ def _import(name):
 
 
 def _onnx(path, records):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    fed, *others = session.get_inputs()
-    if others:
-        raise ValueError(f"{path} takes {len(others) + 1} inputs; an audit of a file feeds it images alone")
-    form = np.float16 if fed.type == "tensor(float16)" else np.float32
-
-    def run(images):
-        return session.run(None, {fed.name: images.cpu().numpy().astype(form)})[0]
-
-    said = session.get_modelmeta().custom_metadata_map.get(_KEY)
-    model = FixedBatch(run, fed.shape[0]).forward if isinstance(fed.shape[0], int) else run
-    return model, _said(path, text=said)
+    run, running = session(path)
+    if len(running.get_inputs()) > 1:
+        raise ValueError(f"{path} takes several inputs; an audit of a file feeds it images alone")
+    return run, _said(path, text=running.get_modelmeta().custom_metadata_map.get(_KEY))
 
 
 def _script(path, records):
@@ -308,7 +297,9 @@ def _order(predictions, labels, count):
     return linear_sum_assignment(table, maximize=True)[1]
 
 
-def audit_file(path, test, quantizers=("fp32",), *, arch=None, given=None, calibration=None, device=None):
+def audit_file(
+    path, test, quantizers=("fp32",), *, runtimes=(), arch=None, given=None, calibration=None, device=None
+):
     """Audit the model of a file on listed test images: an Audit for each group column and intersection.
 
     Parameters
@@ -319,12 +310,14 @@ def audit_file(path, test, quantizers=("fp32",), *, arch=None, given=None, calib
         See `quantskew.datasets.listed.read`.
     quantizers : sequence of Quantizer or str
         Of ONNX and TorchScript the weights cannot be replaced: there it is fp32 alone, the model as it is.
+    runtimes : sequence of str
+        Of `quantskew.audits.runtimes.RUNTIMES`: further columns.
     given : dict, optional
         Attributes of the `Preprocessing`, ``classes`` (names in the order of the logits), the ``accuracy``
         that the model is known to have, or ``preprocessing``, a JSON or TOML file of these.  By default they
         are what the metadata of the model say, and classes the labels, sorted.
     calibration : path, optional
-        Images to take the ranges of activations from, listed as those of `test`.
+        Images to take the ranges of activations from, listed as those of `test`; runtimes need them, too.
     device : str, optional
 
     Returns
@@ -365,14 +358,21 @@ def audit_file(path, test, quantizers=("fp32",), *, arch=None, given=None, calib
             kept.extend(index)
             yield how.inputs(pixels), labels[index], [first[place] for place in index]
 
+    if runtimes and calibration is None:
+        raise ValueError("runtimes are calibrated: give images other than the test's with --calibration")
     if calibration is not None:
         others = listed.read(calibration)
         chosen = np.random.default_rng(0).permutation(len(others.names))[:256].tolist()
         calibration = how.inputs(next(others.batches(how, chosen, 256, {}))[1])
     told = {"model": f"{Path(path).name}{'' if replaced else ', as it is: its weights cannot be replaced'}"}
     told |= {"preprocessing": words, "classes": f"{some([*map(str, names or range(count))])}, from {order}"}
-    options = {"quantizers": quantizers, "calibration": calibration} if replaced else {}
-    made = audit_model(model, batches(), class_names=names, device=device, facts=told, **options)
+    functions = {}
+    if runtimes:
+        functions, refused = logits_functions(runtimes, model if replaced else path, calibration)
+        told |= {"runtimes": {name: version(name) for name in functions}, "runtimes_left_out": refused}
+    options = {"quantizers": quantizers, "calibration": calibration, "further": functions} if replaced else {}
+    own = model if replaced else {"fp32": model, **functions}
+    made = audit_model(own, batches(), class_names=names, device=device, facts=told, **options)
     doubts += better_order(made.predictions[0], made.labels, made.class_names)
     found = binomtest(int((made.predictions[0] == made.labels).sum()), len(kept))
     expected = facts.get("accuracy", [0])[0]

@@ -16,6 +16,7 @@ from quantskew import datasets
 from quantskew.audits.audit import audit_once
 from quantskew.audits.layers import audit_layers, check_layers
 from quantskew.audits.model import audit_model, check_audit
+from quantskew.audits.runtimes import beside
 from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
 from quantskew.datasets import normalise
@@ -137,6 +138,7 @@ def audit(
     device="auto",
     download=False,
     curvature=False,
+    runtimes=(),
 ):
     """The Audit of an experiment, from the cache or made now (the model is trained where it has to be).
 
@@ -148,6 +150,8 @@ def audit(
     data_dir, download
         See `quantskew.datasets.load`.
     device : str
+    runtimes : sequence of str
+        Of `quantskew.audits.runtimes.RUNTIMES`: further columns, which are never taken from the cache.
 
     Returns
     -------
@@ -159,6 +163,10 @@ def audit(
     (2, 719, 10)
     """
     chosen = check_audit(quantizers, curvature)
+    if runtimes and curvature:
+        raise ValueError(
+            "curvature is of the weights, which other runtimes do not show; leave one of both out"
+        )
     experiment, data, model, record = _ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
@@ -168,7 +176,8 @@ def audit(
         options = {"facts": facts, "curvature": curvature}
         return go_on(lambda kept: audit_model(model, data, chosen, checkpoint=kept, **options), checkpoint)
 
-    return audit_once(experiment.name, key, make)
+    made = audit_once(experiment.name, key, make)
+    return beside(made, runtimes, model, data) if runtimes else made
 
 
 def _ready(experiment, data_dir, device, download):

@@ -31,7 +31,7 @@ def by_precision(axes, groups, table, measure):
     """One line a group (see `quantskew.figures.style.looks`) over the precisions of a table of a measure."""
     lines = [(table[table["group"] == look.name], look.style | {"markersize": 4}) for look in groups]
     style.side_by_side(axes, lines, measure.label)
-    return style.scaled(axes, "y", measure)
+    return style.zoomed(axes, measure)
 
 
 def against(up, across):
@@ -60,7 +60,8 @@ def fvo(audit, axes):
     """FVO (Eq. 2) at each precision, beside what chance alone would give."""
     table, chance = fairness.fvo(audit), fairness.fvo.of_chance(audit)
     places, grey = np.arange(len(table)), {"color": "#bbbbbb", "alpha": 0.6}
-    axes.fill_between(places, chance["low"], chance["high"], label="shuffled groups (control)", **grey)
+    control = {"label": "shuffled groups (control)", "step": "mid", **grey}
+    axes.fill_between(places, chance["low"], chance["high"], **control)
     of_fvo_and_accuracy(axes, table, fairness.overall_accuracy(audit))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return axes
@@ -72,7 +73,7 @@ def of_fvo_and_accuracy(axes, table, overall):
     style.with_bars(axes, places, table, label="FVO of the groups", **_TOTAL)
     style.with_bars(axes, places, overall, label="overall accuracy", color="#777777", linestyle="--")
     style.precision_axis(axes, list(table["precision"]), "FVO, accuracy")
-    return style.scaled(axes, "y", fairness.fvo)
+    return style.zoomed(axes, fairness.fvo)
 
 
 def absolute_difference(audit, axes):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
+from quantskew.audits.audit import quantizer_of
 from quantskew.files import digest
+from quantskew.measures import forward
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
 _MARKERS = "osD^vPX*hp<>d8H1234+x|_"
+# Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
+_MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
@@ -161,10 +166,10 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
 
 
 class _LogTicks(LogLocator):
-    """Ticks at 1, 2 and 5 of each decade, or at powers of ten where these would crowd."""
+    """Ticks at 1, 2 and 5 of each decade, at all digits or at powers of ten where these are few or crowd."""
 
     def tick_values(self, vmin, vmax):
-        self.set_params(subs=(1, 2, 5) if vmax < 300 * vmin else (1,))
+        self.set_params(subs=range(1, 10) if vmax < 4 * vmin else (1, 2, 5) if vmax < 300 * vmin else (1,))
         return super().tick_values(vmin, vmax)
 
 
@@ -212,17 +217,58 @@ def side_by_side(axes, lines, label, width=0.2):
 
 def precision_label(precisions):
     """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is."""
+    if not _ordered(precisions):
+        return "quantizer or runtime"
     return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
 
 
+def _ordered(precisions):
+    return all(quantizer_of(name).precision for name in precisions)
+
+
 def precision_axis(axes, precisions, label):
-    """A horizontal axis with one place a precision."""
-    # Two columns of a page have room for six names in full size.
-    axes.set_xticks(np.arange(len(precisions)), precisions, fontsize=None if len(precisions) < 7 else 8)
+    """A horizontal axis with one place a precision; where these have no order, lines are taken off."""
+    column_ticks(axes, precisions)
+    for line in () if _ordered(precisions) else axes.lines:
+        line.set(linestyle="none", marker="_" if line.get_marker() == "None" else line.get_marker())
     axes.set_xlabel(precision_label(precisions))
     axes.set_ylabel(label)
     axes.grid(axis="x", visible=False)
     return axes
+
+
+def column_ticks(axes, names):
+    """A tick a column, with its name, which is turned where the names would overlap."""
+    # Two columns of a page have room for six names in full size.
+    short = [legible(name, 24) for name in names]
+    axes.set_xticks(np.arange(len(names)), short, fontsize=None if len(names) < 7 else 8)
+    if sum(len(name) + 2 for name in short) > _ROOM:
+        plt.setp(axes.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+
+
+def zoomed(axes, measure):
+    """Make the vertical axis that of a measure, or of the data where these take up little of its range."""
+    low, high = axes.dataLim.intervaly
+    scaled(axes, "y", measure)
+    if measure.limits and high - low < _LITTLE * (measure.limits[1] - measure.limits[0]):
+        margin = 0.06 * max(high - low, 0.02)
+        axes.set_ylim(low - margin, high + margin)
+    return axes
+
+
+def summarised(audit):
+    """The Audit with the groups that lose most and least alone and the others as one, where they are many."""
+    names = audit.group_names
+    if len(names) <= _MANY:
+        return audit
+    change = forward.group_accuracy.change(audit).groupby("group", sort=False)["value"].min()
+    order = np.argsort(change.loc[list(names)])
+    kept = np.sort(np.append(order[:_ENDS], order[-_ENDS:]))
+    ids = np.full(len(names), len(kept))
+    ids[kept] = np.arange(len(kept))
+    counts = np.bincount(ids, audit.train_counts).astype(np.int64)
+    named = (*(names[group] for group in kept), f"{len(names) - len(kept)} others")
+    return replace(audit, groups=ids[audit.groups], group_names=named, train_counts=counts, curvature=None)
 
 
 def number_map(axes, values, texts, dark, **look):
@@ -231,7 +277,7 @@ def number_map(axes, values, texts, dark, **look):
     for (row, column), text in np.ndenumerate(texts[values.columns].to_numpy()):
         color = "white" if dark.iloc[row, column] else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(np.arange(values.shape[1]), values.columns)
+    column_ticks(axes, list(values.columns))
     axes.set_yticks(np.arange(len(values)), values.index)
     axes.grid(visible=False)
 
@@ -255,10 +301,16 @@ def style_legend(axes, styles, title=None):
 
 def legend_below(axes, handles, labels, title, **options):
     """A legend below the axes, in as many columns as its words leave room for."""
-    columns = 4 if len(labels) > 5 and max(map(len, labels)) < 12 else 2
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns}
+    longest = max(map(len, labels))
+    columns = 4 if len(labels) > 5 and longest < 12 else 2 if longest < 26 else 1
     options |= {"title": title, "title_fontsize": 9.5, "columnspacing": 0.8, "handletextpad": 0.4}
-    axes.legend(handles, labels, **place, **options)
+    turned = any(label.get_rotation() for label in axes.get_xticklabels())
+    if turned and len(axes.figure.axes) == 1:
+        # Only a figure's own legend leaves room for names that are turned.
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns, **options)
+    else:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns}
+        axes.legend(handles, labels, **place, **options)
     return axes
 
 

@@ -48,7 +48,7 @@ class InPage:
         addresses = [f"{name}?v={digest(text)[:8]}" for name, text in self.files.items()]
         html = f'<div class="playground-models" data-files="{escape(" ".join(addresses))}" hidden></div>'
         names = ", ".join(name.removesuffix(".js") for name in self.files)
-        return {"text/plain": f"models in the page: {names}", "text/html": html, _FILES: self.files}
+        return {"text/plain": f"The page computes with {names}.", "text/html": html, _FILES: self.files}
 
 
 def _can_be_sent(live):

@@ -43,28 +43,18 @@ def harm(audit):
     >>> table[["value", "harmed", "helped", "p"]].round(3).values.tolist()
     [[-0.889, 8.0, 0.0, 0.008]]
     """
-    right = audit.predictions == audit.labels
-    both = (right[:1] & ~right, ~right[:1] & right)
-    harmed, helped = (
-        group_sums(own[1:].astype(np.int64), audit.groups, len(audit.group_names)).ravel() for own in both
-    )
+    right, size = audit.predictions == audit.labels, len(audit.group_names)
+    both = np.stack([right[:1] & ~right, ~right[:1] & right])[:, 1:].astype(np.int64)
+    harmed, helped = group_sums(both, audit.groups, size).reshape(2, -1)
     table = group_accuracy.change(audit).drop(columns="undefined")
-    count = table["count"].to_numpy()
-    p = np.minimum(1, 2 * binom.cdf(np.minimum(harmed, helped), harmed + helped, 0.5))
-    p = np.where(count > 0, p, np.nan)
-    level = _LEVEL / max(1, np.isfinite(p).sum())
-    least = [smallest_drop(n, (k + 0.5) / (n + 1), level) for n, k in zip(count, helped, strict=True)]
-    before = np.tile(group_accuracy(audit)["value"].head(len(audit.group_names)), len(audit.precisions) - 1)
-    return table.assign(reference=before, harmed=harmed, helped=helped, p=p, q=_holm(p), detectable=least)
-
-
-def _holm(p):
-    """P-values corrected by Holm's method for those of them that are numbers."""
-    order, q = np.argsort(p), np.full(len(p), np.nan)
-    order = order[np.isfinite(p[order])]
-    steps = np.arange(len(order), 0, -1) * p[order]
-    q[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return q
+    p = pd.Series(2 * binom.cdf(np.minimum(harmed, helped), harmed + helped, 0.5)).clip(upper=1)
+    p = p.where(table["count"] > 0)
+    ranked = p.dropna().sort_values()
+    q = (ranked * np.arange(len(ranked), 0, -1)).cummax().clip(upper=1)
+    level, counts = _LEVEL / max(1, len(ranked)), zip(table["count"], helped, strict=True)
+    least = [smallest_drop(n, (k + 0.5) / (n + 1), level) for n, k in counts]
+    before = np.tile(group_accuracy(audit)["value"].head(size), len(audit.precisions) - 1)
+    return table.assign(reference=before, harmed=harmed, helped=helped, p=p, q=q, detectable=least)
 
 
 def verdict(table):
@@ -77,10 +67,10 @@ def verdict(table):
     if len(lost):
         said = [
             f"{own.group} loses {-100 * own.value:.1f} points at {own.precision} (95 % interval "
-            f"{-100 * own.high:.1f} to {-100 * own.low:.1f}; p {own.q:.2g})"
+            f"{-100 * own.high:.1f} to {-100 * own.low:.1f}; p {chance(own.q)})"
             for own in lost.itertuples()
         ]
-        return f"Harm is shown: {some(said)}. ({by})"
+        return f"Harm is shown: {some(said, 3)}. ({by})"
     least = tested.loc[tested["detectable"].fillna(np.inf).idxmax()]
     of = f"of {least['group']} ({least['count']:,} images) at {least['precision']}"
     if np.isnan(least["detectable"]):
@@ -89,6 +79,17 @@ def verdict(table):
         f"No harm larger than {100 * least['detectable']:.1f} points is shown: so large a drop, {of}, would "
         f"have been shown with a probability of {POWER}, and of other groups a smaller one. ({by})"
     )
+
+
+def chance(p):
+    """A p-value as text.
+
+    Examples
+    --------
+    >>> chance(0.0123), chance(1e-9)
+    ('0.012', '< 0.0001')
+    """
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def flips(audit):

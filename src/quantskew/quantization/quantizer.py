@@ -204,12 +204,13 @@ class Quantizer:
 
         Examples
         --------
-        >>> Quantizer.parse_list("fp32,int4:mse,per-channel,int2")
-        ['fp32', 'int4:mse,per-channel', 'int2']
+        >>> Quantizer.parse_list("fp32,int4:mse,per-channel,int2,ort:fp32")
+        ['fp32', 'int4:mse,per-channel', 'int2', 'ort:fp32']
         """
         names = []
         for part in (part.strip() for part in text.split(",")):
-            if names and ":" in names[-1] and not _HEAD.match(part):
+            # A colon is behind the head of a name, as in ort:fp32, which is another runtime's.
+            if names and ":" in names[-1] and ":" not in part and not _HEAD.match(part):
                 names[-1] += f",{part}"
             else:
                 names.append(part)
