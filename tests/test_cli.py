@@ -46,6 +46,7 @@ COMMANDS = (
     "train",
     "audit",
     "plan",
+    "allocate",
     "layers",
     "mitigate",
     "claims",

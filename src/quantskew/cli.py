@@ -18,9 +18,10 @@ from quantskew.cache import cache_dir
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, get
 from quantskew.experiments.methods import METHODS
-from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
+from quantskew.quantization.quantizer import CALIBRATED, DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
+_SCHEMES = ", ".join((*SCHEMES, *CALIBRATED))
 # The least and the largest number that an option takes, and what to do where a file cannot be used.
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
@@ -117,11 +118,11 @@ def _check_options(options):
             check_whole(f"--{name.replace('_', '-')}", getattr(options, name), least, most)
     if hasattr(options, "output"):
         output = options.output
-        if options.run is claims and output:
+        if options.run in (claims, allocate) and output:
             if output.is_dir():
                 raise ValueError(f"--output {output} is a folder; name a file")
             check_folder(output.parent, "the folder of --output", "name another --output")
-        elif options.run is not claims:
+        elif options.run not in (claims, allocate):
             check_folder(output or "runs", "the output folder", "name another --output")
     for name in ("junit", "report"):
         if getattr(options, name, None):
@@ -293,7 +294,7 @@ _OWN = (
         help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
         "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
     ),
-    _option("--scheme", default="banner", help=f"of {', '.join(SCHEMES)} (default: %(default)s)"),
+    _option("--scheme", default="banner", help=f"of {_SCHEMES} (default: %(default)s)"),
     _option("--per-channel", action="store_true", help="one grid per output channel"),
     _option("--fold-batchnorm", action="store_true", help="merge batch norm into convolutions first"),
     _option("--boundary-precision", metavar="P", help="of the first and last layer, such as int8"),
@@ -525,6 +526,29 @@ def plan(options):
 
 
 @_command(
+    "choose the bits of each layer within a budget",
+    *_experiment(),
+    _option("--mean-bits", type=float, required=True, metavar="B", help="of a weight, such as 3.5"),
+    _option("--for", dest="goal", default="mean", help="mean, worst-group or fvo (default: %(default)s)"),
+    _option("--quantizer", default="int4:mse", help="bits apart (default: %(default)s)"),
+    _option("--output", type=Path, metavar="FILE", help="default: runs/EXPERIMENT-plan.json"),
+    description="Measure what quantizing each layer alone does to each group on validation images, and give "
+    "it 2, 3, 4, 6 or 8 bits for the least mean loss, the least loss of the worst group, or the least "
+    "FVO. Writes the plan, which `mitigate --plan FILE` quantizes and trains by.",
+)
+def allocate(options):
+    """Print the precisions of the layers, in their order, and where the plan is."""
+    from quantskew.experiments.allocation import planned, write_plan
+
+    where = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    budget = [options.mean_bits], [options.goal], options.quantizer
+    (plan,) = planned(_chosen(options), *budget, **where).values()
+    path = options.output or Path("runs") / f"{options.experiment}-plan.json"
+    write_plan(path, plan)
+    print(f"{', '.join(plan['plan'].values())}: {plan['spent_bits']:.2f} bits a weight, in {path}")
+
+
+@_command(
     "quantize one layer of an experiment at a time, and all but one",
     *_experiment(),
     _option("--precision", default="int4", metavar="P", help="such as int4:mse (default: %(default)s)"),
@@ -556,6 +580,7 @@ def layers(options):
     _option(
         "--start", metavar="FILE", help="weights of a float model (safetensors) that is then not trained here"
     ),
+    _option("--plan", metavar="FILE", help="bits of each layer, as `allocate` writes them"),
     _seeds(1),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated"),
     description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
@@ -564,12 +589,17 @@ def layers(options):
 def mitigate(options):
     """Write an Audit for each method and seed, and print how they compare."""
     from quantskew.experiments import methods
+    from quantskew.experiments.allocation import read_plan
     from quantskew.experiments.runs import write
+    from quantskew.quantization.qat import QATOptions
     from quantskew.report import write_comparison
 
     folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
     titles = {key: methods.get(key).title for key in options.methods}
     experiment, seeds, where = _over_seeds(options)
+    if options.plan:
+        plan = read_plan(options.plan)
+        where |= {"precisions": ("fp32", plan["precision"]), "options": QATOptions(plan=plan["plan"])}
     audits = {}
     for key, made, path in write(
         experiment, folder, seeds, options.methods, start_from=options.start, **where

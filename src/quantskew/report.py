@@ -232,7 +232,7 @@ def _page(audit):
     yield "file", "flips.csv", as_csv(harm.flips(audit))
     yield "h2", "Figures"
     for measure in MEASURES.values() if len(audit.precisions) > 1 else ():
-        if (measure.chain or measure.key == "ece") and measure.applies(shown):
+        if (measure.chain or measure.swept) and measure.applies(shown):
             size = {"height": 4, "width": 5.6}
             figure = compare(lines.of(measure), {"": shown}, legend=not measure.from_reference, **size)
             digits = {"digits": max(measure.digits, 3), "scientific": measure.scientific}
@@ -245,13 +245,13 @@ def _page(audit):
 
 def _column(audit, name):
     """What a column is, in a few words."""
+    if name not in audit.provenance.get("quantizers", ()):
+        return "computed by the runtime itself" if name in RUNTIMES else "logits as given"
     own = quantizer_of(name)
-    if name in RUNTIMES:
-        return f"computed by {name.partition(':')[0]} itself"
-    if not own.precision or name not in audit.provenance.get("quantizers", ()):
-        return "logits as given"
+    if not own.bits and not own.activation_precision:
+        return f"the model in {own.precision}"
     return (
-        f"weights {own.precision}, activations {own.activation_precision or 'in floating point'}, simulated"
+        f"simulated: weights {own.precision}, activations {own.activation_precision or 'in floating point'}"
     )
 
 

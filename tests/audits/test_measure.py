@@ -140,22 +140,59 @@ def test_calibration_is_on_training_images_alone():
     assert not np.allclose(measured[1], expected[1], atol=1e-2)
 
 
-def test_calibration_images_have_the_groups_shares(digits, monkeypatch):
+def calibration_rows(data, **options):
+    """Which training images are chosen; no image is in the data twice."""
+    images = calibration_images(data, **options)
+    assert torch.equal(images, calibration_images(data, **options))
+    known = normalise(data.train.images)
+    rows = [int(torch.nonzero((known == image).flatten(1).all(1))[0]) for image in images]
+    assert len(set(rows)) == len(rows)
+    return rows
+
+
+def test_calibration_images_have_the_groups_shares(digits):
     def counts(number):
-        monkeypatch.setattr("quantskew.audits.model._CALIBRATION_IMAGES", number)
-        images = calibration_images(digits)
-        assert torch.equal(images, calibration_images(digits))
-        rows = [
-            int(torch.nonzero((normalise(digits.train.images) == image).flatten(1).all(1))[0])
-            for image in images
-        ]
-        assert len(set(rows)) == len(rows)
-        return digits.train.subset(rows).group_counts
+        return digits.train.subset(calibration_rows(digits, count=number)).group_counts
 
     total = len(digits.train)
     assert counts(10).tolist() == [1] * 10
     np.testing.assert_allclose(counts(200), 200 * digits.train.group_counts / total, atol=1)
     assert counts(1000).tolist() == digits.train.group_counts.tolist()
+
+
+def test_calibration_images_of_each_mix(digits):
+    train, sizes = digits.train, digits.train.group_counts
+    least, most = int(sizes.argmin()), int(sizes.argmax())
+
+    def counts(count, mix, **options):
+        return train.subset(calibration_rows(digits, mix=mix, count=count, **options)).group_counts
+
+    assert counts(30, "balanced").tolist() == [3] * 10
+    # What a group lacks the others give.
+    whole = counts(200, "balanced")
+    assert whole.sum() == 200
+    assert (whole >= np.minimum(sizes, whole.max() - 1)).all()
+    for mix, group in (("minority", least), ("majority", most)):
+        assert counts(int(sizes[least]), mix).tolist() == [
+            sizes[least] if own == group else 0 for own in range(10)
+        ]
+    with pytest.raises(ValueError, match=rf"the minority, .*, has {sizes[least]} training images; calibrate"):
+        counts(int(sizes[least]) + 1, "minority")
+    losses = np.zeros(len(train))
+    losses[7::9] = np.arange(len(losses[7::9])) + 1.0
+    rows = calibration_rows(digits, mix="loss-weighted", count=20, losses=losses)
+    assert all(row % 9 == 7 for row in rows)
+    draws = [calibration_rows(digits, mix="loss-weighted", count=5, losses=losses, seed=s) for s in range(60)]
+    assert losses[np.concatenate(draws)].mean() > 1.2 * losses[7::9].mean()
+    assert draws[0] != draws[1]
+    assert calibration_rows(digits, count=9) != calibration_rows(digits, count=9, seed=1)
+    for options, message in (
+        ({"mix": "loss-weighted"}, "needs the losses of the training images"),
+        ({"mix": "even"}, "unknown mix 'even'; known: proportional, balanced, majority"),
+        ({"count": 0}, "count"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calibration_images(digits, **options)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def test_every_list_is_of_known_methods(keys):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_every_method_can_be_carried_out(method):
-    assert quantize_model(samples.tiny_model(), method.quantizer.at("int4")).quantized
+    images = samples.random_images(4, 1, 6)
+    assert quantize_model(samples.tiny_model(), method.quantizer.at("int4"), images).quantized
     if method.targets is not None:
         assert target_counts(load("digits").train.group_counts, method.targets)
     assert method.retraining in (None, "fp32", "qat", "qat from scratch")

@@ -12,6 +12,7 @@ import samples
 from quantskew.experiments import catalogue, methods, mitigation
 from quantskew.experiments.methods import METHODS
 from quantskew.experiments.mitigation import mitigate
+from quantskew.quantization import rounding
 from quantskew.quantization.qat import QATOptions
 from quantskew.training import loop
 from quantskew.training.recipe import difficulty_weights
@@ -26,6 +27,7 @@ def cache(tmp_path_factory):
     """One empty cache for all tests here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUANTSKEW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(rounding, "_STEPS", 10)
         yield
 
 

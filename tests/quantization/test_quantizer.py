@@ -11,13 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantskew.audits.audit import Audit
-from quantskew.quantization.quantizer import INTEGER_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
+from quantskew.quantization.quantizer import (
+    CALIBRATED,
+    INTEGER_PRECISIONS,
+    PRECISIONS,
+    SCHEMES,
+    Quantizer,
+)
 
 NUMBERS = st.sampled_from(INTEGER_PRECISIONS)
 TEMPLATES = st.builds(
     Quantizer,
     NUMBERS,
-    st.sampled_from(SCHEMES),
+    st.sampled_from((*SCHEMES, *CALIBRATED)),
     st.booleans(),
     st.booleans(),
     st.none() | NUMBERS,
@@ -34,7 +40,7 @@ FLOATS = st.builds(
 QUANTIZERS = st.one_of(
     TEMPLATES, FLOATS, st.builds(Quantizer, st.sampled_from(["fp32", "fp16"]), fold_batchnorm=st.booleans())
 )
-WORDS = ("per-channel", "folded", "bias-corrected", "ends-int8")
+WORDS = ("per-channel", "folded", "bias-corrected", "ends-int8", *CALIBRATED)
 
 
 @given(QUANTIZERS)
@@ -91,6 +97,8 @@ def test_whatever_is_no_name_is_refused_with_the_known_words(text):
         ("int4:mse,banner", "'int4:mse,banner' says twice what its scheme is"),
         ("int4:ends-fp16", "boundary_precision must be an integer precision; got 'fp16'"),
         ("fp32:mse,per-channel", "fp32 has no integer grid for mse, per-channel to act on"),
+        ("A8:gptq", "fp32 has no integer grid for gptq to act on"),
+        ("int4:gptq,mse", "'int4:gptq,mse' says twice what its scheme is"),
         ("A8:mse", "fp32 has no integer grid for mse to act on"),
         (8, "a quantizer is a Quantizer or its name; got 8"),
         (None, "a quantizer is a Quantizer or its name; got None"),

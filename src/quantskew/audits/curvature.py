@@ -105,25 +105,26 @@ def check_curvature(quantizers):
 
 
 def measure_curvature(
-    model, split, quantizers, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0
+    model, split, quantizers, *, images=None, rtol=1e-2, samples=8, checkpoint=None, seed=0, calibration=None
 ):
     """Gradient norm, lambda_max and trace of each group under each quantizer, and profiles of the loss.
 
     Gradient norms are over all test images (Eq. 10), the rest over the first `images` of each group, or all.
     `rtol` is the relative residual of lambda_max, `samples` the number of random vectors of each trace.  The
-    file `checkpoint` is replaced after each step; a run that finds it goes on from there.
+    file `checkpoint` is replaced after each step; a run that finds it goes on from there.  `calibration` are
+    the images that weights are rounded by, where a quantizer needs them.
     """
     problem = _Problem(model, split, images)
     chosen = check_curvature(quantizers)
     base = quantize_model(model, Quantizer("fp32", fold_batchnorm=chosen[0].fold_batchnorm))
     weights = parameter_vector(base)
-    changes = [parameter_vector(quantize_model(model, own)) - weights for own in chosen]
+    changes = [parameter_vector(quantize_model(model, own, calibration)) - weights for own in chosen]
     settings = [[own.name for own in chosen], images, rtol, samples, seed, weights.sum().item(), len(split)]
     state = CurvatureState(len(chosen), problem.counts, checkpoint, digest(settings))
     served = problem.served(base)
     with tqdm(total=state.arrays["lambda_max"].size, desc="curvature", unit=" groups", leave=False) as bar:
         for row, own in enumerate(chosen):
-            quantized = quantize_model(model, own)
+            quantized = quantize_model(model, own, calibration)
             if np.isnan(state.arrays["change_norms"][row]):
                 norms = group_gradient_norms(quantized, *problem.everything)
                 length = torch.linalg.vector_norm(changes[row], dtype=torch.float64)

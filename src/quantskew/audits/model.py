@@ -14,7 +14,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.curvature import check_curvature, measure_curvature
 from quantskew.audits.statistics import collect_statistics
 from quantskew.cache import provenance
-from quantskew.checks import check_whole
+from quantskew.checks import check_known, check_whole
 from quantskew.datasets import Dataset, Split, normalise
 from quantskew.groups import as_array, distinct
 from quantskew.quantization import checked
@@ -22,7 +22,8 @@ from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 _LOG = logging.getLogger(__name__)
-_CALIBRATION_IMAGES = 256
+# Who is in a calibration set, see `calibration_images`.
+MIXES = ("proportional", "balanced", "majority", "minority", "loss-weighted")
 # What every copy is tried on before the audit.
 _TRIED_IMAGES = 4
 
@@ -54,8 +55,8 @@ def audit_model(
         format is converted to fp32.  Of functions the weights cannot be replaced: they are audited as they
         are, as the columns of their names, the reference first.
     data : Dataset, Split, or iterable
-        Of a Dataset the test split is used, and the training split's group counts are kept; activations are
-        calibrated on its training images (see `calibration_images`).  Or any iterable of batches (inputs,
+        Of a Dataset the test split is used, and the training split's group counts are kept; activations and
+        calibrated rounding see its training images (see `calibration_images`).  Or any iterable of batches (inputs,
         labels, groups), as a DataLoader gives them, or of dicts with ``labels`` and ``groups``, whose other
         values the model is fed by name; a data set of torch or of Hugging Face that has them; or one tuple
         of three arrays.  The inputs are what the model expects: nothing is done to them.
@@ -87,9 +88,9 @@ def audit_model(
     Raises
     ------
     ValueError
-        If a name is not known, there is nothing to audit, weights or logits are not finite, activations are
-        to be quantized without training images, `curvature` cannot be measured, or a copy of the model fails
-        the checks: on a few images it must use the weights that are listed, and folding must keep the logits.
+        If a name is not known, there is nothing to audit, weights or logits are not finite, calibration has
+        no training images, `curvature` cannot be measured, or a copy of the model fails the checks: on a few
+        images it must use the weights that are listed, and folding must keep the logits.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def audit_model(
         further = model if isinstance(model, Mapping) else {"fp32": model}
         if not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
             what = (
-                f"a model is a torch.nn.Module, a function or several by name; got a {type(model).__name__}"
+                f"a model is a torch.nn.Module, a function or several of them; got a {type(model).__name__}"
             )
             raise ValueError(f"{what}: load files with qs.load_model, a state_dict with load_state_dict")
         if quantizers is not DEFAULT_PRECISIONS or curvature:
@@ -118,7 +119,7 @@ def audit_model(
     chosen = check_audit(quantizers, curvature)
     if curvature and not isinstance(split, Split):
         raise ValueError("curvature is measured on the images of a Dataset or Split; leave it out")
-    if calibration is None and any(own.activation_precision for own in chosen):
+    if calibration is None and any(own.needs_images for own in chosen):
         calibration = calibration_images(data)
     model, tried, logits = _ready(model, feed)
     quantized = {own.name: quantize_model(model, own, calibration) for own in chosen}
@@ -149,6 +150,7 @@ def audit_model(
         chosen,
         images=None if curvature is True else curvature,
         checkpoint=checkpoint,
+        calibration=images,
     )
     return replace(audit, curvature=surface)
 
@@ -329,24 +331,62 @@ def check_audit(quantizers, curvature=False):
     return check_curvature(quantizers) if curvature else Quantizer.each(quantizers)
 
 
-def calibration_images(data):
-    """256 training images, normalised, to take the ranges of activations from; all where there are fewer.
+def calibration_images(data, mix="proportional", count=256, seed=0, losses=None):
+    """Training images, normalised, for the ranges of activations and for calibrated rounding.
 
-    They are drawn at random, always the same ones, in the groups' shares and at least one of each group.
+    Parameters
+    ----------
+    data : Dataset
+    mix : {"proportional", "balanced", "majority", "minority", "loss-weighted"}
+        Of the groups in their shares and at least one of each; of each group as many, as far as it has them;
+        of the group with most or with fewest training images alone; or drawn in proportion to the `losses`.
+    count : int
+        How many; all where there are fewer, but a group alone must have as many.
+    seed : int
+        They are drawn at random, with the same seed the same ones.
+    losses : ndarray of shape (N,), optional
+        Of each training image, 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If there is no training split, the mix is not known or lacks its losses, or its group is too small.
+
+    Examples
+    --------
+    >>> from quantskew import datasets
+    >>> calibration_images(datasets.load("digits"), "balanced", 20).shape
+    torch.Size([20, 1, 8, 8])
     """
     if not isinstance(data, Dataset):
-        raise ValueError(
-            "activations are calibrated on training images; give the whole Dataset, not one split of it, or "
-            "calibration"
-        )
+        remedy = "give the whole Dataset, not one split of it, or calibration"
+        raise ValueError(f"calibration is on training images; {remedy}")
+    check_known("mix", mix, MIXES)
+    check_whole("count", count, 1)
+    counts, rng = data.train.group_counts, np.random.default_rng(seed)
     # In the order of the files the first images of a group may be alike: UTKFace's are of the young.
-    order = np.random.default_rng(0).permutation(len(data.train))
+    order = rng.permutation(len(data.train))
     groups = data.train.groups.numpy()[order]
     progress = np.empty(len(order))
-    for group, count in enumerate(data.train.group_counts):
-        progress[groups == group] = np.arange(count) / count
+    if mix == "loss-weighted":
+        if losses is None:
+            raise ValueError("the mix loss-weighted needs the losses of the training images")
+        # The smallest of these are a draw without replacement in proportion to the losses.
+        progress = rng.exponential(size=len(order)) / np.maximum(losses[order], 1e-12)
+    elif mix in ("majority", "minority"):
+        present = np.flatnonzero(counts)
+        only = present[np.argmax(counts[present]) if mix == "majority" else np.argmin(counts[present])]
+        if counts[only] < count:
+            raise ValueError(
+                f"the {mix}, {data.group_names[only]}, has {counts[only]} training images; calibrate on as "
+                f"many at most, not on {count}"
+            )
+        progress = groups != only
+    else:
+        for group, size in enumerate(counts):
+            progress[groups == group] = np.arange(size) / (size if mix == "proportional" else 1)
     # In step through all groups, each at its own pace: the first of each come first.
-    chosen = order[np.argsort(progress, kind="stable")[:_CALIBRATION_IMAGES]]
+    chosen = order[np.argsort(progress, kind="stable")[:count]]
     return normalise(data.train.images[chosen])
 
 

@@ -167,7 +167,7 @@ def audit(
         raise ValueError(
             "curvature is of the weights, which other runtimes do not show; leave one of both out"
         )
-    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    experiment, data, model, record = ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])
 
@@ -180,7 +180,7 @@ def audit(
     return beside(made, runtimes, model, data) if runtimes else made
 
 
-def _ready(experiment, data_dir, device, download):
+def ready(experiment, data_dir=None, device="auto", download=False):
     """The experiment, its data, its trained model and the record of that."""
     experiment = get(experiment) if isinstance(experiment, str) else experiment
     check(experiment, None if download else data_dir, device)
@@ -209,7 +209,7 @@ def layer_audit(experiment, precision="int4", *, data_dir=None, device="auto", d
     ('int3 except head', 'int3')
     """
     chosen = check_layers(precision)
-    experiment, data, model, record = _ready(experiment, data_dir, device, download)
+    experiment, data, model, record = ready(experiment, data_dir, device, download)
     facts = training_facts(experiment, data, record, device)
     key = digest([record["key"], chosen.name, source_digest("quantskew.audits.layers")])
     of_layers = f"{experiment.name}-layers"

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from quantskew.audits.audit import audit_once
-from quantskew.audits.model import audit_models
+from quantskew.audits.model import audit_models, calibration_images
 from quantskew.cache import source_digest
 from quantskew.experiments import catalogue, methods
 from quantskew.files import digest, digest_of
@@ -43,7 +43,7 @@ def mitigate(
         See `quantskew.experiments.catalogue.audit`.
     options : QATOptions, optional
         Of training with quantized weights; its precision is replaced by each of `precisions`, and what the
-        method changes by the method's own.
+        method changes by the method's own.  Its plan is that of PTQ too.
     start_from : path, optional
         Weights of a float model of the experiment's architecture (safetensors), which is then not trained
         here; for methods without sampling or class weights.
@@ -75,7 +75,7 @@ def mitigate(
     untrained = catalogue.untrained(experiment, data)
     if method.trains_quantized:
         for precision in precisions[1:]:
-            qat.layer_precisions(untrained, dataclasses.replace(options, precision=precision))
+            dataclasses.replace(options, precision=precision).precisions_of(untrained)
     start = float_experiment(experiment, method, data, device)
     if start_from:
         model, record = untrained.to(catalogue.choose_device(device)), {"history": [], "seconds": 0.0}
@@ -97,6 +97,8 @@ def mitigate(
         if method.retraining:
             facts["retraining"] = dataclasses.asdict(retraining.recipe)
             facts["retraining_seconds"] = round(retraining.seconds, 1)
+        if options.plan:
+            facts["plan"] = options.plan
         if method.trains_quantized:
             facts["qat"] = dataclasses.asdict(options)
         return audit_models(quantized["fp32"], quantized, data, facts=facts)
@@ -150,7 +152,9 @@ class _Retraining:
                 options = dataclasses.replace(self.options, precision=precision)
                 quantized[precision] = self._quantized(model, key, options)
             else:
-                quantized[precision] = quantize_model(model, self.method.quantizer.at(precision))
+                own = self.method.quantizer.at(precision)
+                images = calibration_images(self.sampled) if own.needs_images else None
+                quantized[precision] = quantize_model(model, own, images, self.options.plan)
             if self.method.reestimate and precision != "fp32":
                 recipe = dataclasses.replace(self.experiment.recipe, compute="fp32")
                 batchnorm.reestimate(quantized[precision], self.sampled.train, recipe)

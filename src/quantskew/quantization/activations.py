@@ -53,9 +53,7 @@ def quantize_activations(model, precisions, images):
     >>> float(grids["0"].scale), float(grids["0"].zero_point)
     (1.0, 1.0)
     """
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point() or not len(images):
-        needed = "give a float tensor (B, C, H, W) of normalised ones, not empty"
-        raise ValueError(f"activations are calibrated on images: {needed}")
+    check_images(images)
     if any(isinstance(module, InputQuantizer) for module in model.modules()):
         raise ValueError("the activations of this model are quantized already")
     ranges = _ranges(model.eval(), precisions, images)
@@ -65,6 +63,13 @@ def quantize_activations(model, precisions, images):
         layer.input_quantizer = InputQuantizer(grid).eval()
         layer.register_forward_pre_hook(layer.input_quantizer)
     return grids
+
+
+def check_images(images):
+    """Refuse what no model can be calibrated on."""
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point() or not len(images):
+        needed = "give a float tensor (B, C, H, W) of normalised ones, not empty"
+        raise ValueError(f"activations and calibrated rounding need images: {needed}")
 
 
 def _ranges(model, names, images):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
-from quantskew.quantization.quantizer import INTEGER_PRECISIONS, SCHEMES, Quantizer
+from quantskew.quantization.quantizer import CALIBRATED, INTEGER_PRECISIONS, SCHEMES, Quantizer
 
 _MSE_CANDIDATES = 100
 # Parts of a bin, and weights whose squares no format rounds to 0 or to infinity, when they are searched.
@@ -211,7 +211,8 @@ def choose_qparams(weight, quantizer, channel_axis=0):
         D = (max W - min W) / (2^b - 1) and z = round(-min W / D) where min W < 0 < max W, else the affine
         form whose code 0 is min W.  ``symmetric`` is D = max |W| / (2^(b-1) - 1) with codes
         -2^(b-1) .. 2^(b-1) - 1 (at one bit -1 and 0, D = max |W|).  ``mse`` is the signed grid with
-        D = i/100 of the symmetric one, for the i in 1..100 of least squared error.
+        D = i/100 of the symmetric one, for the i in 1..100 of least squared error, which ``gptq`` and
+        ``adaround`` round on as well.
     channel_axis : int
         Axis of the output channels, which have a grid each where the quantizer is per channel.
 
@@ -239,7 +240,7 @@ def choose_qparams(weight, quantizer, channel_axis=0):
     if quantizer.per_channel and not -weight.ndim <= channel_axis < weight.ndim:
         raise ValueError(f"channel_axis {channel_axis} is outside a tensor of {weight.ndim} axes")
     axis = channel_axis if quantizer.per_channel else None
-    grid = _SCHEMES[quantizer.scheme](weight, quantizer.bits, axis)
+    grid = _SCHEMES.get(quantizer.scheme, mse)(weight, quantizer.bits, axis)
     if not bool(torch.isfinite(grid.scale).all()):
         raise ValueError(
             "the weights are not finite (NaN, infinity, or a range beyond the floating-point format); "
@@ -322,11 +323,18 @@ def quantize_dequantize(weight, grid):
     return codes, values
 
 
-def on_own_grid(weight, quantizer, channel_axis=0):
-    """Codes, grid and real values of a weight that is not empty, its bias corrected where that is asked."""
+def on_own_grid(weight, quantizer, channel_axis=0, rounding=None):
+    """Codes, grid and real values of a weight that is not empty, its bias corrected where that is asked.
+
+    `rounding` gives the codes of a weight on a grid, by default the nearest.
+    """
     working = weight if weight.dtype == torch.float64 else weight.float()
     grid = choose_qparams(working, quantizer, channel_axis)
-    codes, values = quantize_dequantize(working, grid)
+    if rounding is None:
+        codes, values = quantize_dequantize(working, grid)
+    else:
+        codes = rounding(working, grid)
+        values = dequantize(codes, grid)
     if quantizer.bias_correction:
         shift = (working - values).mean(_other_axes(working, channel_axis), keepdim=True)
         grid = replace(grid, offset=shift if grid.offset is None else grid.offset + shift)
@@ -363,6 +371,8 @@ def fake_quantize(weight, quantizer, channel_axis=0):
     tensor([-1.,  0.,  2.])
     """
     quantizer, weight = Quantizer.of(quantizer), weight.detach()
+    if quantizer.scheme in CALIBRATED:
+        raise ValueError(f"{quantizer} rounds by what a layer is fed; use quantize_model with images")
     if weight.numel() == 0 or quantizer.precision == "fp32":
         return weight.clone()
     if quantizer.bits is None:

@@ -8,9 +8,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from quantskew.quantization import checked
-from quantskew.quantization.activations import quantize_activations
+from quantskew.quantization.activations import check_images, quantize_activations
 from quantskew.quantization.grids import QParams, dequantize, on_own_grid
-from quantskew.quantization.quantizer import Quantizer
+from quantskew.quantization.quantizer import CALIBRATED, Quantizer, integer_bits
+from quantskew.quantization.rounding import roundings
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -75,8 +76,40 @@ def _read_weights(graph):
                 yield read.target
 
 
+def layer_precisions(model, precision, ends=None, plan=None):
+    """The precision of each weight that is quantized, by its name; refuses a plan that does not fit.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    precision : str
+    ends : str, optional
+        Precision of the first and the last layer.
+    plan : dict of str to str, optional
+        Precisions of single layers by the name of their weight, ``fp32`` for one that is left alone; they go
+        before the others.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> layer_precisions(model, "int4", ends="int8", plan={"0.weight": "fp32"})
+    {'1.weight': 'int8'}
+    """
+    names, plan = list(weight_parameters(model)), plan or {}
+    for name, own in plan.items():
+        if name not in names:
+            raise ValueError(f"the plan names an unknown layer {name!r}; known: {', '.join(names)}")
+        if own != "fp32" and integer_bits(own) is None:
+            raise ValueError(f"{name}: a plan has integer precisions and fp32; got {own}")
+    chosen = dict.fromkeys(names, precision) | dict.fromkeys(names[:1] + names[-1:], ends or precision) | plan
+    chosen = {name: own for name, own in chosen.items() if own != "fp32"}
+    if not chosen:
+        raise ValueError("no convolution and no linear layer is left to quantize")
+    return chosen
+
+
 @torch.no_grad()
-def quantize_model(model, quantizer, calibration=None):
+def quantize_model(model, quantizer, calibration=None, plan=None):
     """A copy of a model whose weights are quantized; the model itself is not changed.
 
     The copy computes in floating point with the dequantized weights, as the paper does ("the integer
@@ -90,8 +123,11 @@ def quantize_model(model, quantizer, calibration=None):
         The weight of every convolution and linear layer is quantized, and what it is fed where the
         quantizer has an activation precision; ``fp32`` copies, ``fp16`` computes in half precision.
     calibration : Tensor of float, shape (B, C, H, W), optional
-        Normalised images whose activations give the ranges; needed where activations are quantized.  The
-        weights are quantized first, so that the ranges are those of the model that is served.
+        Normalised images; needed where activations are quantized, whose ranges are theirs, or weights are
+        rounded by what layers are fed.  The weights are quantized first, so that the ranges are those of the
+        model that is served, and each by what the quantized layers before it give.
+    plan : dict of str to str, optional
+        Of integer weights, see `layer_precisions`.
 
     Returns
     -------
@@ -128,25 +164,36 @@ def quantize_model(model, quantizer, calibration=None):
             raise ValueError(f"{name} is no parameter but computed from other tensors; make it one")
         if not bool(torch.isfinite(weight.sum())) and not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{name} has weights that are not finite; the model cannot be quantized")
+    if quantizer.needs_images:
+        check_images(calibration)
     quantized, replacements = {}, {}
-    if quantizer.bits is not None:
-        boundary = (next(iter(weights)), next(reversed(weights)))
-        for name, weight in weights.items():
-            own = replace(quantizer, precision=ends) if ends and name in boundary else quantizer
-            try:
-                codes, grid, values = on_own_grid(weight.detach(), own, _output_axis(model, name))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-            quantized[name] = QuantizedWeight(codes, grid, own.precision)
-            # Handing the new weight to deepcopy saves copying the old one first.
-            replacements[id(weight)] = nn.Parameter(values, weight.requires_grad)
+    chosen = layer_precisions(model, quantizer.precision, ends, plan) if quantizer.bits else {}
+
+    def values_of(name, rounding=None):
+        own = replace(quantizer, precision=chosen[name])
+        try:
+            weight, axis = weights[name].detach(), _output_axis(model, name)
+            codes, grid, values = on_own_grid(weight, own, axis, rounding)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        quantized[name] = QuantizedWeight(codes, grid, own.precision)
+        return values
+
+    for name in () if quantizer.scheme in CALIBRATED else chosen:
+        # Handing the new weight to deepcopy saves copying the old one first.
+        replacements[id(weights[name])] = nn.Parameter(values_of(name), weights[name].requires_grad)
     result = checked.copied(model, replacements).eval()
     for (name, weight), new in zip(weights.items(), weight_parameters(result).values(), strict=True):
         if new is weight or new is not replacements.get(id(weight), new):
             raise ValueError(f"{name} is not replaced in a copy of the model; look at its __deepcopy__")
     if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
-    result.quantized, result.activation_grids = quantized, {}
+    if quantizer.scheme in CALIBRATED:
+        copies = {name: own for name, own in weight_parameters(result).items() if name in chosen}
+        for name, rounding in roundings(result, copies, quantizer.scheme, calibration):
+            copies[name].copy_(values_of(name, rounding))
+    result.quantized = {name: quantized[name] for name in chosen}
+    result.activation_grids = {}
     result.unfolded = getattr(model, "unfolded", [])
     if quantizer.activation_precision:
         # Layers that share a weight are fed something else each.

@@ -18,7 +18,7 @@ from quantskew.quantization import checked, learned_step
 from quantskew.quantization.batchnorm import reestimate
 from quantskew.quantization.grids import quantize_dequantize
 from quantskew.quantization.learned_step import LearnedStep, Oscillations, trainable_bits
-from quantskew.quantization.ptq import QuantizedWeight, weight_parameters
+from quantskew.quantization.ptq import QuantizedWeight, layer_precisions, weight_parameters
 from quantskew.training.loop import Hooks
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -35,8 +35,7 @@ class QATOptions:
     boundary_precision : str, optional
         Of the first and the last layer; None gives them `precision`.
     plan : dict of str to str, optional
-        Precisions of single layers by the name of their weight, ``fp32`` for one that is left alone; they go
-        before `precision` and `boundary_precision`.
+        Precisions of single layers, see `quantskew.quantization.ptq.layer_precisions`.
     learn_steps : bool
         Whether the steps are learned or keep their first values, those of least squared error.
     step_learning_rate : float
@@ -90,6 +89,10 @@ class QATOptions:
             for threshold in self._thresholds:
                 check_number("freezing", threshold, below=1, above=True)
 
+    def precisions_of(self, model):
+        """The precision of each weight that is quantized, by its name; refuses a plan that does not fit."""
+        return layer_precisions(model, self.precision, self.boundary_precision, self.plan)
+
     @property
     def _thresholds(self):
         return self.freezing if isinstance(self.freezing, tuple | list) else (self.freezing,) * 2
@@ -97,20 +100,6 @@ class QATOptions:
     def threshold(self, progress):
         """Frequency above which a weight is frozen when `progress` of the steps are done."""
         return learned_step.cosine(*self._thresholds, progress)
-
-
-def layer_precisions(model, options):
-    """The precision of each weight that is quantized, by its name; refuses a plan that does not fit."""
-    names, plan = list(weight_parameters(model)), options.plan or {}
-    for name in plan:
-        if name not in names:
-            raise ValueError(f"the plan names an unknown layer {name!r}; known: {', '.join(names)}")
-    inner = dict.fromkeys(names, options.precision)
-    boundary = dict.fromkeys(names[:1] + names[-1:], options.boundary_precision or options.precision)
-    chosen = {name: precision for name, precision in (inner | boundary | plan).items() if precision != "fp32"}
-    if not chosen:
-        raise ValueError("no convolution and no linear layer is left to quantize")
-    return chosen
 
 
 def prepare(model, options):
@@ -140,7 +129,7 @@ def prepare(model, options):
     # Weights that were computed from other tensors are baked in.
     prepared, steps = checked.copied(checked.plain(model)), {}
     weights = weight_parameters(prepared)
-    for name, precision in layer_precisions(prepared, options).items():
+    for name, precision in options.precisions_of(prepared).items():
         weight = weights[name]
         try:
             step = steps[id(weight)] = LearnedStep(weight, precision, options.learn_steps)

@@ -14,6 +14,8 @@ from quantskew.checks import check_flag, check_known, shortened
 
 SCHEMES = ("banner", "symmetric", "mse")
 INTEGER_PRECISIONS = tuple(f"int{bits}" for bits in range(1, 17))
+# Schemes that round by what layers are fed on calibration images.
+CALIBRATED = ("gptq", "adaround")
 PRECISIONS = ("fp32", "fp16", *reversed(INTEGER_PRECISIONS))
 DEFAULT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "int3", "int2")
 _FLAGS = {"per-channel": "per_channel", "folded": "fold_batchnorm", "bias-corrected": "bias_correction"}
@@ -49,8 +51,9 @@ class Quantizer:
     ----------
     precision : str
         Of the weights: ``fp32``, ``fp16`` or ``int1`` to ``int16``.
-    scheme : {"banner", "symmetric", "mse"}
-        How the grid of a weight is laid, see `quantskew.quantization.grids`.
+    scheme : {"banner", "symmetric", "mse", "gptq", "adaround"}
+        How the grid of a weight is laid, see `quantskew.quantization.grids`; the last two have the grids of
+        ``mse`` and round by what a layer is fed, see `quantskew.quantization.rounding`.
     per_channel : bool
         One grid for each output channel instead of one for each tensor.
     fold_batchnorm : bool
@@ -86,7 +89,7 @@ class Quantizer:
     def __post_init__(self):
         if self.activation_precision == "fp32":
             object.__setattr__(self, "activation_precision", None)
-        check_known("scheme", self.scheme, SCHEMES)
+        check_known("scheme", self.scheme, (*SCHEMES, *CALIBRATED))
         for flag in _FLAGS.values():
             check_flag(flag, getattr(self, flag))
         for what, known in (("boundary_precision", ""), ("activation_precision", " or fp32")):
@@ -108,6 +111,11 @@ class Quantizer:
     def bits(self):
         """Number of bits of the weights, or None where they are floating-point."""
         return integer_bits(self.precision)
+
+    @property
+    def needs_images(self):
+        """Whether a model is quantized with calibration images."""
+        return self.scheme in CALIBRATED or self.activation_precision is not None
 
     @property
     def name(self):
@@ -229,12 +237,12 @@ def _attributes(text):
     if found["a"]:
         said["activation_precision"] = f"int{found['a']}"
     for word in rest.split(",") if colon else ():
-        if word in SCHEMES:
+        if word in (*SCHEMES, *CALIBRATED):
             attribute, value = "scheme", word
         elif word.startswith(_ENDS):
             attribute, value = "boundary_precision", word.removeprefix(_ENDS)
         else:
-            check_known("option", word, [*SCHEMES, *_FLAGS, f"{_ENDS}int8"])
+            check_known("option", word, [*SCHEMES, *_FLAGS, f"{_ENDS}int8", *CALIBRATED])
             attribute, value = _FLAGS[word], True
         if attribute in said:
             raise ValueError(f"{text!r} says twice what its {attribute.replace('_', ' ')} is")

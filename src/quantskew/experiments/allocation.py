@@ -1,0 +1,235 @@
+"""What is decided without training: whose images calibrate, and how many bits each layer has.
+
+A budget of bits is spent where a goal asks for it (as Dong et al. 2019 do for the mean loss, with HAWQ): by
+what quantizing each layer alone adds to the loss of each group, or takes from its accuracy, on validation
+images.  What layers add is taken to sum up.
+"""
+
+import functools
+import itertools
+import json
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from quantskew.audits.audit import Audit, audit_once
+from quantskew.audits.layers import audit_layers
+from quantskew.audits.model import MIXES, audit_models, calibration_images
+from quantskew.cache import source_digest
+from quantskew.checks import check_known
+from quantskew.experiments import catalogue
+from quantskew.files import digest, write_bytes
+from quantskew.groups import group_means
+from quantskew.measures.forward import group_accuracy, group_loss
+from quantskew.quantization.ptq import quantize_model
+from quantskew.quantization.quantizer import CALIBRATED, PRECISIONS, Quantizer, integer_bits
+
+_LOG = logging.getLogger(__name__)
+BITS = (2, 3, 4, 6, 8)
+GOALS = ("mean", "worst-group", "fvo")
+SIZES = (16, 64, 256, 1024)
+# By which value a solution may differ from an equally good one.
+_EQUAL = 1e-9
+
+
+def calibration_audit(experiment, quantizers=("int4:gptq", "int3:gptq"), sizes=SIZES, **where):
+    """The Audit of who is in the calibration set and how large it is, from the cache or made now.
+
+    Parameters
+    ----------
+    experiment : Experiment or str
+    quantizers : sequence of Quantizer or str
+        Each rounds weights or quantizes activations by calibration images.
+    sizes : sequence of int
+        Numbers of images.  Mixes that lack so many are left out, which is said.
+    **where
+        ``data_dir`` and ``device``, see `quantskew.experiments.catalogue.audit`.
+
+    Returns
+    -------
+    Audit
+        Its columns are ``fp32`` and such as ``int3:gptq on 256 balanced``, by mixes of
+        `quantskew.audits.model.calibration_images`.
+    """
+    chosen = [Quantizer.of(own) for own in quantizers]
+    if idle := [own.name for own in chosen if not own.needs_images]:
+        raise ValueError(f"{', '.join(idle)} does not depend on images; name one such as int3:gptq or W8A8")
+    experiment, data, model, record = catalogue.ready(experiment, **where)
+    parts = [record["key"], [own.name for own in chosen], list(sizes)]
+    key = digest([*parts, source_digest(f"{__name__}.calibration_audit")])
+
+    def make(_):
+        float_model = quantize_model(model, "fp32")
+        losses = group_loss.of_samples(audit_models(model, {"fp32": float_model}, data.train))[0]
+        columns = {"fp32": lambda: float_model}
+        for size, mix in itertools.product(sizes, MIXES):
+            try:
+                images = calibration_images(data, mix, size, losses=losses)
+            except ValueError as error:
+                _LOG.warning("%s on %d images is left out: %s", mix, size, error)
+                continue
+            for own in chosen:
+                columns[f"{own} on {size} {mix}"] = partial(quantize_model, model, own, images)
+        facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto"))
+        return _joined(model, columns, data, facts)
+
+    return audit_once(f"{experiment.name}-calibration", key, make)
+
+
+def _joined(model, columns, data, facts):
+    """An Audit of many models, of which one at a time is in memory; `columns` has what makes them."""
+    audits = (audit_models(model, {name: make()}, data, facts=facts) for name, make in columns.items())
+    return functools.reduce(Audit.join, audits)
+
+
+def allocate(audits, mean_bits, goal):
+    """The bits of each layer within a budget that serve a goal best, by an exact integer program.
+
+    Parameters
+    ----------
+    audits : dict of int to Audit
+        Those of `quantskew.audits.layers` at each number of bits that a layer may have, on images that no
+        result is measured on.
+    mean_bits : float
+        Most bits of a weight, in the mean over all weights.
+    goal : {"mean", "worst-group", "fvo"}
+        What is made least: the mean loss over samples, the largest loss of a group, or the largest difference
+        between the accuracies of two groups.  Of plans that are equal in it, that of least mean loss.
+
+    Returns
+    -------
+    dict of str to str
+        Precision of each weight.
+
+    Raises
+    ------
+    ValueError
+        If the goal is not known, or no plan is within the budget.
+    """
+    check_known("goal", goal, GOALS)
+    if not mean_bits >= min(audits):
+        raise ValueError(f"a budget has at least {min(audits)} bits a weight; got {mean_bits}")
+    first = next(iter(audits.values()))
+    names, sizes, present = first.weights.layers, first.weights.sizes, first.group_counts > 0
+
+    def means(measure, groups, count):
+        """By what is quantized (nothing, or one layer), number of bits and group."""
+        values = [measure.of_samples(own)[: len(names) + 1].astype(np.float64) for own in audits.values()]
+        return np.stack([group_means(own, groups, count) for own in values], axis=1)
+
+    mean = means(group_loss, np.zeros_like(first.groups), 1)
+    values = mean
+    if goal != "mean":
+        measure = group_accuracy if goal == "fvo" else group_loss
+        values = means(measure, first.groups, len(present))[..., present]
+    added, base = values[1:] - values[:1], values[0, 0]
+    layers, choices, groups = added.shape
+    # Whether a layer has so many bits (0 or 1), and what is above and below the values of all groups.
+    picks, by_group = layers * choices, added.reshape(-1, groups).T
+    size = np.kron(sizes / sizes.sum(), [*audits])
+    once_each = np.kron(np.eye(layers), np.ones(choices))
+    one, none = np.ones((groups, 1)), np.zeros((groups, 1))
+    constraints = [
+        LinearConstraint(np.hstack([once_each, np.zeros((layers, 2))]), 1, 1),
+        LinearConstraint([*size, 0, 0], ub=mean_bits + _EQUAL),
+        LinearConstraint(np.hstack([by_group, -one, none]), ub=-base),
+        LinearConstraint(np.hstack([by_group, none, -one]), lb=-base),
+    ]
+    free = [np.inf, np.inf]
+    bounds = Bounds([*np.zeros(picks), *np.negative(free)], [*np.ones(picks), *free])
+    spread = np.array([*np.zeros(picks), 1, -1 if goal == "fvo" else 0])
+    for cost in (spread, np.array([*(mean[1:] - mean[:1]).ravel(), 0, 0])):
+        exactly = {"constraints": constraints, "options": {"mip_rel_gap": 0}}
+        found = milp(cost, integrality=[*np.ones(picks), 0, 0], bounds=bounds, **exactly)
+        constraints.append(LinearConstraint(cost, ub=found.fun + _EQUAL))
+    picked = found.x[:picks].reshape(layers, choices).argmax(axis=1)
+    return {name: f"int{[*audits][pick]}" for name, pick in zip(names, picked, strict=True)}
+
+
+def planned(experiment, mean_bits, goals=GOALS, quantizer="int4:mse", **where):
+    """Plans of an experiment for several goals, by what its layers add on validation images.
+
+    Parameters
+    ----------
+    experiment : Experiment or str
+    mean_bits : sequence of float
+    goals : sequence of str
+        See `allocate`.
+    quantizer : Quantizer or str
+        How layers are quantized, their bits apart.  What they add is measured with rounding to nearest, float
+        activations and all layers alike.
+    **where
+        ``data_dir`` and ``device``, see `quantskew.experiments.catalogue.audit`.
+
+    Returns
+    -------
+    dict of (float, str) to dict
+        By budget and goal: of JSON-able facts; ``plan`` has the precision of each weight, ``precision`` is
+        that of the largest uniform model within the budget.
+    """
+    experiment, data, model, record = catalogue.ready(experiment, **where)
+    own = Quantizer.of(quantizer)
+    scheme = "mse" if own.scheme in CALIBRATED else own.scheme
+    nearest = replace(own, scheme=scheme, activation_precision=None, boundary_precision=None)
+
+    def audit(bits):
+        each = nearest.at(f"int{bits}")
+        key = digest([record["key"], each.name, source_digest("quantskew.audits.layers")])
+        of_layers = f"{experiment.name}-validated-layers"
+        return audit_once(of_layers, key, lambda _: audit_layers(model, data.validation, each))
+
+    audits, plans = {bits: audit(bits) for bits in BITS}, {}
+    sizes = audits[BITS[0]].weights.sizes
+    for budget, goal in itertools.product(mean_bits, goals):
+        chosen = allocate(audits, budget, goal)
+        spent = sizes @ [integer_bits(own) for own in chosen.values()] / sizes.sum()
+        facts = {"experiment": experiment.name, "seed": experiment.recipe.seed, "quantizer": nearest.name}
+        facts |= {"for": goal, "mean_bits": budget, "spent_bits": round(float(spent), 4)}
+        uniform = f"int{min(int(budget), max(BITS))}"
+        plans[budget, goal] = facts | {"precision": uniform, "plan": chosen}
+    return plans
+
+
+def write_plan(path, plan):
+    """Write a plan as JSON."""
+    write_bytes(path, (json.dumps(plan, indent=2) + "\n").encode())
+
+
+def read_plan(path):
+    """The plan that `write_plan` wrote; what is none is refused."""
+    try:
+        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+        for precision in (plan["precision"], *plan["plan"].values()):
+            check_known("precision", precision, PRECISIONS)
+        return plan
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        said = f"{path} is no plan ({type(error).__name__}: {str(error)[:200]})"
+        raise ValueError(f"{said}; make one with `quantskew allocate`") from error
+
+
+def front(experiment, budgets=(2.5, 3, 3.5, 4, 5), goals=GOALS, quantizer="int4:mse", **where):
+    """The Audit of uniform bits and of plans within budgets, from the cache or made now.
+
+    For the parameters see `planned`.  Its columns are ``fp32``, the quantizer at each of `BITS`, and such as
+    ``3.5 bits for worst-group``; the ``plans`` of its provenance have the plan of each of these.
+    """
+    experiment, data, model, record = catalogue.ready(experiment, **where)
+    own = Quantizer.of(quantizer)
+    plans = planned(experiment, budgets, goals, own, **where)
+    plans = {f"{budget:g} bits for {goal}": plan for (budget, goal), plan in plans.items()}
+    key = digest([record["key"], own.name, plans, source_digest(f"{__name__}.front")])
+
+    def make(_):
+        images = calibration_images(data) if own.needs_images else None
+        uniform = [Quantizer("fp32"), *(own.at(f"int{bits}") for bits in BITS)]
+        columns = {each.name: partial(quantize_model, model, each, images) for each in uniform}
+        for name, plan in plans.items():
+            columns[name] = partial(quantize_model, model, own, images, plan["plan"])
+        facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto"))
+        return _joined(model, columns, data, facts | {"plans": plans})
+
+    return audit_once(f"{experiment.name}-front", key, make)
