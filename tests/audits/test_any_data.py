@@ -27,6 +27,8 @@ class Text(nn.Module):
 
 
 class HuggingFace:
+    """What a data set of Hugging Face has of itself."""
+
     column_names = ("input_ids", "label", "group")
 
     def iter(self, batch_size):

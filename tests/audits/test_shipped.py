@@ -289,7 +289,7 @@ def test_what_lowers_the_accuracy_is_named_before_any_number(place, program, no_
     assert main([*command, "--classes", ",".join(WORDS)]) == 2
     assert "is not known: give --mean, or --preprocessing" in capsys.readouterr().err
     assert main(command[:2]) == 2
-    assert "is a file: give its test images with --test" in capsys.readouterr().err
+    assert "is a file: give test images with --test" in capsys.readouterr().err
 
 
 def test_metadata_say_how_a_model_is_fed_and_options_come_first(place, program, builder, tmp_path):

@@ -56,10 +56,10 @@ def audit_model(
         are, as the columns of their names, the reference first.
     data : Dataset, Split, or iterable
         Of a Dataset the test split is used, and the training split's group counts are kept; activations and
-        calibrated rounding see its training images (see `calibration_images`).  Or any iterable of batches (inputs,
-        labels, groups), as a DataLoader gives them, or of dicts with ``labels`` and ``groups``, whose other
-        values the model is fed by name; a data set of torch or of Hugging Face that has them; or one tuple
-        of three arrays.  The inputs are what the model expects: nothing is done to them.
+        calibrated rounding see its training images (see `calibration_images`).  Or any iterable of batches
+        (inputs, labels, groups), as a DataLoader gives them, or of dicts with ``labels`` and ``groups``,
+        whose other values the model is fed by name; a data set of torch or of Hugging Face that has them; or
+        one tuple of three arrays.  The inputs are what the model expects: nothing is done to them.
     quantizers : sequence of Quantizer or str
         The first one is the reference.  Their names are the columns of the Audit.
     device : str or torch.device, optional
@@ -150,7 +150,7 @@ def audit_model(
         chosen,
         images=None if curvature is True else curvature,
         checkpoint=checkpoint,
-        calibration=images,
+        calibration=calibration,
     )
     return replace(audit, curvature=surface)
 
