@@ -155,7 +155,7 @@ globalThis.quantskewDrawing = (() => {
     const drawn = rows.map(({ group, look, now, before }, place) => {
       const y = TOP + ROW * (place + 0.5), [from, to] = now.interval.map(inside), beside = before && there(before);
       const mark = (value, kind) => svg("path", {
-        class: kind, d: MARKS[look.marker], transform: `translate(${own.at(value).toFixed(1)},${y}) scale(4.6)`,
+        class: kind, d: MARKS[look.marker] ?? MARKS.o, transform: `translate(${own.at(value).toFixed(1)},${y}) scale(4.6)`,
       });
       const title = `${look.name}: ${said(now.value)}${beside ? ` (fp32 ${said(before.value)})` : ""}`;
       return svg("g", {

@@ -15,8 +15,7 @@
       this.files = files;
       this.models = {};
       this.kept = new Map();
-      const chosen = pictures.querySelector("input:checked")?.value;
-      this.first = { experiment: Object.keys(files)[0], precision: PRECISIONS.includes(chosen) ? chosen : "int4" };
+      this.first = { experiment: Object.keys(files)[0], precision: "int4" };
       this.state = { ...this.first, layers: {}, layer: 0, image: 0, drawn: null, meant: 0 };
       this.root = html("section", { class: "live", "aria-label": "The playground, computed in this page" });
       host.append(this.root);
@@ -32,8 +31,16 @@
       for (const [name, known] of Object.entries(this.choices)) this.first[name] ??= Object.keys(known)[0];
       Object.assign(this.state, this.first);
       this.read();
+      // What was chosen last, here or on another page; a link says what it means.
+      const chosen = this.pictures.querySelector("input:checked")?.value;
+      if (!location.hash.includes("=") && PRECISIONS.includes(chosen)) this.state.precision = chosen;
       this.build();
-      addEventListener("hashchange", () => { this.read(); this.update(); });
+      // Other addresses are places of the page.
+      addEventListener("hashchange", () => {
+        if (!location.hash.includes("=")) return;
+        this.read();
+        this.update();
+      });
       await this.update();
     }
 
@@ -101,6 +108,7 @@
         said.set("drawn", inks.join("") + state.meant);
       }
       const text = said.toString();
+      if (!text && !location.hash.includes("=")) return;
       history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
     }
 
@@ -155,7 +163,7 @@
     }
 
     restart() {
-      history.replaceState(null, "", "#");
+      history.replaceState(null, "", "#=");
       this.read();
       this.update();
     }

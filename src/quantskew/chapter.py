@@ -19,8 +19,8 @@ from quantskew.book.prose import (
     show,
 )
 from quantskew.claims import register, verdicts
-from quantskew.experiments import catalogue, difficulty, methods
-from quantskew.experiments.runs import BASE, EVERY_CUT, beside, read
+from quantskew.experiments import catalogue, difficulty, interventions, methods
+from quantskew.experiments.runs import BASE, CAUSES, EVERY_CUT, LAYERS, beside, read
 from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, number, wide

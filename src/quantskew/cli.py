@@ -614,7 +614,7 @@ def mitigate(options):
     "judge the paper's claims on an experiment, or on Audits of record",
     *_experiment(),
     _seeds(3),
-    _option("--claims", type=_names, metavar="C,C,...", help="their keys (default: all)"),
+    _option("--claims", type=_names, metavar="C,C,...", help="their keys (default: all of the paper's)"),
     _option(
         "--recorded", action="store_true", help="judge the records in book/records instead of making any"
     ),

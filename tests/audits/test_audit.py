@@ -8,6 +8,9 @@ from safetensors.numpy import save_file
 import samples
 from quantskew.audits.audit import Audit
 from quantskew.audits.model import audit_model
+from quantskew.measures.forward import dtdb, group_loss, logit_variance, softmax_variance, top_probability
+
+HALVES = (("whole", False), ("half", True))
 
 KILLED_WHILE_SAVING = """
 import os, signal, sys
@@ -52,6 +55,29 @@ def measured():
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, measured):
     measured.save(tmp_path / "a.safetensors")
     assert_same_audit(Audit.load(tmp_path / "a.safetensors"), measured)
+
+
+def test_half_the_size_keeps_every_answer_and_the_digits_that_are_printed(tmp_path, digits_audit):
+    logits = digits_audit.logits.copy()
+    # Nearer to each other than float16 can tell, in either order.
+    for row, step in ((0, 1e-4), (1, -1e-4)):
+        logits[:, row] = 0.0
+        logits[:, row, 3:5] = 8.0, 8.0 + step
+    audit = dataclasses.replace(digits_audit, logits=logits)
+    sizes = [audit.save(tmp_path / name, half) or (tmp_path / name).stat().st_size for name, half in HALVES]
+    whole, found = (Audit.load(tmp_path / name) for name, _ in HALVES)
+    assert sizes[0] - sizes[1] == logits.nbytes // 2
+    assert np.array_equal(whole.logits, logits)
+    assert found.logits.dtype == np.float32
+    assert np.array_equal(found.predictions, audit.predictions)
+    for measure in (group_loss, softmax_variance, top_probability, logit_variance, dtdb):
+        before, after = measure(audit)["value"], measure(found)["value"]
+        assert (
+            before.round(measure.digits) - after.round(measure.digits)
+        ).abs().max() < 1.5 * 10**-measure.digits
+        assert (before - after).abs().max() < 0.6 * 10**-measure.digits
+    with pytest.raises(ValueError, match="65504"):
+        dataclasses.replace(audit, logits=1e6 * logits).save(tmp_path / "large", half=True)
 
 
 @pytest.mark.parametrize("audit", [samples.random_audit(), samples.uneven_audit(), samples.empty_audit()])

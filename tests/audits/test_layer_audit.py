@@ -152,7 +152,7 @@ def test_every_measure_works_on_it():
     assert zeros.loc["stem.weight", "int3 except stem"] == zeros.loc["stem.weight", "fp32"] < 0.1
 
 
-@pytest.mark.parametrize("quantizer", ["fp16", "A8", "W8A8"])
+@pytest.mark.parametrize("quantizer", ["fp16", "A8", "W8A8", "int4:gptq"])
 def test_only_weights_on_a_grid_have_layers(quantizer):
     with pytest.raises(ValueError, match=f"give int4 or int4:mse, not {quantizer}"):
         audit_layers(samples.small_resnet(), split_of(), quantizer)

@@ -31,3 +31,14 @@ def test_the_picture_names_every_stage():
     (axes,) = flow.picture().axes
     shown = {text.get_text() for text in axes.texts}
     assert {stage.name for stage in flow.FORWARD + flow.BACKWARD} <= shown
+
+
+def test_a_link_is_solid_where_its_verdict_holds():
+    figure = flow.links({("a", "b"): "holds", ("c", "d"): "tie", ("e", "f"): "fails"})
+    (axes,) = figure.axes
+    assert [text.arrow_patch.get_linestyle() for text in axes.texts if text.get_text() == ""] == [
+        "-",
+        "--",
+        "--",
+    ]
+    assert {"a", "b", "holds", "tie", "fails"} <= {text.get_text() for text in axes.texts}

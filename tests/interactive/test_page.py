@@ -308,6 +308,8 @@ def test_every_button_of_the_playground_works_in_the_page(play, digits_model, sm
         said, quantizer = choose(page, name, value), Quantizer(**chosen)
         audit = audit_model(digits_model, small_digits, [quantizer.at("fp32"), quantizer])
         assert told(audit) in said, quantizer
+    assert page.locator(".live-mark").count() == 60
+    assert page.locator(".live-mark:not([d]), .live-hollow:not([d])").count() == 0
     assert "balanced_digits, int5, mse, per channel" in choose(page, "experiment", "balanced_digits")
     assert page.seen == []
 
@@ -322,12 +324,18 @@ def test_the_address_brings_everything_back(play):
     said = press(page, lambda: page.fill("[aria-label='bits of stages.0.conv2']", "2"))
     assert "1 layer set by hand" in said
     state = page.evaluate("location.hash")
+    # A place of the page is no state.
+    page.evaluate("location.hash = 'place'")
+    assert page.text_content(".live-summary") == said
     again = play(state)
     assert again.text_content(".live-summary") == said
     assert again.input_value("#live-image") == "17"
     broken = play("#precision=int99&layers=99:3,0:77,1:x:2:1&image=-4&drawn=zz&layer=1e9&scheme=__proto__")
     assert "digits, int4: overall" in broken.text_content(".live-summary")
     assert again.seen == broken.seen == []
+    press(again, lambda: again.click("text=Start again"))
+    assert "#" not in again.url
+    assert "digits, int4: overall" in again.text_content(".live-summary")
 
 
 @needs_browser
@@ -424,6 +432,11 @@ def test_without_javascript_and_in_print_the_pictures_stay(play, open_in_browser
     page = play()
     assert not page.locator(".bit-width").is_visible()
     choose(page, "precision", "int3")
+    # As the pictures of other pages: a reload without a state begins there.
+    page.goto("about:blank")
+    page.goto(playground.as_uri())
+    page.wait_for_selector(".live-gallery p")
+    assert page.url.endswith("#precision=int3")
     page.emulate_media(media="print")
     assert page.locator(".bit-width").is_visible()
     # Of the precision that was chosen last.

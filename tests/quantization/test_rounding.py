@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import samples
-from quantskew.audits.model import calibration_images
+from quantskew.audits.model import audit_model, calibration_images
 from quantskew.datasets import normalise
 from quantskew.quantization import rounding
 from quantskew.quantization.grids import choose_qparams, dequantize, fake_quantize, quantize
@@ -307,3 +307,13 @@ def test_gptq_keeps_the_output_of_a_layer_as_well_as_that_of_brevitas():
     errors = {name: float((given - target).square().mean()) for name, given in errors.items()}
     assert errors["ours"] == pytest.approx(errors["theirs"], rel=0.02)
     assert errors["ours"] < 0.6 * errors["nearest"]
+
+
+def test_the_curvature_of_an_audit_is_at_the_rounded_weights():
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).eval(), samples.tiny_data()
+    audit = audit_model(model, data, ["fp32", "int2:mse", "int2:gptq"], curvature=3)
+    rounded = quantize_model(model, "int2:gptq", calibration_images(data))
+    moved = float((rounded[1].weight - model[1].weight).detach().norm())
+    assert audit.curvature.change_norms[2] == pytest.approx(moved, rel=1e-5)
+    assert audit.curvature.change_norms[2] > audit.curvature.change_norms[1]

@@ -168,6 +168,25 @@ def measure_surface(model, split, precision, *, images=None, hessian=True):
         *chosen, num_groups = problem.chosen
         top = top_eigenvalues(model, *chosen, num_groups=num_groups)
         state.put(0, lambda_max=top.values, residuals=top.residuals, matvecs=top.matvecs)
+    return _without_profile(state, precision)
+
+
+def measure_expansion(model, split, columns, changed, images=None):
+    """The terms of Eq. 4 for the weights of some `changed` models, by their names among the `columns`.
+
+    The rest of the `Curvature` is NaN, and its profiles have no steps.
+    """
+    problem, weights = _Problem(model, split, images), parameter_vector(model)
+    state = CurvatureState(len(columns), problem.counts)
+    rows = [list(columns).index(name) for name in changed]
+    changes = [parameter_vector(own) - weights for own in changed.values()]
+    for group, operator in group_operators(model, *problem.chosen):
+        state.put((rows, group), **_terms(operator, changes))
+        del operator
+    return _without_profile(state, next(reversed(changed)))
+
+
+def _without_profile(state, precision):
     profile = {f"profile_{name}": np.empty(0) for name in ("steps", "lengths")}
     profile |= {"profile_groups": np.empty(0, dtype=np.int64), "profile_losses": np.empty((2, 2, 0))}
     return Curvature(**state.arrays, **profile, profile_precision=precision)

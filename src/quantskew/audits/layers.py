@@ -23,9 +23,9 @@ _TOLERANCE = 1e-6
 
 
 def check_layers(quantizer):
-    """The quantizer; one that has no weights on a grid, or that quantizes more than weights, is refused."""
+    """The quantizer; one that has no weights on a grid, or that needs calibration images, is refused."""
     own = Quantizer.of(quantizer)
-    if own.bits is None or own.activation_precision:
+    if own.bits is None or own.needs_images:
         raise ValueError(f"one layer's weights are quantized at a time; give int4 or int4:mse, not {own}")
     return own
 

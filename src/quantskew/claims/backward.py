@@ -14,7 +14,7 @@ _EQUAL = 0.05
 _curved = functools.partial(claim, curvature=True)
 
 
-def _ranks(first, second):
+def ranks(first, second):
     """Rank correlation over the last axis, of three groups or more; NaN where it is not defined."""
     first, second = np.broadcast_arrays(first, second)
     if first.shape[-1] < 3:
@@ -68,7 +68,7 @@ def gradient_size(run):
 
     rank correlation of norm and group size, negated
     """
-    return _ranks(_gradient(run), -run.counts)
+    return ranks(_gradient(run), -run.counts)
 
 
 @_curved("4.4, Fig. 8b", "05_gradients#fig-gradient", RANKS)
@@ -79,7 +79,7 @@ def gradient_accuracy(run):
 
     rank correlation of norm and accuracy, negated
     """
-    return _ranks(_gradient(run), -run.of(forward.group_accuracy))
+    return ranks(_gradient(run), -run.of(forward.group_accuracy))
 
 
 @_curved("4.5, Fig. 9a", "06_hessian#fig-lambda", RANKS)
@@ -90,7 +90,7 @@ def lambda_accuracy(run):
 
     rank correlation of lambda_max and accuracy, negated
     """
-    return _ranks(_lambda(run), -run.of(forward.group_accuracy))
+    return ranks(_lambda(run), -run.of(forward.group_accuracy))
 
 
 @_curved("4.5, Fig. 9a", "06_hessian#fig-lambda", LOGARITHM)
@@ -112,7 +112,7 @@ def lambda_confidence(run):
 
     rank correlation of lambda_max and Eq. 11, negated
     """
-    return _ranks(_lambda(run), -run.of(forward.top_probability))
+    return ranks(_lambda(run), -run.of(forward.top_probability))
 
 
 @_curved("4.5, Fig. 9b", "06_hessian#fig-gradient-lambda", RANKS)
@@ -123,7 +123,7 @@ def lambda_gradient(run):
 
     rank correlation of the two
     """
-    return _ranks(_lambda(run), _gradient(run))
+    return ranks(_lambda(run), _gradient(run))
 
 
 @_curved("4.5.1, Fig. 10", "06_hessian#fig-lambda-precision", SHARE, at="fp16", grouped=False)
@@ -158,4 +158,4 @@ def lambda_same_order(run):
     rank correlation of lambda_max at int8, int4 and int2 with that at the reference
     """
     here, before = run.surface("lambda_max")[:, run.ladder()], run.surface("lambda_max", "alone")[:, :1]
-    return _ranks(here, before)
+    return ranks(here, before)

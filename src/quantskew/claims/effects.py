@@ -14,6 +14,7 @@ import numpy as np
 from quantskew.groups import group_means, largest_gap
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import once
+from quantskew.measures.surface import taylor
 
 # Key of an experiment's own Audits, without any mitigation.
 BASE = "base"
@@ -59,7 +60,7 @@ MAJORITY = Unit("share beyond one half", -0.5, 0.5, 0.05)
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
+    """One claim, of the paper or of this book.
 
     Attributes
     ----------
@@ -67,7 +68,8 @@ class Claim:
     source, shown : str
         Section and figure of the paper; chapter and figure of this book, as ``04_loss#fig-loss``.
     statement, quote, effect : str
-        What the paper says, in our words and in its own; what is measured, which is positive where it is so.
+        What is said, in our words and in the paper's (none where it is this book's); what is measured, which
+        is positive where it is so.
     unit : Unit
     of_seed : callable
         `Trained` of each key of `needs` -> effect, an array of draws, or of draws by parts.
@@ -97,13 +99,15 @@ class Claim:
 def claim(section, shown, unit=POINTS, **options):
     """Make a function a `Claim`: its name is the key.
 
-    The docstring has three paragraphs: the statement, the paper's own words, and what is measured.
+    The docstring has three paragraphs: the statement, the paper's own words, and what is measured.  Without
+    a `section` the claim is this book's, and there are no words of the paper's.
     """
 
     def of(function):
         words = (" ".join(part.split()) for part in function.__doc__.split("\n\n"))
-        statement, quote, effect = words
-        own = (function.__name__, f"section {section}", shown, statement, quote, effect, unit, function)
+        statement, quote, effect = words if section else (next(words), "", *words)
+        source = f"section {section}" if section else "this book"
+        own = (function.__name__, source, shown, statement, quote, effect, unit, function)
         return Claim(*own, **options)
 
     return of
@@ -126,6 +130,7 @@ class Trained:
 
     def __init__(self, key, audit, precision, position=0):
         self._key, self._audit, self._position = key, audit, position
+        self.precision = precision
         self.row = self.find(precision)
         self._present = np.flatnonzero(audit.group_counts)
         self.counts = audit.train_counts[self._present]
@@ -152,15 +157,22 @@ class Trained:
         """How much lower each group is than at the reference (B, G)."""
         return self.of(measure, 0) - self.of(measure)
 
+    def after(self, intervention):
+        """The same model after an intervention on its logits: a function of an Audit that gives another."""
+        changed = once(self._audit, intervention, intervention)
+        return Trained(self._key, changed, self.precision, self._position)
+
     def fvo(self, row=None):
         """Eq. 2 (B,)."""
         return largest_gap(self.of(group_accuracy, row))
 
+    def overall(self, measure, row=None):
+        """Mean of a measure over all images (B,)."""
+        return self.of(measure, row) @ self._audit.group_counts[self._present] / len(self._audit.labels)
+
     def accuracy(self, row=None):
         """Over all images (B,)."""
-        return (
-            self.of(group_accuracy, row) @ self._audit.group_counts[self._present] / len(self._audit.labels)
-        )
+        return self.overall(group_accuracy, row)
 
     def weights(self, statistic, **options):
         """A statistic of the weights at every precision (1, P)."""
@@ -173,6 +185,15 @@ class Trained:
         if self._audit.curvature is None:
             raise LeftOut(f"no curvature in {self._key}")
         return self._reordered(getattr(self._audit.curvature, name), name + alone)
+
+    def expansion(self):
+        """The terms of Eq. 4 and the loss that is really added, each (B, G), only the first reordered."""
+        if self._audit.curvature is None or self._audit.curvature.slopes is None:
+            raise LeftOut(f"no terms of Eq. 4 in {self._key}")
+        table = taylor(self._audit)
+        own = table[table["precision"] == self._audit.precisions[self.row]]
+        predicted, added = own[["predicted", "value"]].to_numpy().T
+        return self._reordered(predicted, "expansion"), added[self._present]
 
     def learned(self):
         """Training accuracy by epoch (B, E, G)."""

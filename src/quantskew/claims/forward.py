@@ -16,13 +16,14 @@ def _at_ends(values, highest, lowest):
     return np.concatenate([above_others(values, highest), above_others(-values, lowest)], axis=-1)
 
 
-def _minority_less_majority(run, values):
+def minority_less_majority(run, values):
+    """By how much the minority is above the majority (B,)."""
     return values[:, run.minority] - values[:, run.majority]
 
 
 def _separation(run, measure):
     """How many times as large the minority's value is as the majority's, as a logarithm."""
-    return _minority_less_majority(run, np.log(run.of(measure)))
+    return minority_less_majority(run, np.log(run.of(measure)))
 
 
 def _by_row(values, rows):
@@ -81,7 +82,7 @@ def minority_loses_accuracy(run):
 
     fall of the minority's accuracy less the majority's
     """
-    return _minority_less_majority(run, run.fall(forward.group_accuracy))
+    return minority_less_majority(run, run.fall(forward.group_accuracy))
 
 
 @claim("4.1, Fig. 3", "01_weights#fig-weights", SHARE, at="int2", grouped=False)
@@ -299,7 +300,7 @@ def dtdb_left_more(run):
 
     fall of the minority's mean DTDB less the majority's
     """
-    return _minority_less_majority(run, run.fall(forward.dtdb))
+    return minority_less_majority(run, run.fall(forward.dtdb))
 
 
 @claim("4.3, Fig. 7", "04_loss#fig-loss", NATS)

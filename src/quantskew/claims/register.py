@@ -1,4 +1,4 @@
-"""The register of the paper's claims, and the scorecard: each claim judged on each experiment."""
+"""The register of claims, and the scorecard: each claim judged on each experiment."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import check_known
-from quantskew.claims import backward, forward, methods
+from quantskew.claims import backward, causes, forward, methods
 from quantskew.claims.effects import BASE, Claim
 from quantskew.claims.verdicts import cell, corrected, judge
 
@@ -20,13 +20,15 @@ def claims_in(module):
     return {key: own for key, own in vars(module).items() if isinstance(own, Claim)}
 
 
+# The paper's, and those of this book about what causes what.
 CLAIMS = claims_in(forward) | claims_in(backward) | claims_in(methods)
+CAUSES = claims_in(causes)
 
 
 def get(key):
     """The claim of that key; an unknown one is refused with the known ones."""
-    check_known("claim", key, CLAIMS)
-    return CLAIMS[key]
+    check_known("claim", key, CLAIMS | CAUSES)
+    return (CLAIMS | CAUSES)[key]
 
 
 def needs(claims):
@@ -79,18 +81,22 @@ def _of_base(audits):
     return {BASE: [audits] if isinstance(audits, Audit) else audits}
 
 
+def _reads(claim):
+    return claim.needs, claim.curvature
+
+
 def judged(evidence, keys=None, precisions=None):
     """Claims judged on one experiment, each verdict corrected for the claims that read the same evidence.
 
     Whoever asks for one claim gets the verdict of whoever asks for all: the correction is over every claim of
-    the register with the same needs, at its own precision.
+    the paper, or of this book, with the same needs, at its own precision.
 
     Parameters
     ----------
     evidence : mapping of str to sequence of Audit
         The seeds of each method, by its key.
     keys : sequence of str, optional
-        By default the whole register.
+        By default all claims of the paper.
     precisions : sequence of str, optional
         At which to judge; by default each claim at its own.
 
@@ -104,7 +110,8 @@ def judged(evidence, keys=None, precisions=None):
     """
     claims, own, rows = [get(key) for key in keys or CLAIMS], {}, []
     for claim in claims:
-        family = [c for c in CLAIMS.values() if (c.needs, c.curvature) == (claim.needs, claim.curvature)]
+        register = CLAIMS if claim.key in CLAIMS else CAUSES
+        family = [c for c in register.values() if _reads(c) == _reads(claim)]
         own |= {c.key: judge(c, evidence) for c in family if c.key not in own}
         about = {"key": claim.key, "section": claim.source, "claim": claim.statement, "quote": claim.quote}
         about |= {"measured": claim.effect, "unit": claim.unit.name}

@@ -58,7 +58,7 @@ def calibration_audit(experiment, quantizers=("int4:gptq", "int3:gptq"), sizes=S
     chosen = [Quantizer.of(own) for own in quantizers]
     if idle := [own.name for own in chosen if not own.needs_images]:
         raise ValueError(f"{', '.join(idle)} does not depend on images; name one such as int3:gptq or W8A8")
-    experiment, data, model, record = catalogue.ready(experiment, **where)
+    experiment, data, model, record = ready = catalogue.ready(experiment, **where)
     parts = [record["key"], [own.name for own in chosen], list(sizes)]
     key = digest([*parts, source_digest(f"{__name__}.calibration_audit")])
 
@@ -74,14 +74,14 @@ def calibration_audit(experiment, quantizers=("int4:gptq", "int3:gptq"), sizes=S
                 continue
             for own in chosen:
                 columns[f"{own} on {size} {mix}"] = partial(quantize_model, model, own, images)
-        facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto"))
-        return _joined(model, columns, data, facts)
+        return _joined(columns, *ready, where)
 
     return audit_once(f"{experiment.name}-calibration", key, make)
 
 
-def _joined(model, columns, data, facts):
+def _joined(columns, experiment, data, model, record, where, **more):
     """An Audit of many models, of which one at a time is in memory; `columns` has what makes them."""
+    facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto")) | more
     audits = (audit_models(model, {name: make()}, data, facts=facts) for name, make in columns.items())
     return functools.reduce(Audit.join, audits)
 
@@ -139,12 +139,11 @@ def allocate(audits, mean_bits, goal):
         LinearConstraint(np.hstack([by_group, -one, none]), ub=-base),
         LinearConstraint(np.hstack([by_group, none, -one]), lb=-base),
     ]
-    free = [np.inf, np.inf]
-    bounds = Bounds([*np.zeros(picks), *np.negative(free)], [*np.ones(picks), *free])
+    bounds = Bounds([0] * picks + [-np.inf] * 2, [1] * picks + [np.inf] * 2)
     spread = np.array([*np.zeros(picks), 1, -1 if goal == "fvo" else 0])
     for cost in (spread, np.array([*(mean[1:] - mean[:1]).ravel(), 0, 0])):
-        exactly = {"constraints": constraints, "options": {"mip_rel_gap": 0}}
-        found = milp(cost, integrality=[*np.ones(picks), 0, 0], bounds=bounds, **exactly)
+        exact = {"integrality": [1] * picks + [0, 0], "options": {"mip_rel_gap": 0}}
+        found = milp(cost, bounds=bounds, constraints=constraints, **exact)
         constraints.append(LinearConstraint(cost, ub=found.fun + _EQUAL))
     picked = found.x[:picks].reshape(layers, choices).argmax(axis=1)
     return {name: f"int{[*audits][pick]}" for name, pick in zip(names, picked, strict=True)}
@@ -217,7 +216,7 @@ def front(experiment, budgets=(2.5, 3, 3.5, 4, 5), goals=GOALS, quantizer="int4:
     For the parameters see `planned`.  Its columns are ``fp32``, the quantizer at each of `BITS`, and such as
     ``3.5 bits for worst-group``; the ``plans`` of its provenance have the plan of each of these.
     """
-    experiment, data, model, record = catalogue.ready(experiment, **where)
+    experiment, data, model, record = ready = catalogue.ready(experiment, **where)
     own = Quantizer.of(quantizer)
     plans = planned(experiment, budgets, goals, own, **where)
     plans = {f"{budget:g} bits for {goal}": plan for (budget, goal), plan in plans.items()}
@@ -229,7 +228,6 @@ def front(experiment, budgets=(2.5, 3, 3.5, 4, 5), goals=GOALS, quantizer="int4:
         columns = {each.name: partial(quantize_model, model, each, images) for each in uniform}
         for name, plan in plans.items():
             columns[name] = partial(quantize_model, model, own, images, plan["plan"])
-        facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto"))
-        return _joined(model, columns, data, facts | {"plans": plans})
+        return _joined(columns, *ready, where, plans=plans)
 
     return audit_once(f"{experiment.name}-front", key, make)

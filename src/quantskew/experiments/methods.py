@@ -31,6 +31,9 @@ class Method:
         What it is at each precision, see `quantskew.quantization.quantizer.Quantizer.at`.
     reestimate : bool
         Whether the batch norms of the quantized model are re-estimated on training images.
+    shift : bool
+        Whether the quantized model's answers are shifted by a number for each class that brings them closest
+        to the float model's, on calibration images whose labels have no part in it.
     qat : dict
         What it changes in the `quantskew.quantization.qat.QATOptions` of its training.
     """
@@ -42,6 +45,7 @@ class Method:
     retraining: str | None = None
     quantizer: Quantizer = _PLAIN
     reestimate: bool = False
+    shift: bool = False
     qat: dict = field(default_factory=dict)
 
     @property
@@ -89,6 +93,8 @@ _METHODS = (
     Method("bias", "bias correction", quantizer=Quantizer(bias_correction=True)),
     Method("boundary", "first and last layer int8", quantizer=Quantizer(boundary_precision="int8")),
     Method("batchnorm", "batch norm re-estimated", reestimate=True),
+    Method("shift", "one number a class", shift=True),
+    Method("batchnorm+shift", "batch norm + one number a class", reestimate=True, shift=True),
     Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
     Method(
         "no-training",
@@ -128,6 +134,8 @@ FIXES = (
     "bias",
     "boundary",
     "batchnorm",
+    "shift",
+    "batchnorm+shift",
     "mse+batchnorm",
     "no-training",
 )

@@ -13,6 +13,7 @@ from quantskew.audits.audit import audit_once
 from quantskew.audits.model import audit_models, calibration_images
 from quantskew.cache import source_digest
 from quantskew.experiments import catalogue, methods
+from quantskew.experiments.interventions import shift_answers
 from quantskew.files import digest, digest_of
 from quantskew.quantization import batchnorm, qat
 from quantskew.quantization.ptq import quantize_model
@@ -158,6 +159,9 @@ class _Retraining:
             if self.method.reestimate and precision != "fp32":
                 recipe = dataclasses.replace(self.experiment.recipe, compute="fp32")
                 batchnorm.reestimate(quantized[precision], self.sampled.train, recipe)
+            if self.method.shift and precision != "fp32":
+                images = calibration_images(self.sampled).to(self.device)
+                shift_answers(quantized[precision].to(self.device), quantized["fp32"], images)
         return quantized
 
     def _quantized(self, model, key, options):

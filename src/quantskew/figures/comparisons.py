@@ -3,11 +3,14 @@
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import sem, t
 
 from quantskew.experiments import difficulty
+from quantskew.experiments.interventions import outcomes
 from quantskew.experiments.methods import LADDER
 from quantskew.figures import style
 from quantskew.figures.style import bars, shaded, side_by_side, style_legend, with_bars
+from quantskew.measures.intervals import CONFIDENCE
 from quantskew.measures.seeds import MEASURES, each_seed, pareto_front
 
 # What a 95 % interval may say wrongly.
@@ -133,6 +136,30 @@ def front_line(axes, fvo, accuracy, **look):
 def method_legend(table, axes):
     """A legend below the axes with every method of the table."""
     return style_legend(axes, _styles(table))
+
+
+def forest(label, value, *, precision, interventions):
+    """What draws an outcome of interventions: a dot a seed, their mean and its 95 % interval.
+
+    `value` is a column of `quantskew.experiments.interventions.outcomes`, which the rest is given to.
+    """
+
+    def draw(audits, axes):
+        table = outcomes(audits, precision, interventions)
+        for place, (_, own) in enumerate(table.groupby("intervention", sort=False)):
+            values, grey = own[value].to_numpy(), {"color": "#777777", "alpha": 0.6}
+            axes.scatter(values, np.full(len(values), place), s=13, **grey)
+            if len(values) > 1:
+                reach = sem(values) * t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+                axes.errorbar(values.mean(), place, xerr=reach, fmt="D", color="black", markersize=4.5)
+        axes.axvline(0, color="#777777", linewidth=0.8, linestyle=":")
+        axes.set_ylim(len(interventions) - 0.5, -0.5)
+        axes.set_yticks(range(len(interventions)), list(interventions))
+        axes.tick_params(labelleft=axes.get_subplotspec().is_first_col())
+        axes.set_xlabel(f"{label} at {precision}")
+        return axes
+
+    return draw
 
 
 # Dark and light, as in grey print.

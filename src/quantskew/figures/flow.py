@@ -34,6 +34,7 @@ BACKWARD = (
     Stage("gradients", "grow for small groups", "4.4", "05_gradients"),
     Stage("Hessian", "shows steeper loss", "4.5", "06_hessian"),
 )
+CAUSES = (Stage("causes", "which links are causes", "none", "10_causes"),)
 ANSWERS = (
     Stage("difficulty", "small, or hard?", "4.6", "07_difficulty"),
     Stage("mitigation", "what helps, and when", "5", "08_mitigation"),
@@ -44,6 +45,7 @@ _PARTS = {
     "question": (QUESTION, ", "),
     "forward pass": (FORWARD, " → "),
     "backward pass": (BACKWARD, " → "),
+    "interventions": (CAUSES, ", "),
     "what can be done": (ANSWERS, ", "),
 }
 STAGES = tuple(stage for stages, _ in _PARTS.values() for stage in stages)
@@ -61,6 +63,7 @@ class Map:
     question: problem
     forward pass: weights → [logits] → softmax → loss
     backward pass: gradients → Hessian
+    interventions: causes
     what can be done: difficulty, mitigation, scorecard
     """
 
@@ -108,6 +111,29 @@ def picture():
         back = ((8.7, 2.4), (8.7, 1.7)), ((7.6, 1.15), (7.3, 1.15)), ((1.2, 1.4), (1.2, 2.4))
         for start, end in (*along, *back):
             axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444"})
+        plt.close(figure)
+    return figure
+
+
+def links(verdicts):
+    """Causes on the left, what they are said to do on the right, and how an intervention on each came out.
+
+    Parameters
+    ----------
+    verdicts : dict of (str, str) to str
+        The verdict on each pair of cause and effect; where it is "holds" the link is solid, else dashed.
+    """
+    with book_style():
+        figure, axes = plt.subplots(figsize=(7.4, 0.46 * len(verdicts) + 0.2), layout="constrained")
+        axes.set(xlim=(0, 10), ylim=(len(verdicts) - 0.4, -0.6))
+        axes.axis("off")
+        for row, ((cause, effect), verdict) in enumerate(verdicts.items()):
+            axes.text(3.6, row, cause, ha="right", va="center")
+            axes.text(7.1, row, effect, va="center")
+            held = verdict == "holds"
+            look = {"arrowstyle": "-|>", "linestyle": "-" if held else "--", "linewidth": 1.8 if held else 1}
+            axes.annotate("", (7.0, row), (3.7, row), arrowprops={**look, "color": "#444444"})
+            axes.text(5.3, row - 0.1, verdict, ha="center", va="bottom", fontsize=8.5)
         plt.close(figure)
     return figure
 

@@ -155,7 +155,8 @@ def distance_map(audit, axes, measure):
 def layer_map(measure, table):
     """What draws a table of `quantskew.measures.fairness.layer_changes`, a cell a layer and group.
 
-    A cell is shaded where its 95 % interval is all on one side of 0; the larger the change, the darker.
+    A cell is shaded and has its number where its 95 % interval is all on one side of 0; the larger the
+    change, the darker.
     """
 
     def draw(audit, axes):
@@ -164,7 +165,9 @@ def layer_map(measure, table):
         values, low, high = (cells[name][order[1]] for name in ("value", "low", "high"))
         shades = values.abs().where((low > 0) | (high < 0), 0)
         shades /= max(shades.drop(OVERALL).max(axis=None), 1e-9)
-        texts = values.map(style.number, digits=measure.digits)
+        # Ten groups leave no room for a leading zero, or for what may be nothing.
+        texts = values.map(lambda value: style.number(value, measure.digits).replace("0.", "."))
+        texts = texts.where(shades > 0.05, "")
         style.number_map(axes, shades, texts, shades > 0.6, cmap="Greys", vmin=0, vmax=1.3)
         axes.tick_params(axis="x", rotation=45 if max(map(len, order[1])) > 2 else 0)
         axes.set_xlabel(f"change of {measure.label}\nwhere all other layers are {table['others'].iloc[0]}")

@@ -21,7 +21,7 @@ from quantskew.measures import forward
 from quantskew.measures.measure import OVERALL
 from quantskew.quantization.quantizer import PRECISIONS
 
-_MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", (4, 1), (5, 2), (6, 2), (7, 2))
+_MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
