@@ -61,8 +61,9 @@ test: $(READY)  ## run all tests
 fuzz: $(READY)  ## kill every kind of work at random moments, KILLS=300 times or for MINUTES=20
 	@$(BIN)/python tests/fuzz/campaign.py --kills $(or $(KILLS),300) --minutes $(or $(MINUTES),20) --seed $(or $(SEED),0)
 
-bench: $(READY)  ## run the benchmarks: ratios to a floor or a peer, in one process
+bench: $(READY)  ## run the benchmarks, and print their table, which is book/records/speed.csv
 	@for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@$(BIN)/python tests/benchmarks/ratios.py
 
 lint: $(READY)  ## check style and formatting
 	@$(BIN)/ruff check src tests

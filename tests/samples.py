@@ -1,8 +1,11 @@
 """Small made inputs: a data set, models, Audits, and files in the formats that are read."""
 
 import io
+import json
+import os
 import random
 import tarfile
+import time
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 
 from quantskew.audits.audit import Audit
 from quantskew.datasets import Dataset, Split
+from quantskew.files import write_bytes
 from quantskew.training import loop
 from quantskew.training.models import build
 from quantskew.training.recipe import Recipe
@@ -159,3 +163,13 @@ def damaged(whole, seed=0, places=40):
     yield from (whole[:cut] for cut in (0, 5, 8, header - 1, header, len(whole) - 1))
     yield whole + b"\0"
     yield bytes(len(whole))
+
+
+def threads_of_seeds(folder, seeds, wait=0, failing=None):
+    """Write for each seed which process has it and its number of threads; then wait, or fail."""
+    for seed in seeds:
+        write_bytes(folder / f"{seed}", json.dumps([os.getpid(), torch.get_num_threads()]).encode())
+        if seed == failing:
+            raise ValueError("no image is left")
+        time.sleep(wait)
+        yield seed

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -126,6 +127,16 @@ def test_markdown_has_the_same_words_and_no_markup_from_outside(audit, tmp_path)
     rows = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("| $x$")]
     assert rows
     assert {len(row) for row in rows} <= {9, 10, 13}
+
+
+def test_doubts_stand_before_the_verdict(audit, tmp_path):
+    facts = {"warnings": ["bgr <would> score better"], "runtimes_left_out": {"ort:fp32": "it needs onnx"}}
+    told = replace(audit.select(["fp32", "int8"]), provenance=facts)
+    report.write_page(told, tmp_path / "report.md")
+    lines = (tmp_path / "report.md").read_text().split("\n\n")
+    assert lines[1] == r"> Warning: bgr \<would\> score better"
+    assert lines[2].startswith("> No harm") or lines[2].startswith("> Harm")
+    assert lines[4] == "Left out: it needs onnx"
 
 
 def test_one_column_alone_has_a_page(tmp_path):

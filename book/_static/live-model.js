@@ -356,7 +356,8 @@ globalThis.quantskew = (() => {
       const scale = normed
         ? Float64Array.from(gain, (value, row) => exact(value) / Math.sqrt(exact(variance[row]) + epsilon))
         : new Float64Array(shape[0]).fill(1);
-      const shift = Float64Array.from(bias, (value, row) => exact(value) - (normed ? exact(mean[row]) * scale[row] : 0));
+      const centre = (row) => (normed ? exact(mean[row]) * scale[row] : 0);
+      const shift = Float64Array.from(bias, (value, row) => exact(value) - centre(row));
       let difference = 0;
       made.values.forEach((value, place) => { difference += Math.abs(fround(value - weight[place])); });
       const result = { ...made, weight, bits, difference, scale, shift, normed, key };

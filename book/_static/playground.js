@@ -250,7 +250,7 @@
       const { whole, lost, gained } = this.result;
       this.summary.textContent = `${named}: overall accuracy ${number(whole.accuracy)}, FVO ${number(whole.fvo)}, `
         + `share of zeros ${percent(whole.sparsity)}, mean |W~ − W| ${number(whole.absolute_difference, 4)}. `
-        + `Of ${this.model.count} test images ${lost.length} are no longer right, and ${gained.length} are only now.`;
+        + `No longer right: ${lost.length} of ${this.model.count} test images. Right only now: ${gained.length}.`;
     }
 
     // ---- the weights: bits of each layer, and the grid of one ----

@@ -164,9 +164,13 @@ def _experiment(**settings):
 
 
 def _seeds(default):
-    """How many seeds."""
+    """How many seeds, and how many at once."""
     words = "how many, from --seed on (default: %(default)s)"
-    return _option("--seeds", type=int, default=default, metavar="N", help=words)
+    jobs = "seeds at once, each with its share of the threads; what others were trained on is trained again "
+    return (
+        _option("--seeds", type=int, default=default, metavar="N", help=words),
+        _option("--jobs", type=int, default=1, metavar="N", help=f"{jobs}(default: %(default)s)"),
+    )
 
 
 def _names(text):
@@ -581,7 +585,7 @@ def layers(options):
         "--start", metavar="FILE", help="weights of a float model (safetensors) that is then not trained here"
     ),
     _option("--plan", metavar="FILE", help="bits of each layer, as `allocate` writes them"),
-    _seeds(1),
+    *_seeds(1),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated"),
     description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
     "each method and seed, and their comparison (CSV and PNG). What is done already is not done again.",
@@ -590,7 +594,7 @@ def mitigate(options):
     """Write an Audit for each method and seed, and print how they compare."""
     from quantskew.experiments import methods
     from quantskew.experiments.allocation import read_plan
-    from quantskew.experiments.runs import write
+    from quantskew.experiments.runs import ahead, write
     from quantskew.quantization.qat import QATOptions
     from quantskew.report import write_comparison
 
@@ -600,10 +604,10 @@ def mitigate(options):
     if options.plan:
         plan = read_plan(options.plan)
         where |= {"precisions": ("fp32", plan["precision"]), "options": QATOptions(plan=plan["plan"])}
+    chosen = {"seeds": seeds, "keys": options.methods, "start_from": options.start, **where}
+    ahead(options.jobs, write, experiment, folder, **chosen)
     audits = {}
-    for key, made, path in write(
-        experiment, folder, seeds, options.methods, start_from=options.start, **where
-    ):
+    for key, made, path in write(experiment, folder, **chosen):
         audits.setdefault(titles[key], []).append(made)
         print(path)
     table = write_comparison(audits, folder)
@@ -613,7 +617,7 @@ def mitigate(options):
 @_command(
     "judge the paper's claims on an experiment, or on Audits of record",
     *_experiment(),
-    _seeds(3),
+    *_seeds(3),
     _option("--claims", type=_names, metavar="C,C,...", help="their keys (default: all of the paper's)"),
     _option(
         "--recorded", action="store_true", help="judge the records in book/records instead of making any"
@@ -638,8 +642,9 @@ def claims(options):
         found = runs.read(options.experiment, [runs.BASE, *register.needs(chosen)])
     else:
         experiment, seeds, where = _over_seeds(options)
-        curvature = any(claim.curvature for claim in chosen)
-        found = runs.make(experiment, register.needs(chosen), seeds, curvature=curvature, **where)
+        where |= {"seeds": seeds, "curvature": any(claim.curvature for claim in chosen)}
+        runs.ahead(options.jobs, runs.make, experiment, register.needs(chosen), **where)
+        found = runs.make(experiment, register.needs(chosen), **where)
     columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
     if columns and not any(quantizer_of(name).precision for name in columns):
         raise ValueError(
@@ -655,7 +660,7 @@ def claims(options):
 @_command(
     "make the book's records of an experiment, or go on with them",
     *_experiment(),
-    _seeds(1),
+    *_seeds(1),
     _option(
         "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
     ),
@@ -666,11 +671,12 @@ def claims(options):
 )
 def records(options):
     """Print the path of each record, as soon as it is there."""
-    from quantskew.experiments.runs import BASE, write
+    from quantskew.experiments.runs import BASE, ahead, write
 
     experiment, seeds, where = _over_seeds(options)
-    keys = [BASE] if options.base_only else None
-    for _, _, path in write(experiment, options.output, seeds, keys, **where):
+    where |= {"seeds": seeds, "keys": [BASE] if options.base_only else None}
+    ahead(options.jobs, write, experiment, options.output, **where)
+    for _, _, path in write(experiment, options.output, **where):
         print(path)
 
 

@@ -109,15 +109,17 @@ def write_report(audit, folder):
     folder = Path(folder)
     written = [folder / "audit.safetensors"]
     audit.save(written[0])
-    for name, table in tqdm(tables(audit), desc="tables", unit=" tables", delay=5, leave=False):
-        written.append(folder / "tables" / f"{name}.csv")
-        write_bytes(written[-1], as_csv(table).encode())
     title = audit.provenance.get("experiment", {}).get("name", "audit")
-    shown = style.summarised(audit)
+    shown, bar = style.summarised(audit), {"delay": 5, "leave": False}
     # A comparison with the reference needs something to compare.
-    for name, draw, legend in figures(shown) if len(audit.precisions) > 1 else ():
+    drawn = list(figures(shown)) if len(audit.precisions) > 1 else []
+    # Before the tables, of which those of largest gaps can take minutes.
+    for name, draw, legend in tqdm(drawn, "figures", unit=" figures", **bar):
         written.append(folder / "figures" / f"{name}.png")
         _save(written[-1], compare(draw, {title: shown}, 4, legend))
+    for name, table in tqdm(tables(audit), "tables", unit=" tables", **bar):
+        written.append(folder / "tables" / f"{name}.csv")
+        write_bytes(written[-1], as_csv(table).encode())
     return written
 
 
@@ -206,9 +208,13 @@ def _page(audit):
     """What a page says of an Audit in order: what a part is, its text, and what else it has."""
     found, shown, facts = harm.harm(audit), style.summarised(audit), audit.provenance
     yield "h1", f"Audit of {facts.get('experiment', {}).get('name') or facts.get('model', 'logits')}"
+    for warning in facts.get("warnings", ()):
+        yield "verdict", f"Warning: {warning}"
     yield "verdict", harm.verdict(found)
     counts = f"{len(audit.labels):,} test images in {len(audit.group_names)} groups and"
     yield "p", f"{counts} {len(audit.class_names)} classes; every change is from {audit.precisions[0]}."
+    for reason in facts.get("runtimes_left_out", {}).values():
+        yield "p", f"Left out: {reason}"
     yield "h2", "Worst group and fairness violation"
     accuracy = forward.group_accuracy(audit).dropna(subset="value")
     worst = accuracy.loc[accuracy.groupby("precision", sort=False)["value"].idxmin()]

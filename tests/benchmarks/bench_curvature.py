@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import torch
-from ratios import interleaved, show
+from ratios import enter, interleaved, show
 from torch.nn import functional
 
 from quantskew.audits.curvature import measure_curvature
@@ -92,7 +92,9 @@ def gradient_norms(model, images, labels, title, groups=None):
     for name, ids in many.items():
         ways[name] = lambda ids=ids: group_gradient_norms(model, images, labels, ids)
     seconds = interleaved(ways, runs=15 if len(images[0, 0]) < 32 else 3)
-    show(f"group gradient norms, {title}", seconds, "forward and backward, batches of 128", "at most 1.10")
+    floor = "forward and backward, batches of 128"
+    show(f"group gradient norms, {title}", seconds, floor, "at most 1.10")
+    enter(f"gradient norms, {title}", seconds[[*many][-1]] / seconds[floor], floor, 1.15)
 
 
 def products(model, images, labels, title):

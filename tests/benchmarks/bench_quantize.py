@@ -1,11 +1,16 @@
 """Quantizing every weight of ResNet18 into a new model, against copying the weights and against peers."""
 
 import torch
-from ratios import interleaved, show
+from ratios import enter, interleaved, show
 
 from quantskew.quantization.grids import fake_quantize
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.training import models
+
+COPY = "copies of the weights"
+GOALS = {
+    f"quantize_model, {name} int4": goal for name, goal in (("banner", 2.5), ("symmetric", 2.5), ("mse", 8))
+}
 
 
 def brevitas_ways(weights):
@@ -33,10 +38,11 @@ def main():
     with torch.no_grad():
         seconds = interleaved(
             {
-                "copying the weights": lambda: [weight.clone() for weight in weights],
+                COPY: lambda: [weight.clone() for weight in weights],
                 "quantize_model, banner int4": lambda: quantize_model(model, "int4"),
                 "quantize_model, banner int4 per channel": lambda: quantize_model(model, "int4:per-channel"),
                 "quantize_model, symmetric int4": lambda: quantize_model(model, "int4:symmetric"),
+                "quantize_model, mse int4": lambda: quantize_model(model, "int4:mse"),
                 "fake_quantize, banner int4": lambda: [fake_quantize(weight, "int4") for weight in weights],
                 "torch.fake_quantize_per_tensor_affine": lambda: [
                     torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -8, 7) for weight in weights
@@ -44,16 +50,14 @@ def main():
                 **brevitas_ways(weights),
             }
         )
-        # Alone: a hundred candidates would only slow the rounds of the others.
-        seconds["quantize_model, mse int4"] = interleaved({"": lambda: quantize_model(model, "int4:mse")}, 3)[
-            ""
-        ]
     show(
         f"quantizing {sum(weight.numel() for weight in weights):,} weights",
         seconds,
-        "copying the weights",
-        "quantize_model at most 6",
+        COPY,
+        "quantize_model at most 2.5, with mse 8",
     )
+    for name, goal in GOALS.items():
+        enter(f"{name} of ResNet18", seconds[name] / seconds[COPY], COPY, goal)
 
 
 if __name__ == "__main__":

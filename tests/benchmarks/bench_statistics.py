@@ -13,12 +13,15 @@ import tempfile
 import time
 
 import numpy as np
+from ratios import enter
 
 # Samples, classes, groups: seconds and GB that are asked for.
 ROWS = {
     "200000x10x5": (10, 1),
     "10000x100x100": (15, 1),
+    "200000x100x20": (60, 4),
     "200000x1000x5": (60, 4),
+    "50000x1000x1000": (60, 4),
     "1000000x10x8": (60, 3),
 }
 CHANGE = (0.2, 0.3)
@@ -34,8 +37,11 @@ def main():
 
 
 def say(what, measured, goal):
+    name = f"audit of {what}" if "x" in what.split(" ")[0] else what.partition(",")[0]
     line = f"  {what:60} {measured[0]:7.2f} s {measured[1]:6.2f} GB"
     if goal:
+        for value, limit, unit in zip(measured, goal, ("s of one processor", "GB"), strict=True):
+            enter(f"{name}, {'memory' if unit == 'GB' else 'time'}", value, unit, limit)
         reached = measured[0] <= goal[0] and measured[1] <= goal[1]
         line += f"   goal {goal[0]:g} s {goal[1]:g} GB   {'reached' if reached else 'not reached'}"
     print(line, flush=True)

@@ -2,13 +2,20 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import samples
-from quantskew import cache
+from quantskew import cache, cli
 from quantskew.audits.audit import Audit, in_half
 from quantskew.claims.register import CLAIMS, judged, needs
 from quantskew.experiments import catalogue, difficulty, interventions, runs
@@ -371,3 +378,74 @@ def test_the_digits_are_judged_from_end_to_end(repository, monkeypatch):
     made = make("digits", needs([CLAIMS["fvo_grows"], CLAIMS["activations_alike"]]), [0])
     assert [own[0].precisions[-1] for own in made.values()] == ["int2", "W4A4"]
     assert judged(made, ["fvo_grows", "activations_alike"])["seeds"].tolist() == [1, 1]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_seeds_at_once_have_a_process_and_a_share_of_the_threads_each(tmp_path, threads, capfd):
+    runs.ahead(3, samples.threads_of_seeds, tmp_path, seeds=[5, 7], wait=0)
+    made = [json.loads((tmp_path / seed).read_text()) for seed in "57"]
+    assert [own for _, own in made] == [2, 2]
+    assert os.getpid() not in dict(made)
+    assert torch.get_num_threads() == 2
+    assert sorted(capfd.readouterr().err.splitlines()) == ["seed 5 is made", "seed 7 is made"]
+
+
+def test_one_seed_or_one_job_is_made_here(tmp_path, threads):
+    runs.ahead(1, samples.threads_of_seeds, tmp_path, seeds=[0, 1])
+    runs.ahead(2, samples.threads_of_seeds, tmp_path, seeds=[0])
+    assert not list(tmp_path.iterdir())
+    assert torch.get_num_threads() == 4
+
+
+def test_a_seed_that_fails_is_named_and_ends_the_others(tmp_path, threads):
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="seed 1: no image is left"):
+        runs.ahead(2, samples.threads_of_seeds, tmp_path, seeds=[0, 1], wait=300, failing=1)
+    assert time.monotonic() - start < 250
+    assert not multiprocessing.active_children()
+
+
+def test_an_interruption_ends_every_seed(tmp_path):
+    code = (
+        "import samples, sys; from pathlib import Path; from quantskew.experiments import runs\n"
+        "if __name__ == '__main__':\n"
+        "    runs.ahead(2, samples.threads_of_seeds, Path(sys.argv[1]), seeds=[0, 1], wait=300)"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    (tmp_path / "of").mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path / "of"], env=environment, stderr=subprocess.PIPE
+    ) as process:
+        while len(list((tmp_path / "of").glob("?"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert said.splitlines()[-1] == b"KeyboardInterrupt"
+    for path in (tmp_path / "of").glob("?"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(json.loads(path.read_text())[0], 0)
+
+
+def test_records_of_seeds_at_once_are_those_of_one_after_the_other(tmp_path, monkeypatch, threads, capsys):
+    chosen = ["--epochs", "1", "--seeds", "2", "--base-only", "--device", "cpu"]
+    printed = {}
+    # In this order the second process has the threads that each of the two had.
+    for jobs in ("2", "1"):
+        monkeypatch.setenv("QUANTSKEW_CACHE", str(tmp_path / f"cache {jobs}"))
+        assert not cli.main(["records", "digits", *chosen, "--jobs", jobs, "--output", str(tmp_path / jobs)])
+        printed[jobs] = capsys.readouterr().out
+    assert printed["1"] == printed["2"].replace(str(tmp_path / "2"), str(tmp_path / "1"))
+    for seed in range(2):
+        one, two = (Audit.load(tmp_path / jobs / file_name("digits", seed=seed)) for jobs in "12")
+        same(one, two)

@@ -289,7 +289,7 @@ def told(audit):
     lost = len(flipped(audit, audit.precisions[1]))
     return (
         f"overall accuracy {values[0]}, FVO {values[1]}, share of zeros {zeros} %, "
-        f"mean |W~ − W| {difference}. Of {IMAGES} test images {lost} are no longer right"
+        f"mean |W~ − W| {difference}. No longer right: {lost} of {IMAGES} test images. "
     )
 
 

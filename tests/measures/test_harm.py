@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,13 @@ def test_flips_are_listed_in_both_directions(audit):
         label = audit.class_names[audit.labels[row["sample"]]]
         assert row["label"] == label
         assert (row["reference"] == label) == (row["flip"] == "harmed") != (row["prediction"] == label)
+
+
+def test_flips_have_the_names_of_samples_where_there_are_any(audit):
+    named = replace(audit, provenance={"samples": [f"{place}.png" for place in range(300)]})
+    table = flips(named)
+    assert (table["id"] == table["sample"].astype(str) + ".png").all()
+    assert "id" not in flips(audit)
 
 
 def test_agreement_of_two_columns(audit):

@@ -7,10 +7,17 @@ file for each of them, ``NAME[-KEY][-SEED].safetensors``.
 """
 
 import dataclasses
+import multiprocessing
+import os
 import re
+import signal
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import shortened
@@ -261,3 +268,37 @@ def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
             # Half the size for what has no column so near to its reference that float16 would show.
             audit.save(path, half=key not in (BASE, ACTIVATIONS))
             yield key, audit, path
+
+
+def ahead(jobs, make, *arguments, seeds, **options):
+    """Put what ``make(*arguments, seeds=seeds, **options)`` takes from the cache there, `jobs` seeds at once.
+
+    Each seed has a process of its own and its share of the threads, as this process has from then on.
+    """
+    jobs = min(jobs, len(seeds))
+    if jobs == 1:
+        return
+    share = max(1, torch.get_num_threads() // jobs)
+    torch.set_num_threads(share)
+    # For the processes, which take them from this one; several bars would be none.
+    os.environ.update(OMP_NUM_THREADS=str(share), TQDM_DISABLE="1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        running = {pool.submit(_of_seed, make, arguments, seed, options): seed for seed in seeds}
+        try:
+            for done in as_completed(running):
+                if done.exception():
+                    raise RuntimeError(f"seed {running[done]}: {done.exception()}") from done.exception()
+                print(f"seed {running[done]} is made", file=sys.stderr)
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            del os.environ["TQDM_DISABLE"]
+            pool.shutdown(cancel_futures=True)
+
+
+def _of_seed(make, arguments, seed, options):
+    for _ in make(*arguments, seeds=[seed], **options):
+        pass

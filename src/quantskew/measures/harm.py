@@ -95,12 +95,15 @@ def chance(p):
 def flips(audit):
     """Every image that another column classifies right where the reference does not, or the reverse.
 
-    The table has ``sample`` (index into the test split), ``group``, ``label``, ``precision``, ``reference``
-    and ``prediction`` (the class there and here) and ``flip`` (``harmed`` or ``helped``).
+    The table has ``sample`` (index into the test split), ``id`` (where samples have names), ``group``,
+    ``label``, ``precision``, ``reference`` and ``prediction`` (the class there and here) and
+    ``flip`` (``harmed`` or ``helped``).
     """
     right, names = audit.predictions == audit.labels, np.array(audit.class_names)
     rows, samples = np.nonzero(right != right[:1])
-    columns = {"sample": samples, "group": np.array(audit.group_names)[audit.groups[samples]]}
+    ids = audit.provenance.get("samples")
+    columns = {"sample": samples} | ({"id": [ids[sample] for sample in samples]} if ids else {})
+    columns |= {"group": np.array(audit.group_names)[audit.groups[samples]]}
     columns |= {"label": names[audit.labels[samples]], "precision": np.array(audit.precisions)[rows]}
     classes = {"reference": audit.predictions[0, samples], "prediction": audit.predictions[rows, samples]}
     columns |= {name: names[own] for name, own in classes.items()}

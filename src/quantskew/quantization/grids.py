@@ -5,7 +5,6 @@ floating point and ``fake_quantize`` does both.  A scheme is a function here and
 `quantskew.quantization.quantizer`, which stays free of torch: who adds one touches these two files.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -310,16 +309,12 @@ def quantize_dequantize(weight, grid):
     """Integer codes and real values together, for less than the cost of one after the other."""
     values, codes = torch.empty_like(weight), torch.empty_like(weight, dtype=grid.code_dtype)
     whole = torch.atleast_1d(weight, values, codes)
-    # In pieces that stay in the processor's cache from one step to the next.
-    rows = max(1, _PIECE * len(whole[0]) // max(1, weight.numel()))
-    split = 0 < grid.scale.ndim == weight.ndim and grid.scale.shape[:1] == weight.shape[:1] != (1,)
-    of = (grid.scale, grid.zero_point, grid.offset)
-    cut = [own.split(rows) if split and own is not None else itertools.repeat(own) for own in of]
-    parts = zip(*(tensor.split(rows) for tensor in whole), *cut, strict=False)
-    for own, into, code, scale, zero_point, offset in parts:
-        part = replace(grid, scale=scale, zero_point=zero_point, offset=offset)
-        code.copy_(_quantize(own, part, into))
-        _dequantize_(into, part)
+    # In pieces that stay in the processor's cache from one step to the next, where one grid serves all.
+    alike = all(own is None or own.numel() == 1 for own in (grid.scale, grid.offset))
+    pieces = weight.numel() // _PIECE if alike else 1
+    for own, into, code in zip(*(tensor.chunk(max(1, pieces)) for tensor in whole), strict=True):
+        code.copy_(_quantize(own, grid, into))
+        _dequantize_(into, grid)
     return codes, values
 
 
