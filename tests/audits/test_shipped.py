@@ -187,7 +187,7 @@ PLANTED = {
     "values from 0 to 1": ({}, PLAIN, "ImageNet's mean"),
     "values from 0 to 255": ({}, WHOLE, "ImageNet's mean"),
     "blue first": ({}, {"channels": "bgr"}, "channels rgb would score"),
-    "a larger size": ({}, {"size": 40}, "size 16 would score"),
+    "a larger size": ({}, {"size": 64}, "size 16 would score"),
     "half the size": ({}, {"size": 8}, "size 16 would score"),
     "no mean for 0.5": (HALF, PLAIN, "would score"),
     "0 to 255 for 0.5": (HALF, WHOLE, "would score"),
