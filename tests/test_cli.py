@@ -42,6 +42,7 @@ def logits_command(folder, *more):
 
 
 COMMANDS = (
+    "logits",
     "experiments",
     "train",
     "audit",

@@ -17,6 +17,8 @@ _PLACES = {
     "audit": "audits.model:audit_model",
     "audit_layers": "audits.layers:audit_layers",
     "Audit": "audits.audit:Audit",
+    "load_model": "audits.shipped:load",
+    "audit_file": "audits.shipped:audit_file",
     "Quantizer": "quantization.quantizer:Quantizer",
     "fake_quantize": "quantization.grids:fake_quantize",
     "quantize_model": "quantization.ptq:quantize_model",

@@ -5,8 +5,10 @@ A command is a function of its options.  What is heavy is imported inside it, so
 
 import argparse
 import errno
+import itertools
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -260,9 +262,34 @@ def _status(outcomes, options):
     return int(any(outcome.failed for outcome in outcomes))
 
 
+def _numbers(text):
+    return tuple(map(float, text.split(",")))
+
+
+_OF_IMAGES = {
+    "mean": {"type": _numbers, "metavar": "M,...", "help": "taken off, one or one a channel"},
+    "std": {"type": _numbers, "metavar": "S,...", "help": "divided by, one or one a channel"},
+    "channels": {"help": "rgb, bgr or grey (default: rgb)"},
+    "range": {"help": "of values before the mean is taken off: 0-1 or 0-255 (default: 0-1)"},
+    "resize": {"type": int, "help": "the shorter side, before a crop to --size (default: no crop)"},
+    "interpolation": {"help": "such as bicubic (default: bilinear)"},
+    "preprocessing": {"metavar": "FILE", "help": "JSON or TOML of these and size, classes, accuracy"},
+    "accuracy": {"type": float, "metavar": "A", "help": "that the model is known to have"},
+}
+_OWN = (
+    _option("--test", type=Path, metavar="CSV|FOLDER", help="test images: file, label, groups; or a folder"),
+    _option("--image-root", type=Path, metavar="FOLDER", help="of the files in --test (default: its folder)"),
+    _option("--arch", help="of a checkpoint: torchvision:NAME, timm:NAME or package.module:function"),
+    _option("--classes", metavar="A,B,...|FILE", help="names in the order of the logits"),
+    *(_option(f"--{name}", **settings) for name, settings in _OF_IMAGES.items()),
+)
+
+
 @_command(
-    "audit an experiment, or logits from anywhere",
+    "audit an experiment, a model of your own, or logits from anywhere",
     *_experiment(nargs="?"),
+    *_OWN,
+    _option("--calibration", type=Path, metavar="CSV|FOLDER", help="other images, for ranges of activations"),
     _option(
         "--precisions",
         type=Quantizer.parse_list,
@@ -289,20 +316,25 @@ def _status(outcomes, options):
     ),
     _option(
         "--logits",
-        action="append",
+        action="extend",
+        nargs="+",
         metavar="NAME=FILE.npy",
-        help="logits (samples x classes) of one precision or runtime; repeat, the reference first",
+        help="logits (samples x classes) of one precision or runtime, the reference first, or files that "
+        "`quantskew logits` wrote (FILE.npz), which have labels and groups; with --test those of a CSV file",
     ),
     _option("--labels", type=Path, metavar="FILE.npy", help="class id of each sample"),
     _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
     _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
+    _option("--train-counts", type=_names, metavar="N,N,...", help="training samples of each group"),
     *_GATE,
     _option(
         "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
     ),
     _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
-    description="Audit an experiment (trained first where it has to be), or logits that any two runtimes "
-    "left in .npy files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder.",
+    description="Audit an experiment (trained first where it has to be), the model in a file (with --test: "
+    "a torch.export program, ONNX, TorchScript, or a checkpoint with --arch), or logits that any two "
+    "runtimes left in files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder; of "
+    "several group columns, and of their intersections, into a folder each.",
 )
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
@@ -313,58 +345,136 @@ def audit(options):
 
     if options.logits and options.experiment:
         raise ValueError("give an experiment or --logits, not both")
-    if options.logits:
-        held_to = _held_to(options, [entry.partition("=")[0] for entry in options.logits])
-        made = _audit_of_logits(options)
-    elif options.experiment:
+    columns = [name for name, _ in map(_entry, options.logits or ())]
+    if not columns:
         chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
         runtimes = [name for name in options.precisions if name in RUNTIMES]
         named = [name for name in options.precisions if name not in RUNTIMES]
         quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
-        held_to = _held_to(options, [*(own.name for own in quantizers), *runtimes])
-        made = catalogue.audit(
-            _chosen(options),
-            quantizers,
-            data_dir=options.data_dir,
-            device=options.device,
-            download=options.download,
-            curvature=options.curvature and (options.curvature_images or True),
-            runtimes=runtimes,
-        )
+        columns = [*(own.name for own in quantizers), *runtimes]
+    held_to = _held_to(options, columns)
+    if options.logits:
+        audits = _audits_of_logits(options)
+    elif options.experiment and options.test:
+        audits = _audits_of_file(options, quantizers, calibration=options.calibration, runtimes=runtimes)
+    elif options.experiment:
+        if options.experiment not in EXPERIMENTS and Path(options.experiment).exists():
+            raise ValueError(f"{options.experiment} is a file: give test images with --test (CSV or folder)")
+        where = {name: getattr(options, name) for name in ("data_dir", "device", "download")}
+        where["curvature"] = options.curvature and (options.curvature_images or True)
+        audits = {"": catalogue.audit(_chosen(options), quantizers, runtimes=runtimes, **where)}
     else:
         raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
-    missing = made.provenance.get("runtimes_left_out", {})
+    missing = next(iter(audits.values())).provenance.get("runtimes_left_out", {})
     if held_to and missing:
         raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
-    outcomes = [decide(condition, made, options.confidently) for condition in held_to]
-    folder = options.output or Path("runs") / (options.experiment or "logits")
-    print(summary(made))
-    print(f"\n{len(write_report(made, folder))} files (Audit, tables, figures) in {folder}")
-    if options.report:
-        write_page(made, options.report)
-    return _status(outcomes, options)
+    folder = options.output or Path("runs") / Path(options.experiment or "logits").stem
+    _tell(audits)
+    for name, made in audits.items():
+        own = re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else ""
+        print(f"\n{name}\n{'=' * len(name)}\n" if own else "", summary(made), sep="")
+        print(f"\n{len(write_report(made, folder / own))} files (Audit, tables, figures) in {folder / own}")
+        if options.report:
+            page = options.report
+            write_page(made, page.with_stem(f"{page.stem}-{own}") if own else page)
+    decided = itertools.product(held_to, audits.values())
+    return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
 
 
-def _audit_of_logits(options):
+def _tell(audits):
+    """Say how the model was fed, and what speaks against it, before any number."""
+    facts = next(iter(audits.values())).provenance
+    lines = [f"{what}: {facts[what]}" for what in ("model", "preprocessing", "classes") if what in facts]
+    # The left out of an experiment are a number, which was said when it was loaded.
+    left_out = facts["left_out"] if "samples" in facts else {}
+    lines += [f"left out: {shortened(name)} ({reason})" for name, reason in left_out.items()]
+    for line in lines + [f"WARNING: {warning}" for warning in facts.get("warnings", ())]:
+        print(line)
+
+
+def _audits_of_file(options, quantizers=("fp32",), **more):
+    """The Audits of the model in a file by group column."""
+    from quantskew.audits.shipped import audit_file
+    from quantskew.datasets import listed
+
+    samples = listed.read(options.test, options.image_root, options.group and _names(options.group))
+    given = {name: getattr(options, name) for name in ("size", *_OF_IMAGES)} | {"classes": _classes(options)}
+    given = {name: value for name, value in given.items() if value is not None}
+    device = None if options.device == "auto" else options.device
+    more |= {"arch": options.arch, "given": given, "device": device}
+    return audit_file(options.experiment, samples, quantizers, **more)
+
+
+def _classes(options):
+    """Names of classes, in the argument or one a line in a file."""
+    if options.classes and Path(options.classes).is_file():
+        return tuple(Path(options.classes).read_text(encoding="utf-8").splitlines())
+    return options.classes and _names(options.classes)
+
+
+@_command(
+    "write the logits of a model of your own to a file, for `quantskew audit --logits`",
+    _option("experiment", metavar="MODEL", help="a file, as for `quantskew audit MODEL --test`"),
+    *(own for own in _experiment() if own[0][0] in ("--size", "--group", "--device")),
+    *_OWN,
+    _option("--output", type=Path, default=Path("logits.npz"), metavar="FILE", help="default: %(default)s"),
+)
+def logits(options):
+    """Write logits with the ids, labels and groups of their samples."""
+    from quantskew.audits.shipped import write_logits
+
+    audits = _audits_of_file(options)
+    _tell(audits)
+    write_logits(options.output, audits)
+    print(f"logits: {options.output}")
+
+
+def _entry(text):
+    """The name and the path in NAME=FILE; a file that `quantskew logits` wrote names itself."""
+    name, separator, path = text.partition("=")
+    if not separator and text.endswith(".npz"):
+        return Path(text).stem, text
+    if not (name and separator and path):
+        raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {text!r}")
+    return name, path
+
+
+def _audits_of_logits(options):
+    """The Audits of logits in files by group column."""
+    from quantskew.audits import shipped
     from quantskew.audits.audit import Audit
     from quantskew.cache import provenance
+    from quantskew.datasets import listed
 
-    if options.labels is None or options.groups is None:
-        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy")
-    logits = {}
-    for entry in options.logits:
-        name, separator, path = entry.partition("=")
-        if not (name and separator and path):
-            raise ValueError(f"--logits takes NAME=FILE.npy, such as int8=logits.npy; got {entry!r}")
-        if name in logits:
+    paths = {}
+    for name, path in map(_entry, options.logits):
+        if name in paths:
             raise ValueError(f"--logits names {name} twice")
-        logits[name] = path
-    _check_memory(sum(Path(path).stat().st_size for path in logits.values() if Path(path).exists()))
-    logits = {name: _load_array(path) for name, path in logits.items()}
-    labels, groups = _load_array(options.labels), _load_array(options.groups)
-    return Audit.from_logits(
-        logits, labels, groups, options.group_names, provenance=provenance(source="logits")
-    )
+        paths[name] = path
+    _check_memory(sum(Path(path).stat().st_size for path in paths.values() if Path(path).exists()))
+    found, names = {name: _load_array(path) for name, path in paths.items()}, _classes(options)
+    own = [isinstance(part, dict) for part in found.values()]
+    if any(own) and not all(own):
+        raise ValueError("--logits are all files that `quantskew logits` wrote, or none of them is")
+    if not any(own) and options.test is None and (options.labels is None or options.groups is None):
+        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy, or --test CSV")
+    counts = options.train_counts and [int(n) if n.isdecimal() else n for n in options.train_counts]
+    if all(own):
+        found = shipped.in_one_order(found)
+        first = next(iter(found.values()))
+        names, labels = names or first["class_names"].tolist(), first["labels"]
+        columns = {name[7:]: values for name, values in first.items() if name.startswith("groups/")}
+        found = {name: part["logits"] for name, part in found.items()}
+    elif options.test:
+        samples = listed.read(options.test, chosen=options.group and _names(options.group), images=False)
+        (labels, names), columns = shipped.class_ids(samples.labels, names), samples.columns
+    else:
+        labels, columns = _load_array(options.labels), {"": _load_array(options.groups)}
+    (column, groups), *others = columns.items()
+    facts = provenance(source="logits")
+    made = Audit.from_logits(found, labels, groups, options.group_names, names, counts, provenance=facts)
+    facts["warnings"] = shipped.strangers(made)
+    return {column: made, **{name: made.regrouped(groups) for name, groups in others}}
 
 
 def _check_memory(size):
@@ -385,6 +495,8 @@ def _load_array(path):
         if isinstance(found, np.ndarray):
             return found
         with found:
+            if {"logits", "ids", "labels"} <= {*found.files}:
+                return dict(found)
             if len(found.files) != 1:
                 raise ValueError(f"it holds {len(found.files)} arrays; save each to a file of its own")
             return found[found.files[0]]

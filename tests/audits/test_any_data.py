@@ -126,7 +126,7 @@ def test_data_that_cannot_be_audited_are_refused(name, tabular):
 def test_models_that_cannot_be_audited_are_refused(tabular):
     data = TABLE, np.arange(40) % 3, GROUPS
     for model, message in (
-        ("m.pt2", "got a str: build the model and give it"),
+        ("m.pt2", r"got a str: load files with qs\.load_model"),
         (tabular.state_dict(), "got a OrderedDict"),
         (lambda inputs: [{"boxes": inputs}], "of a detector: the classifier of its boxes"),
         (lambda inputs: tabular(inputs).softmax(1), "take off the softmax"),

@@ -112,7 +112,7 @@ def audit_model(
             what = (
                 f"a model is a torch.nn.Module, a function or several of them; got a {type(model).__name__}"
             )
-            raise ValueError(f"{what}: build the model and give it its weights with load_state_dict")
+            raise ValueError(f"{what}: load files with qs.load_model, a state_dict with load_state_dict")
         if quantizers is not DEFAULT_PRECISIONS or curvature:
             raise ValueError("a function's weights cannot be replaced: leave out quantizers and curvature")
         return _filled({}, further, feed, device or "cpu", data, facts)

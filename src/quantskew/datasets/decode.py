@@ -159,6 +159,7 @@ def decode_image(content, size, refuse=lambda reason: None):
     """Pixels (3, size, size) of an encoded image as a viewer shows it, or `refuse(reason)`.
 
     Upright, the first of several frames, transparent parts over white; more than 8 bits are scaled to 8.
+    Instead of a size, a function may make the pixels of the whole RGB image.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -167,6 +168,8 @@ def decode_image(content, size, refuse=lambda reason: None):
                 return refuse(_TOO_LARGE)
             # One large image at a time, so that memory does not grow with the number of readers.
             with _large_image if area > 2**24 else contextlib.nullcontext():
+                if callable(size):
+                    return size(_shown(image))
                 # JPEG scales down for free by powers of two while it decodes.
                 image.draft("RGB", (size, size))
                 pixels = _shown(image).resize((size, size), Image.Resampling.BILINEAR)

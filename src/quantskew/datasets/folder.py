@@ -18,7 +18,7 @@ LABELS = ("class",)
 # Or any table.
 GROUPS = None
 _GROUPS_FILE = "groups.csv"
-_SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 
 
 def load(data_dir, size=None, group=None, seed=0):
@@ -52,9 +52,9 @@ def load(data_dir, size=None, group=None, seed=0):
     root = Path(os.path.abspath(os.path.expanduser(data_dir)))
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; give one that holds a folder of images per class")
-    table = _table(root, group)
+    table = table_of(root, group)
     files = [file for file in folder_files(root) if file[1] != table]
-    depth = _depth(root, [name for name, _, reason in files if reason is None])
+    depth = depth_of(root, [name for name, _, reason in files if reason is None])
 
     def class_of(name):
         return "/".join(name.split("/")[:depth]) if name.count("/") >= depth else ""
@@ -68,9 +68,9 @@ def load(data_dir, size=None, group=None, seed=0):
     class_names, labels = _ids([_text(name.split("/")[depth - 1]) for name in names], None)
     group_names, groups = class_names, labels
     if table is not None:
-        groups = _groups(table, root, names, skipped)
+        groups = groups_of(table, root, names, skipped)
         group_names, groups = _ids(groups, _order(groups))
-    given = None if depth == 1 else [_SPLITS[name.split("/")[0].casefold()] for name in names]
+    given = None if depth == 1 else [SPLITS[name.split("/")[0].casefold()] for name in names]
     data = split_arrays(title, images, labels, groups, class_names, group_names, seed, skipped, given=given)
     _check_classes(root, data, given)
     return data
@@ -103,11 +103,11 @@ def _differ_in_case(names):
     return next((f"{shortened(own)} and {shortened(other)}" for own, other in pairs), None)
 
 
-def _depth(root, names):
+def depth_of(root, names):
     """How many folders lead to the images of a class: its own, or the split's and its own; else refused."""
     folders = {tuple(name.split("/")[:-1]) for name in names} - {()}
     tops = sorted({parts[0] for parts in folders})
-    kinds = sorted(_SPLITS.get(top.casefold(), 3) for top in tops)
+    kinds = sorted(SPLITS.get(top.casefold(), 3) for top in tops)
     held = f"{root} holds {some([*map(shortened, tops)], 8)}"
     if names and not tops:
         raise ValueError(f"{root}: {len(names)} images are in no folder; make a folder for each class")
@@ -153,7 +153,7 @@ def _check_classes(root, data, given):
         print(f"{data.name}: {repeated} images of validation and test are, pixel by pixel, in another split")
 
 
-def _table(root, group):
+def table_of(root, group):
     """The path of the table that names the groups, or None where they are the classes."""
     if group == "class" or (group is None and not (root / _GROUPS_FILE).exists()):
         return None
@@ -163,8 +163,8 @@ def _table(root, group):
     return path
 
 
-def _rows(path):
-    """(number of its line, file, group) of each row of a table of groups."""
+def rows(path, needed):
+    """(number of its line, values by column) of each row of a table that has the columns `needed`."""
     content = path.read_bytes()
     try:
         utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -174,29 +174,31 @@ def _rows(path):
         raise ValueError(f"{path}, row {line}: not UTF-8; save it as 'CSV UTF-8'") from error
     separator = max(",;\t", key=text.partition("\n")[0].count)
     options = {"delimiter": separator, "skipinitialspace": True, "strict": True}
-    rows = csv.reader(io.StringIO(text, newline=""), **options)
+    lines = csv.reader(io.StringIO(text, newline=""), **options)
     try:
-        header = [_text(column).casefold() for column in next(rows, [])]
-        if header.count("file") != 1 or header.count("group") != 1:
+        header = [_text(column) for column in next(lines, [])]
+        header = [name.casefold() if name.casefold() in needed else name for name in header]
+        if any(header.count(name) != 1 for name in {*needed, *filter(None, header)}):
             has = some([*map(shortened, header)]) or "none"
-            raise ValueError(f"{path} needs the columns file and group; it has {has}")
-        for row in rows:
+            raise ValueError(f"{path} needs the columns {' and '.join(needed)}; it has {has}")
+        for row in lines:
             if any(map(str.strip, row[len(header) :])):
                 raise csv.Error(f"{len(row)} values for {len(header)} columns")
             if any(map(str.strip, row)):
-                values = dict(zip(header, row, strict=False))
-                yield rows.line_num, values.get("file", ""), _text(values.get("group", ""))
+                values = dict(zip(header, map(_text, row), strict=False))
+                yield lines.line_num, dict.fromkeys(header, "") | values
     except csv.Error as error:
         remedy = f"remove the row, or put values with {separator!r} in quotes"
-        raise ValueError(f"{path}, row {rows.line_num}: {error}; {remedy}") from error
+        raise ValueError(f"{path}, row {lines.line_num}: {error}; {remedy}") from error
 
 
-def _groups(path, root, names, skipped):
+def groups_of(path, root, names, skipped):
     """The group of each image by the table at `path`."""
     known = {_text(name) for name in [*skipped, *names]}
     owners = {_text(root.name), _text(root.resolve().name)}
     found, gone = {}, 0
-    for line, file, group in _rows(path):
+    for line, values in rows(path, ("file", "group")):
+        file, group = values["file"], values["group"]
         name, where = _known_name(file, known, owners), f"{path}, row {line}: {shortened(file)}"
         if name is None:
             gone += 1
