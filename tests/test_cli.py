@@ -198,7 +198,15 @@ def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, ca
     monkeypatch.setattr(runs, "DEFAULT_PRECISIONS", ("fp32", "int8"))
     arguments = ["records", "digits", "--epochs", "1", "--seed", "1", "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
-    names = ["", "-ptq", "-activations", "-balanced", *(f"-cut-{digit}" for digit in range(10))]
+    names = [
+        "",
+        "-ptq",
+        "-activations",
+        "-causes",
+        "-layers",
+        "-balanced",
+        *(f"-cut-{digit}" for digit in range(10)),
+    ]
     expected = [str(tmp_path / "out" / f"digits{name}-1.safetensors") for name in names]
     assert capsys.readouterr().out.split() == expected
     assert sorted(str(path) for path in (tmp_path / "out").iterdir()) == sorted(expected)

@@ -76,7 +76,7 @@ def test_wrong_use_is_refused_before_any_work(given, message, command, monkeypat
     def never(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("quantskew.cli._audit_of_logits", never)
+    monkeypatch.setattr("quantskew.cli._audits_of_logits", never)
     monkeypatch.setattr(catalogue, "audit", never)
     assert command(*given) == 2
     assert message in capsys.readouterr().err

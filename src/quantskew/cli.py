@@ -451,13 +451,14 @@ def _audits_of_logits(options):
         if name in paths:
             raise ValueError(f"--logits names {name} twice")
         paths[name] = path
+    arrays = not any(Path(path).suffix == ".npz" for path in paths.values())
+    if arrays and options.test is None and (options.labels is None or options.groups is None):
+        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy, or --test CSV")
     _check_memory(sum(Path(path).stat().st_size for path in paths.values() if Path(path).exists()))
     found, names = {name: _load_array(path) for name, path in paths.items()}, _classes(options)
     own = [isinstance(part, dict) for part in found.values()]
     if any(own) and not all(own):
         raise ValueError("--logits are all files that `quantskew logits` wrote, or none of them is")
-    if not any(own) and options.test is None and (options.labels is None or options.groups is None):
-        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy, or --test CSV")
     counts = options.train_counts and [int(n) if n.isdecimal() else n for n in options.train_counts]
     if all(own):
         found = shipped.in_one_order(found)

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 import samples
 from quantskew.claims import backward
-from quantskew.claims.backward import _ranks
+from quantskew.claims.backward import ranks
 from quantskew.claims.effects import BASE
 from quantskew.claims.register import claims_in
 from quantskew.claims.verdicts import judge
@@ -154,5 +154,5 @@ def test_dominance_of_the_gradient_and_its_inversion_by_hand():
 
 
 def test_orders_of_two_groups_say_nothing():
-    assert np.isnan(_ranks(np.array([1.0, 2.0]), np.array([1, 2])))
-    assert np.isnan(_ranks(np.array([1.0, 2.0, np.nan]), np.array([1, 2, 3])))
+    assert np.isnan(ranks(np.array([1.0, 2.0]), np.array([1, 2])))
+    assert np.isnan(ranks(np.array([1.0, 2.0, np.nan]), np.array([1, 2, 3])))

@@ -265,8 +265,8 @@ def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
         for key in _spelled_out(recorded if keys is None else keys, own, where):
             audit = _made(own, key, curvature=keys is None, start_from=start_from, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
-            # Half the size for what has no column so near to its reference that float16 would show.
-            audit.save(path, half=key not in (BASE, ACTIVATIONS))
+            # A record has half the size where no column is so near to its reference that float16 would show.
+            audit.save(path, half=keys is None and key not in (BASE, ACTIVATIONS))
             yield key, audit, path
 
 
