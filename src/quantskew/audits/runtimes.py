@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from quantskew.audits.model import Logits, calibration_images
+from quantskew.audits.model import audit_model, calibration_images
 from quantskew.checks import check_known
-from quantskew.datasets import normalise
 from quantskew.files import scratch
 from quantskew.quantization import checked
 
@@ -86,16 +85,10 @@ def beside(audit, names, model, data):
     """
     device = next(model.parameters()).device
     functions, refused = logits_functions(names, model, calibration_images(data).to(device))
-    parts, logits = data.test.images.split(_BATCH), [audit.logits]
-    with torch.inference_mode():
-        for function in map(Logits, functions.values()):
-            logits.append(
-                torch.cat([function(normalise(part)).float().cpu() for part in parts])[None].numpy()
-            )
-    columns = {"logits": np.concatenate(logits), "precisions": (*audit.precisions, *functions)}
     provenance = {**audit.provenance, "runtimes": {name: version(name) for name in functions}}
     provenance |= {"runtimes_left_out": refused} if refused else {}
-    return replace(audit, **columns, weights=None, curvature=None, provenance=provenance)
+    audit = replace(audit, weights=None, curvature=None, provenance=provenance)
+    return audit.join(audit_model(functions, data, device=device)) if functions else audit
 
 
 def version(name):

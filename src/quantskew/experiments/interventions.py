@@ -22,7 +22,7 @@ from quantskew.checks import check_known
 from quantskew.experiments import catalogue
 from quantskew.files import digest
 from quantskew.groups import group_means, largest_gap
-from quantskew.measures.forward import group_loss
+from quantskew.measures.forward import group_accuracy, group_loss
 from quantskew.measures.measure import Measure, once
 from quantskew.quantization import batchnorm
 from quantskew.quantization.ptq import quantize_model, weight_parameters
@@ -118,10 +118,7 @@ def audit(experiment, precisions=PRECISIONS, *, data_dir=None, device="auto"):
     Its curvature has the terms of Eq. 4 alone, for the plain precisions and int8, over a few hundred test
     images a group.
     """
-    if isinstance(experiment, str):
-        experiment = catalogue.get(experiment)
-    data = catalogue.load_data(experiment, data_dir)
-    model, record = catalogue.trained(experiment, data, device)
+    experiment, data, model, record = catalogue.ready(experiment, data_dir, device)
     parts = [record["key"], precisions, source_digest("quantskew.experiments.interventions")]
 
     def make(_):
@@ -161,7 +158,7 @@ def outcomes(audits, precision, interventions):
             added, counts = loss[row] - loss[0], audit.train_counts
             groups = group_means(added, audit.groups, len(counts))
             gap = groups[counts.argmin()] - groups[counts.argmax()]
-            right = group_means(other.predictions[row] == other.labels, audit.groups, len(counts))
+            right = group_means(group_accuracy.of_samples(other)[row], audit.groups, len(counts))
             own = {"added": added.mean(), "gap": gap, "fvo": largest_gap(right)}
             rows.append({"intervention": title, "seed": seed, **own})
     return pd.DataFrame(rows)
@@ -273,7 +270,7 @@ def _changed(audit):
 
 
 def _lost(audit):
-    right = (audit.predictions == audit.labels).astype(np.float64)
+    right = group_accuracy.of_samples(audit)
     return _beyond_margin(right[:1] - right, audit)
 
 

@@ -59,8 +59,8 @@ def flipped(audit, precision):
     Hooker et al. (2019) call such images compression-identified exemplars.  The table has ``sample`` (index
     into the test split), ``group``, ``label`` and ``prediction``.
     """
-    now = audit.predictions[audit.index(precision)]
-    samples = np.flatnonzero((audit.predictions[0] == audit.labels) & (now != audit.labels))
+    row = audit.index(precision)
+    samples, now = np.flatnonzero(harmed.of_samples(audit)[row]), audit.predictions[row]
     names, classes = np.array(audit.group_names), np.array(audit.class_names)
     labels = {"label": classes[audit.labels[samples]], "prediction": classes[now[samples]]}
     return pd.DataFrame({"sample": samples, "group": names[audit.groups[samples]], **labels})

@@ -15,9 +15,10 @@ from scipy.stats import binom
 
 from quantskew.checks import check_number, some
 from quantskew.groups import group_sums
+from quantskew.measures import fairness
 from quantskew.measures.forward import cosine_distance, group_accuracy
 from quantskew.measures.intervals import CONFIDENCE
-from quantskew.measures.measure import without_reference
+from quantskew.measures.measure import once, without_reference
 
 POWER = 0.8
 _LEVEL = 1 - CONFIDENCE
@@ -43,9 +44,14 @@ def harm(audit):
     >>> table[["value", "harmed", "helped", "p"]].round(3).values.tolist()
     [[-0.889, 8.0, 0.0, 0.008]]
     """
-    right, size = audit.predictions == audit.labels, len(audit.group_names)
-    both = np.stack([right[:1] & ~right, ~right[:1] & right])[:, 1:].astype(np.int64)
-    harmed, helped = group_sums(both, audit.groups, size).reshape(2, -1)
+    # The summary, the tables and the page of a report all ask for it.
+    return once(audit, harm, _harm).copy()
+
+
+def _harm(audit):
+    size = len(audit.group_names)
+    both = np.stack([own.of_samples(audit)[1:] for own in (fairness.harmed, fairness.helped)])
+    harmed, helped = group_sums(both.astype(np.int64), audit.groups, size).reshape(2, -1)
     table = group_accuracy.change(audit).drop(columns="undefined")
     p = pd.Series(2 * binom.cdf(np.minimum(harmed, helped), harmed + helped, 0.5)).clip(upper=1)
     p = p.where(table["count"] > 0)
