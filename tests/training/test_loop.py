@@ -1,5 +1,6 @@
 """The plain loop, and what other kinds of training add to it: hooks, optimizers, measurements."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -445,3 +446,31 @@ def test_a_checkpoint_of_other_hooks_is_refused(tmp_path):
     run(Recorder(model), model, checkpoint=path)
     with pytest.raises(ValueError, match=r"run\.checkpoint belongs to another"):
         run(checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "taken"),
+    [
+        (torch.nn.Conv2d(8, 6, 3, padding=1, bias=False), (2, 2), True),
+        (torch.nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=False), (4, 3), True),
+        (torch.nn.Conv2d(8, 6, 1, stride=2, bias=False), (4, 4), True),
+        (torch.nn.Conv2d(8, 6, 3, padding=1, bias=False), (3, 3), False),
+        (torch.nn.Conv2d(8, 6, 3, padding=1), (2, 2), False),
+        (torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), (2, 2), False),
+        (torch.nn.Conv2d(8, 6, 3, padding="same", bias=False), (2, 2), False),
+    ],
+)
+def test_small_maps_are_the_same_convolution_as_a_product_of_matrices(layer, size, taken, monkeypatch):
+    products = []
+    unfold = functional.unfold
+    monkeypatch.setattr(functional, "unfold", lambda *a, **o: (products.append(1), unfold(*a, **o))[1])
+    images = torch.randn(5, 8, *size, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = []
+    for mode in (contextlib.nullcontext(), loop.SmallMaps()):
+        with mode, torch.autocast("cpu", torch.bfloat16):
+            maps = layer(images)
+        found.append([maps, *torch.autograd.grad(maps.float().square().sum(), [images, layer.weight])])
+    assert bool(products) == taken
+    for exact, own in zip(*found, strict=True):
+        assert own.dtype == exact.dtype
+        torch.testing.assert_close(own.float(), exact.float(), rtol=0, atol=0.02 * exact.abs().max().item())

