@@ -261,7 +261,7 @@ def test_claims_of_runtimes_are_refused_in_one_line(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["mitigate", "digits", "--methods", "ptq,magic"], "unknown method 'magic'; known: ptq, u-o"),
-        (["mitigate", "digits", "--methods", "wcr", "--start", "x"], "start_from cannot replace it"),
+        (["mitigate", "digits", "--methods", "wcr", "--start", "x"], "which x cannot replace"),
         (["mitigate", "digits", "--methods", "ptq", "--start", "nowhere.safetensors"], "nowhere.safetensors"),
         (["mitigate", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),
         (["records", "digits", "--seeds", "0"], "--seeds must be at least 1; got 0"),

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from quantskew.cache import cache_dir
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
-from quantskew.experiments.experiment import EXPERIMENTS, get
+from quantskew.experiments.experiment import EXPERIMENTS, OWN, class_names, get
 from quantskew.experiments.methods import METHODS
 from quantskew.quantization.quantizer import CALIBRATED, DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
-_SCHEMES = ", ".join((*SCHEMES, *CALIBRATED))
 # The least and the largest number that an option takes, and what to do where a file cannot be used.
 _COUNTS = {"seed": (0, MOST_SEED), "seeds": (1, MOST_SEEDS), "epochs": (1, 10**6), "size": (1, 2048)}
 _COUNTS |= {"curvature_images": (1, 10**7), "jobs": (1, 10**4), "timeout": (1, 10**7)}
@@ -31,8 +30,6 @@ _REMEDIES = {
     errno.EROFS: "name another place (the cache with QUANTSKEW_CACHE)",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "close some files, or raise the limit with ulimit -n",
 }
 _DEBUG = "QUANTSKEW_DEBUG"
 _LONGEST_VALUE = 10_000
@@ -46,9 +43,7 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    parser = argparse.ArgumentParser(
-        prog="quantskew", description="See, check and use how quantization disparately skews a model."
-    )
+    parser = argparse.ArgumentParser("quantskew", description="See and check how quantization skews a model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, about, declared in _COMMANDS:
         command = commands.add_parser(run.__name__, **about)
@@ -79,36 +74,28 @@ def main(arguments=None):
     except Exception as error:
         if os.environ.get(_DEBUG):
             traceback.print_exc()
-        print(f"quantskew: {_said(error, arguments)}", file=sys.stderr)
+        words = shlex.join(["quantskew", *map(str, arguments)])
+        told = _said(error, words if len(words) <= 100 else f"{words[:97]}...")
+        print(f"quantskew: {told}", file=sys.stderr)
         return 2
     finally:
         logger.removeHandler(handler)
 
 
-def _said(error, arguments):
+def _said(error, command):
     """An error in one sentence, with what was being done where the error does not say it."""
-    known = (ValueError, FileNotFoundError, RuntimeError)
     if isinstance(error, OSError) and error.strerror:
         path = f"{error.filename}: " if error.filename is not None else ""
-        remedy = f"; {_REMEDIES.get(error.errno, 'name a place that is there and can be used')}"
-        own = "" if "; " in error.strerror else remedy
-        return f"{path}{error.strerror} (in `{_shown(arguments)}`){own}"
-    if isinstance(error, known) and str(error):
+        remedy = _REMEDIES.get(error.errno, "name a place that is there and can be used")
+        return f"{path}{error.strerror} (in `{command}`)" + f"; {remedy}" * ("; " not in error.strerror)
+    if isinstance(error, ValueError | FileNotFoundError | RuntimeError) and str(error):
         return str(error)
     if isinstance(error, MemoryError):
-        return f"out of memory in `{_shown(arguments)}`; choose a smaller model, --size or --jobs"
+        return f"out of memory in `{command}`; choose a smaller model, --size or --jobs"
     if type(error).__name__ == "SafetensorError":
-        return f"a file is damaged ({error}, in `{_shown(arguments)}`); remove it, or make it again"
-    first = (str(error).splitlines() or [""])[0]
-    return (
-        f"unexpected {type(error).__name__}: {first[:200]} (in `{_shown(arguments)}`); this is a fault of "
-        f"quantskew: please report it with the traceback that {_DEBUG}=1 shows"
-    )
-
-
-def _shown(arguments):
-    words = shlex.join(["quantskew", *map(str, arguments)])
-    return words if len(words) <= 100 else f"{words[:97]}..."
+        return f"a file is damaged ({error}, in `{command}`); remove it, or make it again"
+    what = f"unexpected {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]} (in `{command}`)"
+    return f"{what}; this is a fault of quantskew: please report it with the traceback that {_DEBUG}=1 shows"
 
 
 def _check_options(options):
@@ -116,21 +103,17 @@ def _check_options(options):
     for name, (least, most) in _COUNTS.items():
         if getattr(options, name, None) is not None:
             check_whole(f"--{name.replace('_', '-')}", getattr(options, name), least, most)
-    if hasattr(options, "output"):
-        output = options.output
-        if options.run in (claims, allocate) and output:
-            if output.is_dir():
-                raise ValueError(f"--output {output} is a folder; name a file")
-            check_folder(output.parent, "the folder of --output", "name another --output")
-        elif options.run not in (claims, allocate):
-            check_folder(output or "runs", "the output folder", "name another --output")
-    for name in ("junit", "report"):
-        if getattr(options, name, None):
-            check_folder(getattr(options, name).parent, f"the folder of --{name}", "name another file")
+    given = {name: own for name, own in vars(options).items() if isinstance(own, Path)}
+    if hasattr(options, "output") and options.run not in (claims, allocate, logits):
+        check_folder(given.pop("output", "runs"), "the output folder", "name another --output")
+    for name in ("output", "junit", "report") & given.keys():
+        if given[name].is_dir():
+            raise ValueError(f"--{name} {given[name]} is a folder; name a file")
+        check_folder(given[name].parent, f"the folder of --{name}", f"name another --{name}")
     if hasattr(options, "data_dir") or options.run in (book, sweep):
         check_folder(cache_dir(), "the cache", "name a folder with QUANTSKEW_CACHE")
-    if hasattr(options, "root") and not options.root.is_dir():
-        raise ValueError(f"--root {options.root} is no folder; name the repository")
+    if "root" in given and not given["root"].is_dir():
+        raise ValueError(f"--root {given['root']} is no folder; name the repository")
 
 
 def _command(summary, *declared, description=None):
@@ -143,34 +126,13 @@ def _command(summary, *declared, description=None):
     return add
 
 
-def _option(*names, **settings):
-    return names, settings
-
-
-def _experiment(**settings):
-    """Which experiment, and with which changes."""
-    return (
-        _option("experiment", help=f"of {', '.join(EXPERIMENTS)}", **settings),
-        _option("--data-dir", metavar="PATH", help="the data set's folder or archive"),
-        _option("--download", action="store_true", help="fetch torchvision's data sets"),
-        _option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)"),
-        _option("--seed", type=int, help="of split, weights and training"),
-        _option("--epochs", type=int),
-        _option("--model", help="small_resnet or any torchvision classifier"),
-        _option("--size", type=int, help="pixels a side"),
-        _option("--label", help="attribute to predict, where the data set has several"),
-        _option("--group", help="attribute that makes the groups (folder: or a CSV file)"),
-    )
-
-
-def _seeds(default):
-    """How many seeds, and how many at once."""
-    words = "how many, from --seed on (default: %(default)s)"
-    jobs = "seeds at once, each with its share of the threads; what others were trained on is trained again "
-    return (
-        _option("--seeds", type=int, default=default, metavar="N", help=words),
-        _option("--jobs", type=int, default=1, metavar="N", help=f"{jobs}(default: %(default)s)"),
-    )
+def _option(name, help=None, metavar=None, **settings):
+    """An option, or an argument of a name without dashes; what is given in a FILE or a FOLDER is a path."""
+    if metavar in ("FILE", "FOLDER", "GRID.yml"):
+        settings = {"type": Path} | settings
+    if settings.get("default") is not None and "default:" not in (help or ""):
+        help = f"{help or ''} (default: %(default)s)".strip()
+    return name.split(), {"help": help, **({"metavar": metavar} if metavar else {}), **settings}
 
 
 def _names(text):
@@ -178,23 +140,70 @@ def _names(text):
     return tuple(name.strip() for name in text.split(","))
 
 
-def _chosen(options):
-    """The experiment that options name, with what they change."""
-    changes = {name: getattr(options, name) for name in ("seed", "epochs", "model", "size", "label", "group")}
-    return get(options.experiment, **changes)
+_NAMED = (
+    _option("--data-dir", "the data set's folder or archive", "PATH"),
+    _option("--download", "fetch torchvision's data sets", action="store_true"),
+    _option("--device", "auto, cpu, cuda, cuda:1, ...", default="auto"),
+    _option("--seed", "of split, weights and training", type=int),
+    _option("--epochs", type=int),
+    _option("--model", "small_resnet or any torchvision classifier"),
+    _option("--size", "pixels a side", type=int),
+    _option("--label", "attribute to predict, where the data set has several"),
+    _option("--group", "attribute that makes the groups (folder: or a CSV file; of a CSV file: its column)"),
+)
+_EXPERIMENT = (_option("experiment", f"of {', '.join(EXPERIMENTS)}"), *_NAMED)
+# Those of `quantskew.experiments.experiment.Own`.
+_OWN = (
+    _option("--test", "of a model in a file: a list of file, label, groups; or a folder", "CSV|FOLDER"),
+    _option("--train", "the same of others: for calibration, validation and training", "CSV|FOLDER"),
+    _option("--image-root", "of the files that are listed (default: the folder of the list)"),
+    _option("--arch", "of a checkpoint: torchvision:NAME, timm:NAME or package.module:function"),
+    _option("--classes", "names in the order of the logits", "A,B,...|FILE"),
+    _option("--mean", "taken off, one or one a channel", "M,..."),
+    _option("--std", "divided by, one or one a channel", "S,..."),
+    _option("--channels", "rgb, bgr or grey (default: rgb)"),
+    _option("--range", "of values before the mean is taken off: 0-1 or 0-255 (default: 0-1)"),
+    _option("--resize", "the shorter side, before a crop to --size (default: no crop)", type=int),
+    _option("--interpolation", "such as bicubic (default: bilinear)"),
+    _option("--preprocessing", "JSON or TOML of these and size, classes, accuracy", "FILE", type=str),
+    _option("--accuracy", "that the model is known to have", "A", type=float),
+)
+_ANY = (_option("experiment", f"of {', '.join(EXPERIMENTS)}, or a model in a file"), *_NAMED, *_OWN)
+_JOBS = _option("--jobs", "at once, each with its share of the threads", "N", type=int, default=1)
+_SEEDS = _option("--seeds", "how many, from --seed on", "N", type=int, default=1), _JOBS
+_ROOT = _option("--root", "the repository", "FOLDER", default=Path())
 
 
-def _over_seeds(options):
+def _chosen(options, training=None):
+    """The experiment that options name, with what they change; `training` says what needs training images."""
+    named = ("seed", "epochs", "model", "size", "label", "group", "start", *OWN)
+    found = get(options.experiment, **{name: getattr(options, name, None) for name in named})
+    if training and found.own and not found.own.train:
+        raise ValueError(f"{training} needs training images: give --train CSV or folder")
+    return found
+
+
+def _where(options):
+    """Where images and device are."""
+    return {name: getattr(options, name) for name in ("data_dir", "device", "download")}
+
+
+def _over_seeds(options, **needs):
     """Experiment, seeds, and where images and device are; images are fetched if that is asked for."""
     from quantskew.experiments.catalogue import check, load_data
 
-    experiment, first = _chosen(options), options.seed or 0
+    experiment, first = _chosen(options, **needs), options.seed or 0
     check_whole("the last seed", first + options.seeds - 1, 0, MOST_SEED)
     check(experiment, None if options.download else options.data_dir, options.device)
     if options.download:
         load_data(experiment, options.data_dir, download=True)
     where = {"data_dir": options.data_dir, "device": options.device}
     return experiment, range(first, first + options.seeds), where
+
+
+def _folder(options, kind=""):
+    """Where results go, by default in ``runs``."""
+    return options.output or Path("runs") / f"{Path(options.experiment or 'logits').stem}{kind}"
 
 
 @_command("list the named experiments")
@@ -210,16 +219,13 @@ def experiments(options):
         )
 
 
-@_command("train an experiment's model, or go on with it", *_experiment())
+@_command("train an experiment's model, or go on with it", *_EXPERIMENT)
 def train(options):
     """Print what the model reaches on each group, and where it is kept."""
-    from quantskew.experiments.catalogue import check, load_data, trained
+    from quantskew.experiments.catalogue import ready
     from quantskew.training.checkpoint import model_path
 
-    experiment = _chosen(options)
-    check(experiment, None if options.download else options.data_dir, options.device)
-    data = load_data(experiment, options.data_dir, options.download)
-    _, record = trained(experiment, data, options.device)
+    experiment, data, _, record = ready(_chosen(options), **_where(options))
     last = record["history"][-1]["validation"]
     print(f"trained in {record['seconds']:.0f} s; validation accuracy by group:")
     for name, accuracy in zip(data.group_names, last["accuracy"], strict=True):
@@ -232,10 +238,10 @@ _CONDITION = (
     "status 1 where one is met; repeat"
 )
 _GATE = (
-    _option("--fail-if", action="append", default=[], metavar="CONDITION", help=_CONDITION),
-    _option("--confidently", action="store_true", help="where the whole 95 %% interval meets it"),
-    _option("--junit", type=Path, metavar="FILE", help="what became of the conditions as JUnit's XML"),
-    _option("--annotations", action="store_true", help="and as annotations of GitHub"),
+    _option("--fail-if", _CONDITION, "CONDITION", action="append", default=[]),
+    _option("--confidently", "where the whole 95 %% interval meets it", action="store_true"),
+    _option("--junit", "what became of the conditions as JUnit's XML", "FILE"),
+    _option("--annotations", "and as annotations of GitHub", action="store_true"),
 )
 
 
@@ -262,75 +268,43 @@ def _status(outcomes, options):
     return int(any(outcome.failed for outcome in outcomes))
 
 
-def _numbers(text):
-    return tuple(map(float, text.split(",")))
-
-
-_OF_IMAGES = {
-    "mean": {"type": _numbers, "metavar": "M,...", "help": "taken off, one or one a channel"},
-    "std": {"type": _numbers, "metavar": "S,...", "help": "divided by, one or one a channel"},
-    "channels": {"help": "rgb, bgr or grey (default: rgb)"},
-    "range": {"help": "of values before the mean is taken off: 0-1 or 0-255 (default: 0-1)"},
-    "resize": {"type": int, "help": "the shorter side, before a crop to --size (default: no crop)"},
-    "interpolation": {"help": "such as bicubic (default: bilinear)"},
-    "preprocessing": {"metavar": "FILE", "help": "JSON or TOML of these and size, classes, accuracy"},
-    "accuracy": {"type": float, "metavar": "A", "help": "that the model is known to have"},
-}
-_OWN = (
-    _option("--test", type=Path, metavar="CSV|FOLDER", help="test images: file, label, groups; or a folder"),
-    _option("--image-root", type=Path, metavar="FOLDER", help="of the files in --test (default: its folder)"),
-    _option("--arch", help="of a checkpoint: torchvision:NAME, timm:NAME or package.module:function"),
-    _option("--classes", metavar="A,B,...|FILE", help="names in the order of the logits"),
-    *(_option(f"--{name}", **settings) for name, settings in _OF_IMAGES.items()),
+_PRECISIONS = (
+    f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, torchao:int8, "
+    "torchao:int4, torchao:int8-dynamic; the first is the reference"
+)
+_OF_ACTIVATIONS = (
+    "of the activations too where weights are integers, such as int8; their ranges are those of 256 training "
+    "images (default: activations stay fp32)"
+)
+_LOGITS = (
+    "logits (samples x classes) of one precision or runtime, the reference first, or files that `quantskew "
+    "logits` wrote (FILE.npz), which have labels and groups; with --test those of a CSV file"
+)
+_QUANTIZER = (
+    _option("--scheme", f"of {', '.join((*SCHEMES, *CALIBRATED))}", default="banner"),
+    _option("--per-channel", "one grid per output channel", action="store_true"),
+    _option("--fold-batchnorm", "merge batch norm into convolutions first", action="store_true"),
+    _option("--boundary-precision", "of the first and last layer, such as int8", "P"),
+    _option("--activation-precision", _OF_ACTIVATIONS, "P"),
 )
 
 
 @_command(
     "audit an experiment, a model of your own, or logits from anywhere",
-    *_experiment(nargs="?"),
-    *_OWN,
-    _option("--calibration", type=Path, metavar="CSV|FOLDER", help="other images, for ranges of activations"),
-    _option(
-        "--precisions",
-        type=Quantizer.parse_list,
-        default=DEFAULT_PRECISIONS,
-        metavar="P,P,...",
-        help=f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, "
-        "torchao:int8, torchao:int4, torchao:int8-dynamic; the first is the reference (default: %(default)s)",
-    ),
-    _option("--scheme", default="banner", help=f"of {_SCHEMES} (default: %(default)s)"),
-    _option("--per-channel", action="store_true", help="one grid per output channel"),
-    _option("--fold-batchnorm", action="store_true", help="merge batch norm into convolutions first"),
-    _option("--boundary-precision", metavar="P", help="of the first and last layer, such as int8"),
-    _option(
-        "--activation-precision",
-        metavar="P",
-        help="of the activations too where weights are integers, such as int8; their ranges are those of "
-        "256 training images (default: activations stay fp32)",
-    ),
-    _option(
-        "--curvature", action="store_true", help="gradient norms, Hessian eigenvalues and traces too (slow)"
-    ),
-    _option(
-        "--curvature-images", type=int, metavar="N", help="test images of each group for the Hessian (all)"
-    ),
-    _option(
-        "--logits",
-        action="extend",
-        nargs="+",
-        metavar="NAME=FILE.npy",
-        help="logits (samples x classes) of one precision or runtime, the reference first, or files that "
-        "`quantskew logits` wrote (FILE.npz), which have labels and groups; with --test those of a CSV file",
-    ),
-    _option("--labels", type=Path, metavar="FILE.npy", help="class id of each sample"),
-    _option("--groups", type=Path, metavar="FILE.npy", help="group id or name of each sample"),
-    _option("--group-names", type=_names, metavar="A,B,...", help="names of the group ids 0, 1, ..."),
-    _option("--train-counts", type=_names, metavar="N,N,...", help="training samples of each group"),
+    (["experiment"], _ANY[0][1] | {"nargs": "?"}),
+    *_ANY[1:],
+    _option("--precisions", _PRECISIONS, "P,P,...", type=Quantizer.parse_list, default=DEFAULT_PRECISIONS),
+    *_QUANTIZER,
+    _option("--curvature", "gradient norms, Hessian eigenvalues and traces too (slow)", action="store_true"),
+    _option("--curvature-images", "test images of each group for the Hessian (all)", "N", type=int),
+    _option("--logits", _LOGITS, "NAME=FILE.npy", action="extend", nargs="+"),
+    _option("--labels", "class id of each sample", "FILE.npy"),
+    _option("--groups", "group id or name of each sample", "FILE.npy"),
+    _option("--group-names", "names of the group ids 0, 1, ...", "A,B,...", type=_names),
+    _option("--train-counts", "training samples of each group", "N,N,...", type=_names),
     *_GATE,
-    _option(
-        "--report", type=Path, metavar="FILE", help="a page to send on: HTML, or Markdown if it ends in .md"
-    ),
-    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT or runs/logits"),
+    _option("--report", "a page to send on: HTML, or Markdown if it ends in .md", "FILE"),
+    _option("--output", "default: runs/EXPERIMENT or runs/logits", "FOLDER"),
     description="Audit an experiment (trained first where it has to be), the model in a file (with --test: "
     "a torch.export program, ONNX, TorchScript, or a checkpoint with --arch), or logits that any two "
     "runtimes left in files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder; of "
@@ -339,37 +313,36 @@ _OWN = (
 def audit(options):
     """Print the summary of the Audit, and write it with its tables and figures."""
     from quantskew.audits.runtimes import RUNTIMES
+    from quantskew.audits.shipped import told
     from quantskew.experiments import catalogue
     from quantskew.measures.gate import decide
     from quantskew.report import summary, write_page, write_report
 
-    if options.logits and options.experiment:
-        raise ValueError("give an experiment or --logits, not both")
+    if bool(options.logits) == bool(options.experiment):
+        files = "--logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy"
+        raise ValueError(f"give an experiment or {files}{', not both' * bool(options.logits)}")
     columns = [name for name, _ in map(_entry, options.logits or ())]
     if not columns:
-        chosen = ("scheme", "per_channel", "fold_batchnorm", "boundary_precision", "activation_precision")
+        names = [settings[0].strip("-").replace("-", "_") for settings, _ in _QUANTIZER]
         runtimes = [name for name in options.precisions if name in RUNTIMES]
         named = [name for name in options.precisions if name not in RUNTIMES]
-        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in chosen})
+        quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in names})
         columns = [*(own.name for own in quantizers), *runtimes]
     held_to = _held_to(options, columns)
     if options.logits:
         audits = _audits_of_logits(options)
-    elif options.experiment and options.test:
-        audits = _audits_of_file(options, quantizers, calibration=options.calibration, runtimes=runtimes)
-    elif options.experiment:
-        if options.experiment not in EXPERIMENTS and Path(options.experiment).exists():
-            raise ValueError(f"{options.experiment} is a file: give test images with --test (CSV or folder)")
-        where = {name: getattr(options, name) for name in ("data_dir", "device", "download")}
-        where["curvature"] = options.curvature and (options.curvature_images or True)
-        audits = {"": catalogue.audit(_chosen(options), quantizers, runtimes=runtimes, **where)}
+    elif options.test:
+        audits = _audits_of_file(options, quantizers, runtimes=runtimes)
     else:
-        raise ValueError("give an experiment or --logits NAME=FILE.npy --labels FILE.npy --groups FILE.npy")
-    missing = next(iter(audits.values())).provenance.get("runtimes_left_out", {})
+        curvature = options.curvature and (options.curvature_images or True)
+        more = {"runtimes": runtimes, "curvature": curvature, **_where(options)}
+        audits = {"": catalogue.audit(_chosen(options), quantizers, **more)}
+    first, folder = next(iter(audits.values())), _folder(options)
+    missing = first.provenance.get("runtimes_left_out", {})
     if held_to and missing:
         raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
-    folder = options.output or Path("runs") / Path(options.experiment or "logits").stem
-    _tell(audits)
+    # Before any number.
+    print(*told(first.provenance), sep="\n")
     for name, made in audits.items():
         own = re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else ""
         print(f"\n{name}\n{'=' * len(name)}\n" if own else "", summary(made), sep="")
@@ -381,50 +354,32 @@ def audit(options):
     return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
 
 
-def _tell(audits):
-    """Say how the model was fed, and what speaks against it, before any number."""
-    facts = next(iter(audits.values())).provenance
-    lines = [f"{what}: {facts[what]}" for what in ("model", "preprocessing", "classes") if what in facts]
-    # The left out of an experiment are a number, which was said when it was loaded.
-    left_out = facts["left_out"] if "samples" in facts else {}
-    lines += [f"left out: {shortened(name)} ({reason})" for name, reason in left_out.items()]
-    for line in lines + [f"WARNING: {warning}" for warning in facts.get("warnings", ())]:
-        print(line)
-
-
 def _audits_of_file(options, quantizers=("fp32",), **more):
     """The Audits of the model in a file by group column."""
     from quantskew.audits.shipped import audit_file
     from quantskew.datasets import listed
 
-    samples = listed.read(options.test, options.image_root, options.group and _names(options.group))
-    given = {name: getattr(options, name) for name in ("size", *_OF_IMAGES)} | {"classes": _classes(options)}
-    given = {name: value for name, value in given.items() if value is not None}
-    device = None if options.device == "auto" else options.device
-    more |= {"arch": options.arch, "given": given, "device": device}
-    return audit_file(options.experiment, samples, quantizers, **more)
-
-
-def _classes(options):
-    """Names of classes, in the argument or one a line in a file."""
-    if options.classes and Path(options.classes).is_file():
-        return tuple(Path(options.classes).read_text(encoding="utf-8").splitlines())
-    return options.classes and _names(options.classes)
+    own, columns = _chosen(options).own, options.group and _names(options.group)
+    more |= {"device": None if options.device == "auto" else options.device, "arch": own.arch}
+    more |= {"calibration": own.train and listed.read(own.train, own.image_root, columns)}
+    samples = listed.read(own.test, own.image_root, columns)
+    return audit_file(options.experiment, samples, quantizers, given=own.given(options.size), **more)
 
 
 @_command(
     "write the logits of a model of your own to a file, for `quantskew audit --logits`",
-    _option("experiment", metavar="MODEL", help="a file, as for `quantskew audit MODEL --test`"),
-    *(own for own in _experiment() if own[0][0] in ("--size", "--group", "--device")),
+    _option("experiment", "a file, as for `quantskew audit MODEL --test`", "MODEL"),
+    *(own for own in _NAMED if own[0][0] in ("--size", "--group", "--device")),
     *_OWN,
-    _option("--output", type=Path, default=Path("logits.npz"), metavar="FILE", help="default: %(default)s"),
+    _option("--output", None, "FILE", default=Path("logits.npz")),
 )
 def logits(options):
     """Write logits with the ids, labels and groups of their samples."""
-    from quantskew.audits.shipped import write_logits
+    from quantskew.audits.logits import write_logits
+    from quantskew.audits.shipped import told
 
     audits = _audits_of_file(options)
-    _tell(audits)
+    print(*told(next(iter(audits.values())).provenance), sep="\n")
     write_logits(options.output, audits)
     print(f"logits: {options.output}")
 
@@ -441,79 +396,25 @@ def _entry(text):
 
 def _audits_of_logits(options):
     """The Audits of logits in files by group column."""
-    from quantskew.audits import shipped
-    from quantskew.audits.audit import Audit
-    from quantskew.cache import provenance
+    from quantskew.audits.logits import audit_logits
     from quantskew.datasets import listed
 
-    paths = {}
-    for name, path in map(_entry, options.logits):
-        if name in paths:
+    entries = [*map(_entry, options.logits)]
+    paths = dict(entries)
+    for name in paths:
+        if sum(own == name for own, _ in entries) > 1:
             raise ValueError(f"--logits names {name} twice")
-        paths[name] = path
-    arrays = not any(Path(path).suffix == ".npz" for path in paths.values())
-    if arrays and options.test is None and (options.labels is None or options.groups is None):
-        raise ValueError("--logits needs --labels FILE.npy and --groups FILE.npy, or --test CSV")
-    _check_memory(sum(Path(path).stat().st_size for path in paths.values() if Path(path).exists()))
-    found, names = {name: _load_array(path) for name, path in paths.items()}, _classes(options)
-    own = [isinstance(part, dict) for part in found.values()]
-    if any(own) and not all(own):
-        raise ValueError("--logits are all files that `quantskew logits` wrote, or none of them is")
     counts = options.train_counts and [int(n) if n.isdecimal() else n for n in options.train_counts]
-    if all(own):
-        found = shipped.in_one_order(found)
-        first = next(iter(found.values()))
-        names, labels = names or first["class_names"].tolist(), first["labels"]
-        columns = {name[7:]: values for name, values in first.items() if name.startswith("groups/")}
-        found = {name: part["logits"] for name, part in found.items()}
-    elif options.test:
-        samples = listed.read(options.test, chosen=options.group and _names(options.group), images=False)
-        (labels, names), columns = shipped.class_ids(samples.labels, names), samples.columns
-    else:
-        labels, columns = _load_array(options.labels), {"": _load_array(options.groups)}
-    (column, groups), *others = columns.items()
-    facts = provenance(source="logits")
-    made = Audit.from_logits(found, labels, groups, options.group_names, names, counts, provenance=facts)
-    facts["warnings"] = shipped.strangers(made)
-    return {column: made, **{name: made.regrouped(groups) for name, groups in others}}
-
-
-def _check_memory(size):
-    """Refuse logits of so many bytes that their audit does not fit into the machine's memory."""
-    needed, memory = 3 * size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise ValueError(
-            f"the logits take {size / 2**30:,.1f} GB and their audit about {needed / 2**30:,.0f}, but this "
-            f"machine has {memory / 2**30:,.0f}; audit fewer samples or precisions at a time"
-        )
-
-
-def _load_array(path):
-    import numpy as np
-
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            if {"logits", "ids", "labels"} <= {*found.files}:
-                return dict(found)
-            if len(found.files) != 1:
-                raise ValueError(f"it holds {len(found.files)} arrays; save each to a file of its own")
-            return found[found.files[0]]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not an array that numpy.save wrote without pickling ({error}); save it so, and names "
-            "as .astype(str)"
-        ) from error
+    files = {"labels": options.labels, "groups": options.groups}
+    chosen, names = options.group and _names(options.group), options.classes and class_names(options.classes)
+    samples = options.test and listed.read(options.test, chosen=chosen, images=False)
+    return audit_logits(paths, files, samples, names, options.group_names, counts)
 
 
 @_command(
     "say how many test images a group needs to show a drop of accuracy",
-    _option("--groups", type=_names, required=True, metavar="N,N,...", help="test images of each group"),
-    _option("--detect", type=float, required=True, metavar="DROP", help="of accuracy, such as 0.03"),
+    _option("--groups", "test images of each group", "N,N,...", type=_names, required=True),
+    _option("--detect", "of accuracy, such as 0.03", "DROP", type=float, required=True),
     description="For McNemar's exact test at the 5 % level, corrected for the number of groups, where 1 % of "
     "the images flip to right and more by the drop to wrong.",
 )
@@ -532,11 +433,11 @@ def plan(options):
 
 @_command(
     "choose the bits of each layer within a budget",
-    *_experiment(),
-    _option("--mean-bits", type=float, required=True, metavar="B", help="of a weight, such as 3.5"),
-    _option("--for", dest="goal", default="mean", help="mean, worst-group or fvo (default: %(default)s)"),
-    _option("--quantizer", default="int4:mse", help="bits apart (default: %(default)s)"),
-    _option("--output", type=Path, metavar="FILE", help="default: runs/EXPERIMENT-plan.json"),
+    *_ANY,
+    _option("--mean-bits", "of a weight, such as 3.5", "B", type=float, required=True),
+    _option("--for", "mean, worst-group or fvo", dest="goal", default="mean"),
+    _option("--quantizer", "bits apart", default="int4:mse"),
+    _option("--output", "default: runs/EXPERIMENT-plan.json", "FILE"),
     description="Measure what quantizing each layer alone does to each group on validation images, and give "
     "it 2, 3, 4, 6 or 8 bits for the least mean loss, the least loss of the worst group, or the least "
     "FVO. Writes the plan, which `mitigate --plan FILE` quantizes and trains by.",
@@ -545,19 +446,19 @@ def allocate(options):
     """Print the precisions of the layers, in their order, and where the plan is."""
     from quantskew.experiments.allocation import planned, write_plan
 
-    where = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    experiment = _chosen(options, training="allocate, which measures on validation images,")
     budget = [options.mean_bits], [options.goal], options.quantizer
-    (plan,) = planned(_chosen(options), *budget, **where).values()
-    path = options.output or Path("runs") / f"{options.experiment}-plan.json"
+    (plan,) = planned(experiment, *budget, **_where(options)).values()
+    path = _folder(options, "-plan.json")
     write_plan(path, plan)
     print(f"{', '.join(plan['plan'].values())}: {plan['spent_bits']:.2f} bits a weight, in {path}")
 
 
 @_command(
     "quantize one layer of an experiment at a time, and all but one",
-    *_experiment(),
-    _option("--precision", default="int4", metavar="P", help="such as int4:mse (default: %(default)s)"),
-    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-layers"),
+    *_ANY,
+    _option("--precision", "such as int4:mse", "P", default="int4"),
+    _option("--output", "default: runs/EXPERIMENT-layers", "FOLDER"),
     description="Audit an experiment with the weights of each layer quantized alone, and of all layers but "
     "it. Writes the Audit, and what each layer changes of each group's loss and accuracy (CSV and PNG).",
 )
@@ -566,65 +467,67 @@ def layers(options):
     from quantskew.experiments import catalogue
     from quantskew.report import write_layers
 
-    where = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
-    made = catalogue.layer_audit(_chosen(options), options.precision, **where)
-    for path in write_layers(made, options.output or Path("runs") / f"{options.experiment}-layers"):
+    made = catalogue.layer_audit(_chosen(options), options.precision, **_where(options))
+    for path in write_layers(made, _folder(options, "-layers")):
         print(path)
 
 
 @_command(
     "run mitigation methods on an experiment and compare them",
-    *_experiment(),
-    _option(
-        "--methods",
-        type=_names,
-        default=tuple(METHODS),
-        metavar="M,M,...",
-        help=f"of {', '.join(METHODS)} (default: all)",
-    ),
-    _option(
-        "--start", metavar="FILE", help="weights of a float model (safetensors) that is then not trained here"
-    ),
-    _option("--plan", metavar="FILE", help="bits of each layer, as `allocate` writes them"),
-    *_seeds(1),
-    _option("--output", type=Path, metavar="FOLDER", help="default: runs/EXPERIMENT-mitigated"),
+    *_ANY,
+    _option("--methods", f"of {', '.join(METHODS)} (default: all)", "M,M,...", type=_names),
+    _option("--start", "weights of a float model that is then not trained here", "FILE", type=str),
+    _option("--plan", "bits of each layer, as `allocate` writes them", "FILE"),
+    *_SEEDS,
+    _option("--output", "default: runs/EXPERIMENT-mitigated", "FOLDER"),
     description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
     "each method and seed, and their comparison (CSV and PNG). What is done already is not done again.",
 )
 def mitigate(options):
     """Write an Audit for each method and seed, and print how they compare."""
-    from quantskew.experiments import methods
+    from quantskew.experiments import methods, runs
     from quantskew.experiments.allocation import read_plan
-    from quantskew.experiments.runs import ahead, write
     from quantskew.quantization.qat import QATOptions
     from quantskew.report import write_comparison
 
-    folder = options.output or Path("runs") / f"{options.experiment}-mitigated"
-    titles = {key: methods.get(key).title for key in options.methods}
-    experiment, seeds, where = _over_seeds(options)
+    folder = _folder(options, "-mitigated")
+    titles = {key: methods.get(key).title for key in options.methods or METHODS}
+    experiment, seeds, where = _over_seeds(options, training="mitigate")
+    keys = _possible(titles, experiment, options.methods)
     if options.plan:
         plan = read_plan(options.plan)
         where |= {"precisions": ("fp32", plan["precision"]), "options": QATOptions(plan=plan["plan"])}
-    chosen = {"seeds": seeds, "keys": options.methods, "start_from": options.start, **where}
-    ahead(options.jobs, write, experiment, folder, **chosen)
+    chosen = {"seeds": seeds, "keys": keys, **where}
+    runs.ahead(options.jobs, runs.write, experiment, folder, **chosen)
     audits = {}
-    for key, made, path in write(experiment, folder, **chosen):
+    for key, made, path in runs.write(experiment, folder, **chosen):
         audits.setdefault(titles[key], []).append(made)
         print(path)
     table = write_comparison(audits, folder)
     print(table.pivot(index="method", columns=["measure", "precision"], values="value").round(3).to_string())
 
 
+def _possible(keys, experiment, asked=False):
+    """Those of the keys of runs that can be made of an experiment; others are left out or refused."""
+    from quantskew.experiments.runs import refusal
+
+    refused = {key: why for key in keys if (why := refusal(experiment, key))}
+    if asked and refused:
+        raise ValueError("; ".join(refused.values()))
+    for key, why in refused.items():
+        print(f"without {key}: {why}", file=sys.stderr)
+    return [key for key in keys if key not in refused]
+
+
 @_command(
     "judge the paper's claims on an experiment, or on Audits of record",
-    *_experiment(),
-    *_seeds(3),
-    _option("--claims", type=_names, metavar="C,C,...", help="their keys (default: all of the paper's)"),
-    _option(
-        "--recorded", action="store_true", help="judge the records in book/records instead of making any"
-    ),
-    _option("--format", choices=("text", "csv", "json"), default="text", help="default: text"),
-    _option("--output", type=Path, metavar="FILE", help="default: standard output"),
+    *_ANY,
+    _option("--seeds", "how many, from --seed on (default: 3; of a model in a file 1)", "N", type=int),
+    _JOBS,
+    _option("--claims", "their keys (default: all of the paper's)", "C,C,...", type=_names),
+    _option("--recorded", "judge the records in book/records instead of making any", action="store_true"),
+    _option("--format", choices=("text", "csv", "json"), default="text"),
+    _option("--output", "default: standard output", "FILE"),
     description="Train, quantize and audit what the claims need, and print a verdict on each. What is "
     "done already is not done again. A path of an Audit (FILE.safetensors, further seeds beside it as "
     "FILE-1.safetensors) is judged as it is.",
@@ -639,13 +542,17 @@ def claims(options):
 
     keys = options.claims or tuple(register.CLAIMS)
     chosen = [register.get(key) for key in keys]
-    if options.recorded or options.experiment.endswith(".safetensors"):
+    if options.recorded or (options.experiment.endswith(".safetensors") and not options.test):
         found = runs.read(options.experiment, [runs.BASE, *register.needs(chosen)])
     else:
+        options.seeds = options.seeds or (1 if options.test else 3)
+        if options.test and options.seeds > 1:
+            raise ValueError("a model in a file is one run: leave out --seeds")
         experiment, seeds, where = _over_seeds(options)
         where |= {"seeds": seeds, "curvature": any(claim.curvature for claim in chosen)}
-        runs.ahead(options.jobs, runs.make, experiment, register.needs(chosen), **where)
-        found = runs.make(experiment, register.needs(chosen), **where)
+        needed = _possible(register.needs(chosen), experiment)
+        runs.ahead(options.jobs, runs.make, experiment, needed, **where)
+        found = runs.make(experiment, needed, **where)
     columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
     if columns and not any(quantizer_of(name).precision for name in columns):
         raise ValueError(
@@ -660,12 +567,10 @@ def claims(options):
 
 @_command(
     "make the book's records of an experiment, or go on with them",
-    *_experiment(),
-    *_seeds(1),
-    _option(
-        "--output", type=Path, default=Path("book/records"), metavar="FOLDER", help="default: %(default)s"
-    ),
-    _option("--base-only", action="store_true", help="only PTQ of the experiment"),
+    *_EXPERIMENT,
+    *_SEEDS,
+    _option("--output", None, "FOLDER", default=Path("book/records")),
+    _option("--base-only", "only PTQ of the experiment", action="store_true"),
     description="Write the Audits that the chapters read: the experiment with its curvature, every "
     "method of the book, quantized activations, the balanced set and its rotations. What is done already "
     "is not done again.",
@@ -681,21 +586,13 @@ def records(options):
         print(path)
 
 
-_ROOT = _option("--root", type=Path, default=Path(), metavar="FOLDER", help="the repository (default: .)")
+_PARAMETER = "of the chapters, its value in YAML, such as -p scheme mse; repeat"
 
 
 @_command(
     "execute the book's chapters (run in the repository)",
     _ROOT,
-    _option(
-        "-p",
-        "--parameter",
-        action="append",
-        nargs=2,
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="of the chapters, its value in YAML, such as -p scheme mse; repeat",
-    ),
+    _option("-p --parameter", _PARAMETER, ("NAME", "VALUE"), action="append", nargs=2, default=[]),
 )
 def book(options):
     """Print the path of each chapter."""
@@ -721,11 +618,11 @@ def _yaml(name, value):
 
 @_command(
     "run a grid of chapters and audits, here or on a cluster (run in the repository)",
-    _option("grid", type=Path, metavar="GRID.yml", help="which cells: see notebooks/grids"),
-    _option("--jobs", type=int, default=1, metavar="N", help="at once (default: %(default)s)"),
-    _option("--output", type=Path, metavar="FOLDER", help="default: runs/GRID"),
-    _option("--executor", metavar="NAME", help="of Snakemake, such as slurm (default: this machine)"),
-    _option("--timeout", type=int, metavar="SECONDS", help="that one code cell of a chapter may take (900)"),
+    _option("grid", "which cells: see notebooks/grids", "GRID.yml"),
+    _option("--jobs", "at once", "N", type=int, default=1),
+    _option("--output", "default: runs/GRID", "FOLDER"),
+    _option("--executor", "of Snakemake, such as slurm (default: this machine)", "NAME"),
+    _option("--timeout", "that one code cell of a chapter may take (900)", "SECONDS", type=int),
     _ROOT,
     description="Run the cells of a grid (YAML) with Snakemake, and gather their results in one table "
     "and one page. What is done already is not done again: after anything was killed, the same "

@@ -151,7 +151,9 @@ def test_a_float_model_from_a_file_is_not_trained(digits, tmp_path, monkeypatch)
     save_file(state, tmp_path / "start.safetensors")
     expected = run("per-channel")
     monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("trained"))
-    audit = run("per-channel", start_from=tmp_path / "start.safetensors")
+    audit = run(
+        "per-channel", experiment=dataclasses.replace(QUICK, start=str(tmp_path / "start.safetensors"))
+    )
     np.testing.assert_array_equal(audit.logits, expected.logits)
     assert audit.provenance["history"] == []
     content = (tmp_path / "start.safetensors").read_bytes()
@@ -175,7 +177,7 @@ CHANGED = {
     "method": {"method": "fine-tuned"},
     "precisions": {"precisions": ("fp32", "int3")},
     "options": {"options": QATOptions(dampening=0.2)},
-    "weights": {"start_from": "other"},
+    "weights": {"start": "other"},
 }
 
 
@@ -199,9 +201,10 @@ def test_whatever_changes_the_result_changes_the_key(change, tmp_path, monkeypat
     monkeypatch.setattr(mitigation, "train_once", train_once)
     monkeypatch.setattr(mitigation, "audit_models", lambda *_, **__: None)
 
-    def keys_of(method="mpqat", precisions=PRECISIONS, start_from="start", **more):
+    def keys_of(method="mpqat", precisions=PRECISIONS, start="start", experiment=QUICK, **more):
         keys.clear()
-        run(method, precisions, start_from=tmp_path / start_from, **more)
+        experiment = dataclasses.replace(experiment, start=str(tmp_path / start))
+        run(method, precisions, experiment, **more)
         return tuple(keys)
 
     first = keys_of()
@@ -262,7 +265,11 @@ def test_a_killed_run_goes_on_to_the_same_logits(tmp_path, monkeypatch, method):
         ("ptq", {"precisions": ("fp32", "int99")}, "unknown precision 'int99'"),
         ("ptq", {"experiment": "nowhere"}, "unknown experiment"),
         ("ptq", {"precisions": ("fp32", "int4", "int4")}, "named once; got fp32, int4, int4"),
-        ("wcr", {"start_from": "x.safetensors"}, "WCR trains a float model of its own"),
+        (
+            "wcr",
+            {"experiment": dataclasses.replace(QUICK, start="x.safetensors")},
+            "WCR trains a float model of its own",
+        ),
         ("mpqat", {"options": QATOptions(plan={"nowhere": "int2"})}, "unknown layer 'nowhere'"),
         (
             "ptq",

@@ -189,7 +189,7 @@ def logits_in(output, classes=None):
         output = getattr(output, "logits", first)
     if isinstance(output, torch.Tensor) and classes in (2, None) and output.numel() == len(output):
         return torch.stack([torch.zeros_like(output.flatten()), output.flatten()], dim=1)
-    return output.flatten(1) if isinstance(output, tensors) and output.ndim > 2 else output
+    return output.flatten(1) if isinstance(output, torch.Tensor) and output.ndim > 2 else output
 
 
 class _Feed:
@@ -358,8 +358,8 @@ def calibration_images(data, mix="proportional", count=256, seed=0, losses=None)
     >>> calibration_images(datasets.load("digits"), "balanced", 20).shape
     torch.Size([20, 1, 8, 8])
     """
-    if not isinstance(data, Dataset):
-        remedy = "give the whole Dataset, not one split of it, or calibration"
+    if not isinstance(data, Dataset) or not len(data.train):
+        remedy = "give the whole Dataset, not one split of it, calibration, or --train"
         raise ValueError(f"calibration is on training images; {remedy}")
     check_known("mix", mix, MIXES)
     check_whole("count", count, 1)
@@ -426,7 +426,7 @@ def _filled(models, further, feed, device, data, facts, weights=None):
     labels, groups = np.concatenate(feed.labels), np.concatenate(feed.groups)
     logits, made_by = np.concatenate(batches, axis=1), provenance(**(facts or {}))
     if feed.total is not None:
-        counts = data.train.group_counts if isinstance(data, Dataset) else None
+        counts = data.train.group_counts if isinstance(data, Dataset) and len(data.train) else None
         ids = labels.astype(np.int64), groups.astype(np.int64)
         return Audit(logits, *ids, names, class_names, group_names, counts, weights, provenance=made_by)
     columns = dict(zip(names, logits, strict=True))

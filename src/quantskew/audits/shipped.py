@@ -8,6 +8,8 @@ import os
 import sys
 import tomllib
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -21,10 +23,12 @@ from torch import nn
 
 from quantskew.audits.model import Logits, audit_model
 from quantskew.audits.runtimes import logits_functions, session, version
-from quantskew.checks import shortened, some
-from quantskew.datasets import listed
+from quantskew.checks import check_known, shortened, some
+from quantskew.datasets import Dataset, Split, listed
 from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
-from quantskew.files import replacing
+from quantskew.datasets.split import NORMALISATION, split_arrays
+from quantskew.groups import distinct
+from quantskew.quantization import checked
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import models
 
@@ -35,8 +39,6 @@ _BATCH = 64
 # Images that ways to prepare them are compared on, at most and at first, and what is clearly better.
 _COMPARED, _TRIED = 1024, 96
 _CLEARLY, _CHANCE = 0.02, 0.01
-# Cohen's kappa of predictions that are strangers to each other, at most.
-_AGREEING = 0.2
 
 
 def load(path, arch=None, num_classes=None):
@@ -297,6 +299,130 @@ def _order(predictions, labels, count):
     return linear_sum_assignment(table, maximize=True)[1]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model in a file with its test images, which fit together.
+
+    Attributes
+    ----------
+    model : torch.nn.Module or callable
+        See `load`.
+    samples : Listed
+    labels : ndarray of int64, shape (N,)
+    names : tuple of str, length C
+        Of the classes; their numbers where nobody named them.
+    how : Preprocessing
+    facts : dict
+        ``model``, ``preprocessing`` and ``classes`` in words, and ``warnings``: to be read before any number.
+    accuracy : float
+        That the model is said to have, or 0.
+    """
+
+    model: nn.Module | Callable
+    samples: listed.Listed
+    labels: np.ndarray
+    names: tuple
+    how: Preprocessing
+    facts: dict
+    accuracy: float
+
+    def doubt(self, predictions, labels):
+        """Add to the warnings what speaks against such predictions (N,) of the model as it is."""
+        self.facts["warnings"] += better_order(predictions, labels, self.names)
+        found = binomtest(int((predictions == labels).sum()), len(labels))
+        if found.proportion_ci(0.99).high < self.accuracy:
+            said = f"the accuracy is {found.statistic:.1%} where {self.accuracy:.1%} is expected"
+            self.facts["warnings"].append(said)
+
+    def dataset(self, name, train=None, group=None, seed=0):
+        """The test images and those of a `Listed` for training in memory, as a `Dataset`.
+
+        Without any for training the other splits are empty.
+        """
+        column, arrays, left_out = group or next(iter(self.samples.columns)), [[], [], [], []], {}
+        tests = 2, self.samples, self.labels
+        trained = [(0, train, class_ids(train.labels, self.names)[0])] if train else []
+        for split, samples, labels in (*trained, tests):
+            check_known("group column", column, samples.columns)
+            for index, pixels in samples.batches(self.how, range(len(labels)), _BATCH, left_out):
+                groups = [samples.columns[column][place] for place in index]
+                own = pixels, labels[index], groups, [split] * len(index)
+                for array, part in zip(arrays, own, strict=True):
+                    array.append(part)
+        images, labels, groups, given = map(np.concatenate, arrays)
+        ids, group_names = distinct(groups)
+        if train:
+            named = self.names, group_names, seed, left_out
+            return split_arrays(name, images, labels, ids, *named, given=given)
+        whole = Split(*map(torch.from_numpy, (images, labels, ids)), self.names, tuple(group_names))
+        return Dataset(name, whole.subset([]), whole.subset([]), whole, left_out)
+
+    def network(self, arch=None):
+        """The model for images as data sets give them; with `arch` that network with random weights."""
+        if not isinstance(self.model, nn.Module):
+            said = f"{self.facts['model']}, and what is asked for needs another"
+            raise ValueError(f"{said}: give a .pt2 of torch.export, or a checkpoint with --arch")
+        return Fed(_built(arch, len(self.names))[0] if arch else checked.copied(self.model), self)
+
+
+def told(facts):
+    """What is to be read before any number of an Audit with such facts or provenance, a line each."""
+    lines = [f"{what}: {facts[what]}" for what in ("model", "preprocessing", "classes") if what in facts]
+    # The left out of an experiment are a number, which was said when it was loaded.
+    left_out = facts.get("left_out", {}) if "samples" in facts else {}
+    lines += [f"left out: {shortened(name)} ({reason})" for name, reason in left_out.items()]
+    return lines + [f"WARNING: {warning}" for warning in facts.get("warnings", ())]
+
+
+class Fed(Logits):
+    """A model that takes images as `quantskew.datasets.normalise` gives them, and is fed as it expects."""
+
+    def __init__(self, model, opened):
+        how, expected = opened.how, torch.tensor
+        super().__init__(model, len(opened.names))
+        self.reverse = how.channels == "bgr"
+        usual = expected(NORMALISATION[how.width], dtype=torch.float64)[..., None, None]
+        middle, spread = usual.flip(1) if self.reverse else usual
+        mean, std = (expected(own, dtype=torch.float64).view(-1, 1, 1) for own in (how.mean, how.std))
+        most = 1 if how.range == "0-1" else 255
+        self.register_buffer("factor", (spread * most / std).float(), persistent=False)
+        self.register_buffer("offset", ((middle * most - mean) / std).float(), persistent=False)
+
+    def forward(self, inputs):
+        """Logits (B, C) of normalised images."""
+        return super().forward((inputs.flip(1) if self.reverse else inputs) * self.factor + self.offset)
+
+
+def opened(path, samples, arch=None, given=None):
+    """The model of a file with its test images, see `audit_file`, and what already speaks against them."""
+    said = {name: (value, f"--{name}") for name, value in (given or {}).items()}
+    if "preprocessing" in said:
+        file = Path(said.pop("preprocessing")[0])
+        said = _said(file, text=file.read_text(encoding="utf-8")) | said
+    labels, names = class_ids(samples.labels, said.get("classes", [None])[0])
+    model, facts = load(path, arch, len(names) if names else int(labels.max()) + 1)
+    facts = {name: own for name, own in facts.items() if name != "resize" or "size" not in said} | said
+    if "classes" in facts:
+        labels, names = class_ids(samples.labels, facts["classes"][0])
+    how, words = prepared(path, facts)
+    run = Logits(model, names and len(names))
+    order = facts.get("classes", (0, "their numbers" if names is None else "the labels, sorted"))[1]
+    try:
+        first = next(samples.batches(how, range(len(labels)), 1, {}))[1]
+        with torch.inference_mode():
+            count = run(how.inputs(first)).shape[1]
+    except Exception as error:  # a model may raise anything
+        raise ValueError(f"{path} cannot take images of {how} ({str(error)[:200]})") from error
+    if count != len(names or range(count)):
+        what = f"{path} gives {count} logits, but there are {len(names)} classes, from {order}"
+        raise ValueError(f"{what}; give the names of all with --classes, in the order of the logits")
+    names = tuple(map(str, names or range(count)))
+    as_it_is = "" if isinstance(model, nn.Module) else ", as it is: its weights cannot be replaced"
+    told = {"model": f"{Path(path).name}{as_it_is}", "preprocessing": words}
+    told |= {"classes": f"{some(names)}, from {order}", "warnings": better_ways(run, samples, labels, how)}
+    return Opened(model, samples, labels, names, how, told, facts.get("accuracy", [0])[0])
+
+
 def audit_file(
     path, test, quantizers=("fp32",), *, runtimes=(), arch=None, given=None, calibration=None, device=None
 ):
@@ -327,100 +453,34 @@ def audit_file(
         and ``warnings``, which are to be read before any number.
     """
     samples = test if isinstance(test, listed.Listed) else listed.read(test)
-    said = {name: (value, f"--{name}") for name, value in (given or {}).items()}
-    if "preprocessing" in said:
-        file = Path(said.pop("preprocessing")[0])
-        said = _said(file, text=file.read_text(encoding="utf-8")) | said
-    labels, names = class_ids(samples.labels, said.get("classes", [None])[0])
-    model, facts = load(path, arch, len(names) if names else int(labels.max()) + 1)
-    facts = {name: own for name, own in facts.items() if name != "resize" or "size" not in said} | said
-    if "classes" in facts:
-        labels, names = class_ids(samples.labels, facts["classes"][0])
-    how, words = prepared(path, facts)
-    replaced, asked = isinstance(model, nn.Module), tuple(map(str, quantizers))
+    model = opened(path, samples, arch, given)
+    how, labels, told = model.how, model.labels, model.facts
+    replaced, asked = isinstance(model.model, nn.Module), tuple(map(str, quantizers))
     if not replaced and asked not in (("fp32",), DEFAULT_PRECISIONS):
         what = f"{path}: the weights of ONNX and TorchScript cannot be replaced; give --precisions fp32"
         raise ValueError(f"{what}, or a .pt2 or a checkpoint of the model")
+    if runtimes and calibration is None:
+        raise ValueError("runtimes are calibrated: give images other than the test's with --train")
     everything, left_out, kept = range(len(labels)), {}, []
-    run, first = Logits(model, names and len(names)), next(iter(samples.columns.values()))
-    order = facts.get("classes", (0, "their numbers" if names is None else "the labels, sorted"))[1]
-    try:
-        count = run(how.inputs(next(samples.batches(how, everything, 1, {}))[1])).shape[1]
-    except Exception as error:  # a model may raise anything
-        raise ValueError(f"{path} cannot take images of {how} ({str(error)[:200]})") from error
-    if count != len(names or range(count)):
-        said = f"{path} gives {count} logits, but there are {len(names)} classes, from {order}"
-        raise ValueError(f"{said}; give the names of all with --classes, in the order of the logits")
-    doubts = better_ways(run, samples, labels, how)
+    first = next(iter(samples.columns.values()))
 
     def batches():
         for index, pixels in samples.batches(how, everything, _BATCH, left_out):
             kept.extend(index)
             yield how.inputs(pixels), labels[index], [first[place] for place in index]
 
-    if runtimes and calibration is None:
-        raise ValueError("runtimes are calibrated: give images other than the test's with --calibration")
     if calibration is not None:
-        others = listed.read(calibration)
+        others = calibration if isinstance(calibration, listed.Listed) else listed.read(calibration)
         chosen = np.random.default_rng(0).permutation(len(others.names))[:256].tolist()
         calibration = how.inputs(next(others.batches(how, chosen, 256, {}))[1])
-    told = {"model": f"{Path(path).name}{'' if replaced else ', as it is: its weights cannot be replaced'}"}
-    told |= {"preprocessing": words, "classes": f"{some([*map(str, names or range(count))])}, from {order}"}
     functions = {}
     if runtimes:
-        functions, refused = logits_functions(runtimes, model if replaced else path, calibration)
+        source = model.model if replaced else path
+        functions, refused = logits_functions(runtimes, source, calibration)
         told |= {"runtimes": {name: version(name) for name in functions}, "runtimes_left_out": refused}
     options = {"quantizers": quantizers, "calibration": calibration, "further": functions} if replaced else {}
-    own = model if replaced else {"fp32": model, **functions}
-    made = audit_model(own, batches(), class_names=names, device=device, facts=told, **options)
-    doubts += better_order(made.predictions[0], made.labels, made.class_names)
-    found = binomtest(int((made.predictions[0] == made.labels).sum()), len(kept))
-    expected = facts.get("accuracy", [0])[0]
-    if found.proportion_ci(0.99).high < expected:
-        doubts.append(f"the accuracy is {found.statistic:.1%} where {expected:.1%} is expected")
-    ids = [samples.names[place] for place in kept]
-    made.provenance.update(samples=ids, left_out=left_out, warnings=doubts)
+    own = model.model if replaced else {"fp32": model.model, **functions}
+    made = audit_model(own, batches(), class_names=model.names, device=device, facts=told, **options)
+    model.doubt(made.predictions[0], made.labels)
+    made.provenance.update(samples=[samples.names[place] for place in kept], left_out=left_out)
     return {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
-
-
-def write_logits(path, audits):
-    """Write the first column of the Audits of `audit_file` to an .npz file, with ids, labels and groups."""
-    made = next(iter(audits.values()))
-    arrays = {"logits": made.logits[0], "ids": made.provenance["samples"], "labels": made.labels}
-    arrays |= {f"groups/{name}": np.array(own.group_names)[own.groups] for name, own in audits.items()}
-    with replacing(path) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays, class_names=made.class_names)
-
-
-def in_one_order(files):
-    """The arrays of `write_logits` files, by name of the column, in the order of the first.
-
-    Files of other samples are refused; those in another order are put in order, which is said.
-    """
-    first, ids = next((name, own["ids"].tolist()) for name, own in files.items())
-    for name, own in files.items():
-        place = {sample: row for row, sample in enumerate(own["ids"].tolist())}
-        if len(place) != len(own["ids"]) or place.keys() != {*ids}:
-            lacks = some(sorted(place.keys() ^ {*ids}))
-            raise ValueError(
-                f"{name} and {first} are not of the same samples, each once: only one has {lacks}"
-            )
-        rows = [place[sample] for sample in ids]
-        if rows != [*range(len(ids))]:
-            print(f"{name}: its samples are put in the order of those of {first}", file=sys.stderr)
-        files[name] = {what: array if what == "class_names" else array[rows] for what, array in own.items()}
-        if (files[name]["labels"] != files[first]["labels"]).any():
-            raise ValueError(f"{name} and {first} have other labels for the same samples")
-    return files
-
-
-def strangers(audit):
-    """A sentence for each column that agrees with the reference hardly more than by chance."""
-    shares = [np.bincount(own, minlength=len(audit.class_names)) / len(own) for own in audit.predictions]
-    told = []
-    for name, own, share in zip(audit.precisions, audit.predictions, shares, strict=True):
-        agreement, chance = np.mean(own == audit.predictions[0]), share @ shares[0]
-        if agreement - chance < _AGREEING * (1 - chance):
-            what = f"{name} agrees with {audit.precisions[0]} on {agreement:.1%} of predictions, by chance"
-            told.append(f"{what} {chance:.1%}: are these the same samples and classes in the same order?")
-    return told

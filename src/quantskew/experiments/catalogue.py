@@ -6,7 +6,9 @@ be deleted at any time.
 """
 
 import dataclasses
+import functools
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,13 @@ from quantskew.audits.audit import audit_once
 from quantskew.audits.layers import audit_layers, check_layers
 from quantskew.audits.model import audit_model, check_audit
 from quantskew.audits.runtimes import beside
+from quantskew.audits.shipped import opened, told
 from quantskew.cache import go_on, source_digest
 from quantskew.checks import shortened
-from quantskew.datasets import normalise
+from quantskew.datasets import listed, normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.experiments.experiment import EXPERIMENTS, Experiment, get, with_seed  # noqa: F401
-from quantskew.files import digest
+from quantskew.files import digest, digest_of
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 from quantskew.training import loop, models
 from quantskew.training.checkpoint import model_path, train_once
@@ -37,8 +40,23 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")
 ACTIVATION_COLUMNS = ("fp32", "int8", "int4", "A8", "A4", "W8A8", "W4A4")
 
 
+@functools.lru_cache(1)
+def _opened(path, own, size):
+    """A model in a file, with its test images; how it is fed and what speaks against it is said once."""
+    found = opened(path, listed.read(own.test, own.image_root), own.arch, own.given(size))
+    tried = audit_model(found.network(), found.dataset("test").test, ["fp32"])
+    found.doubt(tried.predictions[0], tried.labels)
+    print(*told(found.facts), sep="\n", file=sys.stderr)
+    return found
+
+
 def load_data(experiment, data_dir=None, download=False):
     """The experiment's `Dataset`, split by its seed."""
+    if experiment.own:
+        own = experiment.own
+        train = listed.read(own.train, own.image_root) if own.train else None
+        found = _opened(experiment.start, own, experiment.size)
+        return found.dataset(experiment.name, train, experiment.group, experiment.recipe.seed)
     own = (experiment.dataset, data_dir, experiment.size, experiment.label, experiment.group)
     return datasets.load(*own, seed=experiment.recipe.seed, download=download)
 
@@ -68,8 +86,13 @@ def choose_device(name="auto", here=True):
 
 def check(experiment, data_dir=None, device="auto", *, here=True):
     """Refuse what no data set, model or device can be made of, before any work; `here` is where it runs."""
-    datasets.check(experiment.dataset, experiment.size, experiment.label, experiment.group)
-    models.check_name(experiment.model)
+    if experiment.own:
+        if data_dir is not None:
+            raise ValueError("data_dir is of named experiments; a model in a file has --test and --train")
+        _opened(experiment.start, experiment.own, experiment.size).network()
+    else:
+        datasets.check(experiment.dataset, experiment.size, experiment.label, experiment.group)
+        models.check_name(experiment.model)
     if data_dir is not None and not Path(data_dir).expanduser().exists():
         raise ValueError(f"data_dir: {data_dir} does not exist; name the folder or archive")
     choose_device(device, here)
@@ -77,6 +100,8 @@ def check(experiment, data_dir=None, device="auto", *, here=True):
 
 def untrained(experiment, data):
     """The experiment's model with its initial weights; one that cannot take the images is refused."""
+    if experiment.own:
+        return _opened(experiment.start, experiment.own, experiment.size).network(experiment.own.arch)
     channels = data.train.images.shape[1]
     model = models.build(experiment.model, len(data.class_names), channels, experiment.recipe.seed)
     models.check_takes(model, experiment.model, normalise(data.train.images[:2]))
@@ -91,6 +116,8 @@ def trained(experiment, data, device="auto"):
     entry's name.
     """
     device = choose_device(device)
+    if experiment.start:
+        return _started(experiment, data, device)
     trained_on = sampled(experiment, data)
     code = source_digest("quantskew.training.loop.fit", "quantskew.training.models.build")
     key = digest([code, *what_decides(experiment, data, device)])
@@ -103,6 +130,18 @@ def trained(experiment, data, device="auto"):
 
     record = train_once(model, model_path(experiment.name, key), train)
     return model.eval(), record | {"key": key}
+
+
+def _started(experiment, data, device):
+    """The trained model out of its file, as `trained` gives it."""
+    fed, model = None, untrained(experiment, data)
+    if experiment.own:
+        found = _opened(experiment.start, experiment.own, experiment.size)
+        fed, model = str(found.how), found.network()
+    else:
+        models.load_weights(model, experiment.start)
+    parts = [digest_of(experiment.start), fed, *what_decides(experiment, data, device)]
+    return model.to(device).eval(), {"history": [], "seconds": 0.0, "key": digest(parts)}
 
 
 def what_decides(experiment, data, device):
@@ -222,6 +261,10 @@ def training_facts(experiment, data, record, device="auto"):
     chosen = dataclasses.replace(experiment, recipe=loop.on_device(experiment.recipe, device))
     facts = {"experiment": dataclasses.asdict(chosen), "data_digest": data.digest}
     facts |= {"left_out": len(data.skipped), "device": device_name(device)}
+    if experiment.start:
+        facts["start_digest"] = digest_of(experiment.start)
+    if experiment.own:
+        facts |= _opened(experiment.start, experiment.own, experiment.size).facts
     return facts | {"training_seconds": record["seconds"], "history": record["history"]}
 
 

@@ -14,27 +14,26 @@ from quantskew.audits.model import audit_models, calibration_images
 from quantskew.cache import source_digest
 from quantskew.experiments import catalogue, methods
 from quantskew.experiments.interventions import shift_answers
-from quantskew.files import digest, digest_of
+from quantskew.files import digest
 from quantskew.quantization import batchnorm, qat
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.qat import QATOptions
 from quantskew.quantization.quantizer import integer_bits
-from quantskew.training import loop, models
+from quantskew.training import loop
 from quantskew.training.checkpoint import model_path, train_once
 from quantskew.training.recipe import difficulty_weights, paper_weights
 
 PRECISIONS = ("fp32", "int8", "int4", "int3", "int2")
 
 
-def mitigate(
-    experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None, start_from=None
-):
+def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="auto", options=None):
     """The Audit of an experiment under a method, from the cache or made now.
 
     Parameters
     ----------
     experiment : Experiment or str
-        Without sampling or class weights of its own: these are the method's.
+        Without sampling or class weights of its own: these are the method's.  Where it has a `start`, for
+        methods without any.
     method : str
         Key of `quantskew.experiments.methods.METHODS`.
     precisions : sequence of str
@@ -45,9 +44,6 @@ def mitigate(
     options : QATOptions, optional
         Of training with quantized weights; its precision is replaced by each of `precisions`, and what the
         method changes by the method's own.  Its plan is that of PTQ too.
-    start_from : path, optional
-        Weights of a float model of the experiment's architecture (safetensors), which is then not trained
-        here; for methods without sampling or class weights.
 
     Returns
     -------
@@ -58,7 +54,7 @@ def mitigate(
     ------
     ValueError
         Before any training: if a name is not known, the experiment has sampling or weights already, a
-        precision cannot be trained, a plan names an unknown layer, or `start_from` does not fit.
+        precision cannot be trained, a plan names an unknown layer, or the experiment's `start` does not fit.
     """
     method, precisions = methods.get(method), tuple(precisions)
     if isinstance(experiment, str):
@@ -70,29 +66,21 @@ def mitigate(
         raise ValueError(f"give fp32 and then integer precisions; got {', '.join(precisions)}")
     if len(set(precisions)) < len(precisions):
         raise ValueError(f"each precision is named once; got {', '.join(precisions)}")
-    if start_from and (method.targets or method.weights):
-        raise ValueError(f"{method.title} trains a float model of its own; start_from cannot replace it")
+    if why := refusal(experiment, method):
+        raise ValueError(why)
     data = catalogue.load_data(experiment, data_dir)
     untrained = catalogue.untrained(experiment, data)
     if method.trains_quantized:
         for precision in precisions[1:]:
             dataclasses.replace(options, precision=precision).precisions_of(untrained)
     start = float_experiment(experiment, method, data, device)
-    if start_from:
-        model, record = untrained.to(catalogue.choose_device(device)), {"history": [], "seconds": 0.0}
-        models.load_weights(model, start_from)
-        content = digest_of(start_from)
-        record["key"] = digest([content, *catalogue.what_decides(start, data, device)])
-    else:
-        model, record = catalogue.trained(start, data, device)
+    model, record = catalogue.trained(start, data, device)
     parts = [record["key"], dataclasses.asdict(method), dataclasses.asdict(options), precisions]
     key = digest([*parts, source_digest("quantskew.experiments.mitigation")])
 
     def make(_):
         facts = catalogue.training_facts(start, data, record, device)
         facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
-        if start_from:
-            facts["start_digest"] = content
         retraining = _Retraining(start, method, data, device, options)
         quantized = retraining.models(model, record["key"], precisions)
         if method.retraining:
@@ -105,6 +93,16 @@ def mitigate(
         return audit_models(quantized["fp32"], quantized, data, facts=facts)
 
     return audit_once(f"{experiment.name}-{method.key}", key, make)
+
+
+def refusal(experiment, method):
+    """Why a method cannot go on from the trained model that an experiment starts from, or None."""
+    own, title = experiment.own, method.title
+    if experiment.start and (method.targets or method.weights):
+        return f"{title} trains a float model of its own, which {experiment.start} cannot replace"
+    if own and not own.arch and (method.retraining or method.reestimate):
+        return f"{title} trains the network, which {experiment.start} is not: give a checkpoint with --arch"
+    return f"{title} needs training images: give --train" if own and not own.train else None
 
 
 def float_experiment(experiment, method, data, device="auto"):

@@ -21,9 +21,9 @@ import torch
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import shortened
-from quantskew.experiments import catalogue, difficulty, interventions
+from quantskew.experiments import catalogue, difficulty, interventions, mitigation
 from quantskew.experiments.difficulty import BALANCED, CUT
-from quantskew.experiments.methods import RECORDED, REPEATED
+from quantskew.experiments.methods import METHODS, RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
@@ -62,7 +62,7 @@ class Runs(Mapping):
         return len(self.audits)
 
 
-def make(experiment, keys, seeds, *, quantizers=None, curvature=False, start_from=None, **where):
+def make(experiment, keys, seeds, *, quantizers=None, curvature=False, **where):
     """The runs of an experiment, from the cache or made now.
 
     Parameters
@@ -74,13 +74,11 @@ def make(experiment, keys, seeds, *, quantizers=None, curvature=False, start_fro
         Of the base, by default those of the book; other keys have precisions of their own.
     curvature : bool
         Whether the base has gradient norms and Hessians, these of a few hundred test images a group.
-    start_from : path, optional
-        Of methods, see `quantskew.experiments.mitigation.mitigate`.
     **where
         ``data_dir`` and ``device``, see `quantskew.experiments.catalogue.audit`.
     """
     chosen = [catalogue.with_seed(experiment, seed) for seed in seeds]
-    options = {"quantizers": quantizers, "curvature": curvature, "start_from": start_from, **where}
+    options = {"quantizers": quantizers, "curvature": curvature, **where}
     keys = _spelled_out(keys, chosen[0], where)
     audits = {key: [_made(own, key, **options) for own in chosen] for key in keys}
     return Runs(chosen[0].name, f"live: {chosen[0].name}", audits)
@@ -94,7 +92,7 @@ def _spelled_out(keys, experiment, where):
     return [key for key in keys if key != EVERY_CUT] + [f"{CUT}{group}" for group in groups]
 
 
-def _made(experiment, key, quantizers=None, curvature=False, start_from=None, **where):
+def _made(experiment, key, quantizers=None, curvature=False, **where):
     if key == BASE:
         extent = curvature and _HESSIAN_IMAGES
         made = catalogue.audit(experiment, quantizers or DEFAULT_PRECISIONS, curvature=extent, **where)
@@ -108,7 +106,19 @@ def _made(experiment, key, quantizers=None, curvature=False, start_from=None, **
         return interventions.audit(experiment, **where)
     if key == BALANCED or key.startswith(CUT):
         return difficulty.rotation(experiment, key, **where)
-    return mitigate(experiment, key, start_from=start_from, **where)
+    return mitigate(experiment, key, **where)
+
+
+def refusal(experiment, key):
+    """Why there can be no Audit of that key of an experiment that starts from a trained model, or None."""
+    if not experiment.start or key == BASE:
+        return None
+    if key == BALANCED or key.startswith(CUT):
+        return f"{key} trains float models of its own, and {experiment.start} cannot replace them"
+    own = experiment.own
+    if key in METHODS:
+        return mitigation.refusal(experiment, METHODS[key])
+    return f"{key} needs training images: give --train" if own and not own.train and key != LAYERS else None
 
 
 def read(name, keys=(BASE,), precisions=None):
@@ -253,7 +263,7 @@ def beside(experiment, records, keys, seeds, *, precisions=None, scheme="banner"
     return found
 
 
-def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
+def write(experiment, folder, seeds, keys=None, **where):
     """Make runs and write each Audit into a folder; one seed is finished before the next begins.
 
     Without `keys` it is all of which the book keeps records, the base with its curvature; for the rest see
@@ -263,7 +273,7 @@ def write(experiment, folder, seeds, keys=None, *, start_from=None, **where):
         own = catalogue.with_seed(experiment, seed)
         recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, CAUSES, LAYERS, BALANCED, EVERY_CUT)
         for key in _spelled_out(recorded if keys is None else keys, own, where):
-            audit = _made(own, key, curvature=keys is None, start_from=start_from, **where)
+            audit = _made(own, key, curvature=keys is None, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
             # A record has half the size where no column is so near to its reference that float16 would show.
             audit.save(path, half=keys is None and key not in (BASE, ACTIVATIONS))

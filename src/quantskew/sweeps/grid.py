@@ -1,5 +1,6 @@
 """A cell of a grid: one chapter or one audit with its parameters, checked before anything runs."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -14,6 +15,7 @@ from quantskew.audits.model import check_audit
 from quantskew.book import execution
 from quantskew.checks import check_whole, shortened
 from quantskew.experiments import catalogue
+from quantskew.experiments.experiment import OWN
 from quantskew.experiments.runs import record_folders
 from quantskew.files import digest
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
@@ -104,22 +106,27 @@ def audit_cell(given, root, here=True):
     """A plain audit out of its parameters; what they leave out is as the experiment has it."""
     if not isinstance(given.get("experiment"), str):
         raise ValueError(f"an audit names its experiment, one of {', '.join(catalogue.EXPERIMENTS)}")
-    experiment = catalogue.get(given["experiment"])
+    of_file = {name: given[name] for name in OWN if name in given}
+    with contextlib.chdir(root):
+        experiment = catalogue.get(given["experiment"], **of_file)
     defaults, kinds = {}, {}
-    for part in (experiment, experiment.recipe):
+    for part in (experiment, experiment.recipe, *filter(None, [experiment.own])):
         for field in dataclasses.fields(part):
             kind = _plain_kind(field.type)
-            if kind and field.name not in ("name", "dataset", "whole"):
-                defaults[field.name], kinds[field.name] = getattr(part, field.name), kind
+            if kind and field.name not in ("name", "dataset", "whole", "start"):
+                # What is given of a model in a file has no default.
+                defaults[field.name] = getattr(part, field.name) if field.name not in OWN else None
+                kinds[field.name] = kind
     for name, default in _OPTIONS.items():
         defaults[name] = default
         kinds[name] = _KINDS.get(name, str if default is None else type(default))
     named = {name: value for name, value in given.items() if name != "experiment"}
     execution.check_declared(defaults, kinds, named, "an audit")
-    cell = Cell(AUDIT, {"experiment": experiment.name, **_exact(named, defaults)}, defaults)
+    cell = Cell(AUDIT, {"experiment": given["experiment"], **_exact(named, defaults)}, defaults)
     own, options = split_audit(cell.given)
     place = _with_data_dir(cell.given, root)
-    catalogue.check(catalogue.get(**own), place.get("data_dir"), place.get("device", "auto"), here=here)
+    with contextlib.chdir(root):
+        catalogue.check(catalogue.get(**own), place.get("data_dir"), place.get("device", "auto"), here=here)
     images = cell.given.get("curvature_images")
     if images is not None:
         check_whole("curvature_images", images, 1)

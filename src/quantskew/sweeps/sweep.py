@@ -25,7 +25,8 @@ from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import source_digest
 from quantskew.checks import shortened
-from quantskew.files import digest, replacing, scratch, write_bytes
+from quantskew.experiments.experiment import get
+from quantskew.files import digest, digest_of, replacing, scratch, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
 from quantskew.sweeps.grid import read_grid, split_audit
 from quantskew.sweeps.table import write_table
@@ -123,7 +124,9 @@ def described(cells, root):
         facts = {"task": cell.task, "parameters": cell.parameters, "given": cell.given, "settings": settings}
         if cell.task == AUDIT:
             facts["experiment"], facts["options"] = split_audit(cell.parameters)
-            facts["key"] = digest([cell.parameters, code, torch.__version__])
+            parts = [cell.parameters, code, torch.__version__]
+            start = get(**facts["experiment"]).start
+            facts["key"] = digest([*parts, digest_of(root / start)] if start else parts)
         else:
             text = read_text_notebook(root / "notebooks" / f"{cell.task}.md")
             facts["key"] = chapter_key(text, cell.parameters, surrounding)
