@@ -155,7 +155,6 @@ def forest(label, value, *, precision, interventions):
         axes.axvline(0, color="#777777", linewidth=0.8, linestyle=":")
         axes.set_ylim(len(interventions) - 0.5, -0.5)
         axes.set_yticks(range(len(interventions)), list(interventions))
-        axes.tick_params(labelleft=axes.get_subplotspec().is_first_col())
         axes.set_xlabel(f"{label} at {precision}")
         return axes
 

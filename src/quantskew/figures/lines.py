@@ -35,16 +35,13 @@ def by_precision(axes, groups, table, measure):
 
 
 def against(up, across):
-    """What draws a measure of each group against another one, a point a precision, the last one named."""
+    """What draws a measure of each group against another one, a point a precision, see `style.path`."""
 
     def draw(audit, axes):
         rows, columns = _values(audit, up), _values(audit, across)
         for look in style.group_looks(audit):
-            x, y = columns[:, look.group], rows[:, look.group]
-            axes.plot(x, y, **look.style, markersize=4, linewidth=1)
-            place = {"textcoords": "offset points", "xytext": (4, 2)}
-            axes.annotate(audit.precisions[-1], (x[-1], y[-1]), fontsize=7, **place)
-        axes.set_xlabel(across.label)
+            style.path(axes, columns[:, look.group], rows[:, look.group], look.style)
+        axes.set_xlabel(f"{across.label}\n(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})")
         axes.set_ylabel(up.label)
         return style.scaled(axes, "y", up)
 
@@ -63,8 +60,7 @@ def fvo(audit, axes):
     control = {"label": "shuffled groups (control)", "step": "mid", **grey}
     axes.fill_between(places, chance["low"], chance["high"], **control)
     of_fvo_and_accuracy(axes, table, fairness.overall_accuracy(audit))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return axes
+    return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
 def of_fvo_and_accuracy(axes, table, overall):
@@ -148,7 +144,7 @@ def distance_map(audit, axes, measure):
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
     axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
-    axes.set_ylabel(f"group, most {audit.counted} first")
+    axes.set_ylabel("group, largest on top")
     return axes
 
 
@@ -278,7 +274,7 @@ def taylor(audit, axes):
     table = surface.taylor(audit)
     for look in style.group_looks(audit):
         own = table[table["group"] == look.name]
-        axes.plot(own["predicted"], own["value"], linestyle=":", linewidth=0.8, markersize=5, **look.style)
+        style.path(axes, own["predicted"].to_numpy(), own["value"].to_numpy(), look.style)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_yscale("symlog", linthresh=0.1)
@@ -287,5 +283,7 @@ def taylor(audit, axes):
         # The scale's own labels are mathematics, which is text here.
         axis.set_major_formatter("{x:g}")
     axes.set_xlabel("predicted by Eq. 4 (nats)")
+    first, *_, last = table["precision"]
+    axes.set_title(f"hollow: {first}, large: {last}", loc="right", fontsize=8.5)
     axes.set_ylabel("added loss (nats)")
     return axes

@@ -24,6 +24,7 @@ from quantskew.quantization.quantizer import PRECISIONS
 _MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
+_SCALES = {"log": "log scale", "symlog": "log scale beyond the middle"}
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
@@ -122,6 +123,8 @@ def written(figure):
         text.set_text(legible(text.get_text()))
     for axes in figure.axes:
         for axis, most in ((axes.xaxis, 40), (axes.yaxis, 30)):
+            if axis.get_scale() != "linear" and axis.label.get_text():
+                axis.label.set_text(f"{axis.label.get_text()}, {_SCALES[axis.get_scale()]}")
             if isinstance(axis.get_major_locator(), FixedLocator):
                 names = [label.get_text() for label in axis.get_ticklabels()]
                 short = [legible(" ".join(name.splitlines()), most) for name in names]
@@ -155,6 +158,7 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
     with book_style():
         shape = {"squeeze": False, "figsize": size, "layout": "constrained"}
         figure, grid = plt.subplots(len(rows), len(audits), **shape)
+        figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
                 function(audit, grid[row, column])
@@ -213,6 +217,13 @@ def side_by_side(axes, lines, label, width=0.2):
         places = np.array([precisions.index(precision) for precision in rows["precision"]])
         with_bars(axes, places + shift, rows, **look)
     return precision_axis(axes, precisions, label)
+
+
+def path(axes, x, y, look):
+    """A line from a hollow marker through small ones to a large one: where it starts, and where it ends."""
+    axes.plot(x, y, **look, markersize=3, linewidth=1)
+    axes.plot(x[:1], y[:1], **look, markersize=6, markerfacecolor="white")
+    axes.plot(x[-1:], y[-1:], **look, markersize=7)
 
 
 def precision_label(precisions):
@@ -302,14 +313,15 @@ def style_legend(axes, styles, title=None):
 def legend_below(axes, handles, labels, title, **options):
     """A legend below the axes, in as many columns as its words leave room for."""
     longest = max(map(len, labels))
-    columns = 4 if len(labels) > 5 and longest < 12 else 2 if longest < 26 else 1
+    columns = 4 if len(labels) > 5 and longest < 12 else 2 if longest < 21 else 1
     options |= {"title": title, "title_fontsize": 9.5, "columnspacing": 0.8, "handletextpad": 0.4}
     turned = any(label.get_rotation() for label in axes.get_xticklabels())
     if turned and len(axes.figure.axes) == 1:
         # Only a figure's own legend leaves room for names that are turned.
         axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns, **options)
     else:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns}
+        below = -0.22 - 0.09 * axes.get_xlabel().count("\n")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, below), "ncols": columns}
         axes.legend(handles, labels, **place, **options)
     return axes
 
