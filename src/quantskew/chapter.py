@@ -118,7 +118,17 @@ class Chapter:
             return None
         rows = what if isinstance(what, list) else [what]
         draw = [lines.of(row) if isinstance(row, Measure) else row for row in rows]
-        return compare(draw, audits, **options)
+        figure = compare(draw, audits, **options)
+        if all(isinstance(row, Measure) and not row.from_reference for row in rows):
+            seeds = {title: self._seeds(audit) for title, audit in audits.items()}
+            figure.numbers = [lines.numbers(row, *own) for row in rows for own in seeds.items()]
+        return figure
+
+    def _seeds(self, first):
+        """The Audits of all seeds of which this is the first one, that have all of its precisions."""
+        found = (audits for own in self.runs for audits in own.values() if audits[0] is first)
+        whole = set(first.precisions)
+        return [own for own in next(found, [first]) if whole <= set(own.precisions)]
 
     def control(self, view):
         """The control of a view whose live column is computed, see `quantskew.interactive.control`."""

@@ -5,6 +5,7 @@ lead nowhere.  These lead to the text that the notebook was made from.  They nee
 is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no such links.
 """
 
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -170,6 +171,14 @@ def _gutter(pixels):
     return [int(drawn[gaps.argmax()] + gaps.max() // 2)]
 
 
+def find_formulas(app, doctree, page):
+    """Let the search find the words of formulas, such as DTDB, by which it knows no page otherwise."""
+    formulas = (node.astext() for kind in (nodes.math, nodes.math_block) for node in doctree.findall(kind))
+    words = {word for text in formulas for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text)}
+    if words:
+        doctree += nodes.meta(name="keywords", content=", ".join(sorted(words)))
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("builder-inited", check_repository)
@@ -178,6 +187,7 @@ def setup(app):
     app.connect("html-page-context", drop_thebe, priority=600)
     app.connect("doctree-resolved", fit_tables)
     app.connect("doctree-resolved", lay_panels)
+    app.connect("doctree-resolved", find_formulas)
     app.connect("build-finished", prepare_downloads)
     app.connect("build-finished", copy_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,6 +34,24 @@ def by_precision(axes, groups, table, measure):
     return style.zoomed(axes, measure)
 
 
+def numbers(measure, title, audits):
+    """What a page draws the lines of a measure from, dict: of an Audit a seed, with what scales them.
+
+    ``seeds`` is a list by seed, precision and group, the largest first, of value, low and high.
+    """
+    first, looks = audits[0], style.group_looks(audits[0])
+    seeds = []
+    for table in map(measure, audits):
+        rows = table.set_index(["precision", "group"])[["value", "low", "high"]].astype(float)
+        keys = [(precision, look.name) for precision in first.precisions for look in looks]
+        texts = rows.reindex(keys).map(lambda value: float(f"{value:.4g}")).replace(np.nan, None)
+        seeds.append(texts.to_numpy().reshape(len(first.precisions), len(looks), 3).tolist())
+    known = {name: getattr(measure, name) for name in ("label", "log", "limits", "digits", "scientific")}
+    named = {"title": title, "counted": first.counted, "groups": [look.described for look in looks]}
+    own = {"precisions": first.precisions, "joined": style.ordered(first.precisions), "seeds": seeds}
+    return known | named | own | {"axis": style.precision_label(first.precisions)}
+
+
 def against(up, across):
     """What draws a measure of each group against another one, a point a precision, see `style.path`."""
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps, font_manager, rc_params_from_file
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
@@ -49,6 +51,12 @@ class Look(NamedTuple):
     def style(self):
         """What matplotlib takes."""
         return {"color": self.color, "marker": self.marker}
+
+    @property
+    def described(self):
+        """What a script of a page takes."""
+        known = {"name": self.name, "images": int(self.images)}
+        return known | {"color": to_hex(self.color), "marker": self.marker}
 
 
 def looks(names, images):
@@ -133,6 +141,19 @@ def written(figure):
     return figure
 
 
+# Beside a figure the numbers that it is drawn from: `quantskew.book.chapters` lays them into the page.
+_NUMBERS = "application/vnd.quantskew.numbers+json"
+
+
+class PageFigure(Figure):
+    """A figure that a page may draw anew, from ``numbers`` as of `quantskew.figures.lines.numbers`."""
+
+    numbers = ()
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {_NUMBERS: self.numbers} if self.numbers else {}
+
+
 def compare(draw, audits, height=3.2, legend=True, width=None):
     """Draw the same figure of several Audits, or of whatever it is drawn from, side by side.
 
@@ -157,7 +178,7 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
     size = width or (7.4 if len(audits) > 1 else 4.6), height * len(rows) + (0.9 if legend else 0)
     with book_style():
         shape = {"squeeze": False, "figsize": size, "layout": "constrained"}
-        figure, grid = plt.subplots(len(rows), len(audits), **shape)
+        figure, grid = plt.subplots(len(rows), len(audits), FigureClass=PageFigure, **shape)
         figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
@@ -228,19 +249,20 @@ def path(axes, x, y, look):
 
 def precision_label(precisions):
     """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is."""
-    if not _ordered(precisions):
+    if not ordered(precisions):
         return "quantizer or runtime"
     return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
 
 
-def _ordered(precisions):
+def ordered(precisions):
+    """Whether each is a precision, so that a line from one to the next says something."""
     return all(quantizer_of(name).precision for name in precisions)
 
 
 def precision_axis(axes, precisions, label):
     """A horizontal axis with one place a precision; where these have no order, lines are taken off."""
     column_ticks(axes, precisions)
-    for line in () if _ordered(precisions) else axes.lines:
+    for line in () if ordered(precisions) else axes.lines:
         line.set(linestyle="none", marker="_" if line.get_marker() == "None" else line.get_marker())
     axes.set_xlabel(precision_label(precisions))
     axes.set_ylabel(label)

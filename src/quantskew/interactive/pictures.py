@@ -143,7 +143,9 @@ def forest(tables):
         ends = np.concatenate([part[_ENDS].to_numpy(float).ravel() for part in parts])
         ends = np.append(ends[np.isfinite(ends)], 0)
         ticks = MaxNLocator(4).tick_values(ends.min(), ends.max() + 1e-9)
-        words = "".join(f'<i style="{_place("at", value, ticks)}">{value:g}</i>' for value in ticks + 0.0)
+        # Zero stands between its neighbours where there is room for its name.
+        named = [ticks[0], *[0] * bool(0.2 < -ticks[0] / np.ptp(ticks) < 0.8), ticks[-1]]
+        words = "".join(f'<i style="{_place("at", value, ticks)}">{value + 0.0:g}</i>' for value in named)
         axis = f'<td><span class="track">{words}</span></td>' * len(parts)
         body += f'<tbody><tr class="unit"><th colspan="2" scope="rowgroup">{escape(unit)}</th>{axis}</tr>'
         last = None
