@@ -273,10 +273,9 @@ def loss_profile(audit, axes):
         axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
     style.log_scale(axes, "y")
     steep, change = own.profile_lengths
-    axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g}, to {own.profile_precision})")
+    axes.set_xlabel(f"step (solid: length {steep:.2g};\ndashed: {change:.2g}, to {own.profile_precision})")
     axes.set_ylabel("cross-entropy (nats)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    return axes
+    return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
 def excess_loss(audit, axes):
@@ -289,7 +288,7 @@ def excess_loss(audit, axes):
 
 def taylor(audit, axes):
     """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
-    table = surface.taylor(audit)
+    table = surface.taylor(audit).dropna(subset=["predicted", "value"])
     for look in style.group_looks(audit):
         own = table[table["group"] == look.name]
         style.path(axes, own["predicted"].to_numpy(), own["value"].to_numpy(), look.style)
@@ -300,8 +299,7 @@ def taylor(audit, axes):
         axis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
         # The scale's own labels are mathematics, which is text here.
         axis.set_major_formatter("{x:g}")
-    axes.set_xlabel("predicted by Eq. 4 (nats)")
     first, *_, last = table["precision"]
-    axes.set_title(f"hollow: {first}, large: {last}", loc="right", fontsize=8.5)
+    axes.set_xlabel(f"predicted by Eq. 4 (nats)\n(hollow: {first}, large: {last})")
     axes.set_ylabel("added loss (nats)")
     return axes

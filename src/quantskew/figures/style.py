@@ -26,7 +26,7 @@ from quantskew.quantization.quantizer import PRECISIONS
 _MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
-_SCALES = {"log": "log scale", "symlog": "log scale beyond the middle"}
+_SCALES = {"log": "log scale", "symlog": "partly log"}
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
@@ -154,7 +154,7 @@ class PageFigure(Figure):
         return {_NUMBERS: self.numbers} if self.numbers else {}
 
 
-def compare(draw, audits, height=3.2, legend=True, width=None):
+def compare(draw, audits, height=3.2, legend=True, width=None, below=False):
     """Draw the same figure of several Audits, or of whatever it is drawn from, side by side.
 
     Parameters
@@ -168,6 +168,8 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
     legend : bool or callable
         Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
         the axes.
+    below : bool
+        Whether a single function's figures stand one below the other instead.
 
     Returns
     -------
@@ -175,10 +177,12 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
         Closed for pyplot: a notebook shows it once, as the value of its cell.
     """
     rows = [draw] if callable(draw) else list(draw)
-    size = width or (7.4 if len(audits) > 1 else 4.6), height * len(rows) + (0.9 if legend else 0)
+    shape = (len(audits), 1) if below else (len(rows), len(audits))
+    size = width or (7.4 if len(audits) > 1 else 4.6), height * shape[0] + (0.9 if legend else 0)
     with book_style():
-        shape = {"squeeze": False, "figsize": size, "layout": "constrained"}
-        figure, grid = plt.subplots(len(rows), len(audits), FigureClass=PageFigure, **shape)
+        options = {"squeeze": False, "figsize": size, "layout": "constrained"}
+        figure, grid = plt.subplots(*shape, FigureClass=PageFigure, **options)
+        grid = grid.reshape(len(rows), len(audits))
         figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
@@ -361,16 +365,17 @@ def number(value, digits, scientific=False):
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def wide(table, value="value", digits=3):
+def wide(table, value="value", digits=3, like=None):
     """A table for reading: groups down, precisions across, each cell a value with its interval."""
     named = table if "group" in table else table.assign(group=OVERALL)
-    return crossed(named, "group", "precision", value, digits)
+    return crossed(named, "group", "precision", value, digits, like=like)
 
 
-def crossed(table, rows, columns, value="value", digits=3, scientific=False):
+def crossed(table, rows, columns, value="value", digits=3, scientific=False, like=None):
     """A long table laid out by two of its columns, each cell a value with its interval, if any, as text.
 
-    `rows` go down and `columns` across, in the order of their first appearance; numbers are as `number`.
+    `rows` go down and `columns` across, in the order of their first appearance, groups as in the figures of
+    an Audit that they are to be `like`; numbers are as `number`.
     """
     shown = [value, *(name for name in ("low", "high") if name in table)]
     texts = table[shown].map(number, digits=digits, scientific=scientific)
@@ -379,4 +384,6 @@ def crossed(table, rows, columns, value="value", digits=3, scientific=False):
         cells = cells + " [" + texts["low"] + ", " + texts["high"] + "]"
     frame = table[[rows, columns]].assign(cell=cells.where(np.isfinite(table[value]), "not defined"))
     pivoted = frame.pivot(index=rows, columns=columns, values="cell")
-    return pivoted.loc[frame[rows].unique(), frame[columns].unique()]
+    places = {look.name: place for place, look in enumerate(group_looks(like) if like else [])}
+    order = sorted(frame[rows].unique(), key=lambda name: places.get(name, -1))
+    return pivoted.loc[order, frame[columns].unique()]
