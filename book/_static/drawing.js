@@ -42,12 +42,12 @@ globalThis.quantskewDrawing = (() => {
   };
 
   // Where a value lies on an axis, and the ticks that it has.
-  const axis = ([low, high], log, start, stop) => {
+  const axis = ([low, high], log, start, stop, decades = 1.5) => {
     const [from, to] = log ? [Math.log10(low), Math.log10(high)] : [low, high];
     const at = (value) => start + (((log ? Math.log10(value) : value) - from) / (to - from || 1)) * (stop - start);
     const ticks = [];
     if (log) {
-      const step = Math.ceil((to - from) / 4), fine = to - from < 1.5 ? [1, 2, 5] : [1];
+      const step = Math.ceil((to - from) / 4), fine = to - from < decades ? [1, 2, 5] : [1];
       for (let power = Math.floor(from); power <= to; power++) {
         if (power % step === 0) ticks.push(...fine.map((digit) => digit * 10 ** power));
       }
@@ -201,5 +201,5 @@ globalThis.quantskewDrawing = (() => {
       half ? line("live-half", own.at(0.5), own.at(0.5), top, bottom) : line("live-axis", zero, zero, top, bottom));
   };
 
-  return { html, svg, number, percent, range, few, histogram, pointed, handle, panel, bars };
+  return { html, svg, number, percent, axis, tickLabel: label, MARKS, range, few, histogram, pointed, handle, panel, bars };
 })();

@@ -28,6 +28,7 @@ from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.page import InPage
+from quantskew.interactive.pictures import forest
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
@@ -117,15 +118,28 @@ class Chapter:
             return None
         rows = what if isinstance(what, list) else [what]
         draw = [lines.of(row) if isinstance(row, Measure) else row for row in rows]
-        return compare(draw, audits, **options)
+        figure = compare(draw, audits, **options)
+        if all(isinstance(row, Measure) and not row.from_reference for row in rows):
+            seeds = {title: self._seeds(audit) for title, audit in audits.items()}
+            figure.numbers = [lines.numbers(row, *own) for row in rows for own in seeds.items()]
+        return figure
+
+    def _seeds(self, first):
+        """The Audits of all seeds of which this is the first one, that have all of its precisions."""
+        found = (audits for own in self.runs for audits in own.values() if audits[0] is first)
+        whole = set(first.precisions)
+        return [own for own in next(found, [first]) if whole <= set(own.precisions)]
 
     def control(self, view):
         """The control of a view whose live column is computed, see `quantskew.interactive.control`."""
         return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
-        """Verdicts on claims, as on every other page, see `quantskew.claims.register.scorecard`."""
-        return show(register.scorecard({own.title: own for own in self.runs}, keys, precisions))
+        """Verdicts on claims, as on every other page; below them `quantskew.claims.register.scorecard`."""
+        tables = {own.title: register.judged(own, keys, precisions) for own in self.runs}
+        shown = show(register.compared(tables))
+        shown.picture = forest(tables)
+        return shown
 
     def every_seed(self, key=BASE):
         """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""

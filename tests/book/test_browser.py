@@ -1,13 +1,20 @@
 """Controls of a built page in headless Chromium: from disk, with the network cut, and without JavaScript."""
 
 import functools
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from scipy.stats import sem, t
 
 from browser import grave, needs_browser, pictures
 from quantskew.book import chapters
@@ -26,12 +33,20 @@ kernelspec:
 ```{code-cell} ipython3
 import numpy as np
 from quantskew.audits.audit import Audit
+from quantskew.book.prose import show
+from quantskew.claims import register
+from quantskew.figures import lines
 from quantskew.figures.flow import Map
+from quantskew.figures.style import compare
 from quantskew.interactive.control import bit_width
+from quantskew.interactive.pictures import forest
+from quantskew.measures.forward import group_accuracy
 
 rng = np.random.default_rng(0)
 logits = {name: rng.normal(size=(90, 3)) for name in ("fp32", "int8", "int4", "int2")}
-audit = Audit.from_logits(logits, rng.integers(0, 3, 90), np.arange(90) % 3)
+labels, groups = rng.integers(0, 3, 90), np.arange(90) % 3
+audit = Audit.from_logits(logits, labels, groups)
+other = Audit.from_logits({name: values[::-1] for name, values in logits.items()}, labels, groups)
 audits = {"live: noise": audit, "record: noise": audit.select(["fp32", "int4", "int2"])}
 ```
 
@@ -45,6 +60,36 @@ bit_width("accuracy", audits)
 
 ```{code-cell} ipython3
 bit_width("loss", audits)
+```
+
+A long equation:
+
+$$
+P(\\text{a} \\mid \\text{b}) = \\frac{DTDB + \\text{one hundred words and more}}{\\text{the width of a phone}}
++ \\text{what is left} \\tag{7}
+$$
+
+```{code-cell} ipython3
+---
+mystnb:
+  figure:
+    caption: Accuracy of three groups.
+    name: fig-drawn
+  image:
+    alt: Two panels of three lines.
+---
+figure = compare(lines.of(group_accuracy), {"live": audit, "record": audit})
+figure.numbers = [lines.numbers(group_accuracy, "live", [audit])]
+figure.numbers.append(lines.numbers(group_accuracy, "record", [audit, other, audit]))
+figure
+```
+
+```{code-cell} ipython3
+table = register.judged({"base": [audit, other]}, ["fvo_grows", "loss_order"])
+tables = {"live": table, "record": table}
+shown = show(register.compared(tables))
+shown.picture = forest(tables)
+shown
 ```
 """
 TOC = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapters/00_controls\n"
@@ -147,6 +192,96 @@ def luminance(color):
     channels = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def shade(element):
+    """Mean lightness of what an element looks like, from 0 to 255."""
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("L")).mean()
+
+
+def test_dark_mode_draws_dark_pictures_and_print_has_light_ones(open_page):
+    page = open_page(color_scheme="dark")
+    assert shade(page.locator(".bit-width img:visible").first) < 80
+    assert shade(page.locator(".drawn-panels svg").first) < 80
+    page.emulate_media(media="print")
+    assert not page.locator(".drawn").is_visible()
+    assert shade(page.locator(".panels img").first) > 180
+
+
+def test_a_phone_reaches_the_whole_of_everything(open_page):
+    page = open_page(viewport={"width": 360, "height": 740}, java_script_enabled=True)
+    page.wait_for_function("document.querySelector('div.math mjx-container')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    # Scrolled to its beginning an equation begins inside of its box.
+    begin, wide = page.evaluate(
+        """() => { const box = document.querySelector('div.math');
+        box.scrollLeft = 0;
+        const [outer, inner] = [box, box.querySelector('mjx-math')].map(own => own.getBoundingClientRect());
+        return [inner.left - outer.left, box.scrollWidth > 360]; }"""
+    )
+    assert wide
+    assert begin >= -1
+    panels = [panel.bounding_box() for panel in page.locator(".drawn-panels svg").all()]
+    assert panels[0]["y"] + panels[0]["height"] <= panels[1]["y"]
+    assert all(panel["width"] > 250 for panel in panels)
+    for verdict in page.locator(".forest .verdict").all():
+        box = verdict.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 360
+    assert grave(page) == []
+
+
+def test_without_javascript_panels_are_pictures_one_below_the_other_on_a_phone(open_page):
+    page = open_page(viewport={"width": 360, "height": 740}, java_script_enabled=False)
+    first, second = (panel.bounding_box() for panel in page.locator(".panels img:visible").all())
+    assert first["y"] + first["height"] <= second["y"]
+    assert page.locator(".panels img").first.get_attribute("alt") == "Two panels of three lines."
+
+
+def test_a_figure_shows_another_seed_fewer_groups_and_gives_its_numbers(open_page, tmp_path):
+    page = open_page()
+    live, record = page.locator(".drawn-panels svg").all()
+    before = [live.inner_html(), record.inner_html()]
+    page.select_option(".drawn select", "1")
+    assert live.inner_html() == before[0]
+    assert record.inner_html() != before[1]
+    page.select_option(".drawn select", "2")
+    assert page.locator(".drawn-panels svg").nth(1).inner_html() == before[1].replace("seed 0", "seed 2")
+    page.select_option(".drawn select", "mean")
+    assert "mean of 3 runs" in page.locator(".drawn-panels svg").nth(1).inner_html()
+    page.select_option(".drawn select", "all")
+    assert page.locator(".drawn-panels svg").nth(1).locator("[data-group='group 0'] path").count() == 3
+    page.locator(".drawn button[data-name='group 0']").first.press("Space")
+    assert page.locator(".drawn-panels [data-group='group 0']").count() == 0
+    with page.expect_download() as file:
+        page.click(".drawn-files button >> nth=1")
+    file.value.save_as(tmp_path / "numbers.csv")
+    table = pd.read_csv(tmp_path / "numbers.csv")
+    assert len(table) == (1 + 3) * 4 * 3
+    assert table.groupby("experiment")["seed"].nunique().tolist() == [1, 3]
+    with page.expect_download() as file:
+        page.click(".drawn-files button >> nth=0")
+    file.value.save_as(tmp_path / "figure.svg")
+    assert len(ElementTree.parse(tmp_path / "figure.svg").getroot().findall("{*}svg")) == 2
+    assert page.seen == []
+
+
+def test_the_mean_over_runs_is_that_of_python(open_page):
+    page = open_page()
+    script = "document.querySelector('script.figure-numbers').textContent"
+    seeds = [panel["seeds"] for panel in json.loads(page.evaluate(script))["fig-drawn"]][1]
+    values = np.array(seeds, dtype=float)[:, -1, 0, 0]
+    page.select_option(".drawn select", "mean")
+    title = page.locator(".drawn-panels svg").nth(1).locator("[data-group='group 0'] title").last
+    reach = sem(values) * t.ppf(0.975, len(values) - 1)
+    ends = np.clip([values.mean() - reach, values.mean() + reach], 0, 1)
+    assert [
+        float(own) for own in re.findall(r"[\d.]+", title.text_content().split(": ")[1])
+    ] == pytest.approx([values.mean(), *ends], abs=0.006)
+
+
+def test_the_search_finds_what_is_in_a_formula(html):
+    index = (html.parents[2] / "searchindex.js").read_text(encoding="utf-8")
+    assert '"dtdb"' in index
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

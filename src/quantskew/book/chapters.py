@@ -17,6 +17,8 @@ from quantskew.files import digest, write_bytes
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # By the name of a file its text: what scripts of the pages read, see `quantskew.interactive.page`.
 _FILES = "application/vnd.quantskew.files+json"
+# From what a figure is drawn, see `quantskew.figures.style.PageFigure`.
+_NUMBERS = "application/vnd.quantskew.numbers+json"
 # Each kernel holds about a gigabyte.
 _MOST_AT_ONCE = 4
 
@@ -164,15 +166,32 @@ def _lay_out(root, source, texts, store):
     """Write the chapter that the renderer reads."""
     merged = with_outputs(texts[source], nbformat.read(store, as_version=4))
     lead_to_pages(merged, [path.stem for path in texts])
-    chapter = root / "book" / "chapters" / f"{source.stem}.ipynb"
-    for output in (output for cell in merged.cells for output in cell.get("outputs", [])):
-        for name, text in output.get("data", {}).pop(_FILES, {}).items():
-            write_bytes(chapter.with_name(name), text.encode())
+    chapter, drawn = root / "book" / "chapters" / f"{source.stem}.ipynb", {}
+    for cell in merged.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            for name, text in data.pop(_FILES, {}).items():
+                write_bytes(chapter.with_name(name), text.encode())
+            drawn[figure] = data.pop(_NUMBERS, None) or drawn.get(figure)
+    drawn = {figure: numbers for figure, numbers in drawn.items() if figure and numbers}
+    if drawn:
+        merged.cells.append(_script(drawn))
     content = json.dumps(merged, indent=1, sort_keys=True, ensure_ascii=False).encode()
     # An untouched file lets the renderer skip the page.
     if not chapter.exists() or chapter.read_bytes() != content:
         write_bytes(chapter, content)
     return chapter
+
+
+def _script(drawn):
+    """A cell that only gives numbers to ``record.js``, by the name of the figure that it draws from them."""
+    # No text ends the script before its end.
+    text = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    html = f'<script type="application/json" class="figure-numbers">{text}</script>'
+    output = nbformat.v4.new_output("display_data", {"text/html": html})
+    # A cell without a source is not rendered.
+    own = {"id": "numbers", "metadata": {"tags": ["remove-input"]}, "outputs": [output]}
+    return nbformat.v4.new_code_cell("# What figures are drawn from.", **own)
 
 
 def _share_out(parameters, texts):

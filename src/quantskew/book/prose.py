@@ -64,6 +64,13 @@ class Shown(Styler):
     | 2 | 0.50 |
     """
 
+    # HTML of a picture of the table, which is folded below it.
+    picture = ""
+
+    def _repr_html_(self):
+        fold = "<details><summary>All numbers</summary>", "</details>"
+        return self.picture + self.to_html().join(fold if self.picture else ("", ""))
+
     def _repr_markdown_(self):
         separator = "\x1f"
         text = self.to_string(delimiter=separator).replace("|", "\\|").replace("<br>", " ")

@@ -5,12 +5,16 @@ lead nowhere.  These lead to the text that the notebook was made from.  They nee
 is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no such links.
 """
 
+import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlparse
 
 import nbformat
+import numpy as np
 from docutils import nodes
+from PIL import Image
 from sphinx.errors import ConfigError
 
 _PAGES, _TEXTS = "book/chapters/", "notebooks/"
@@ -68,6 +72,8 @@ _LOOKS = {
 }
 # Sphinx breaks tables of more rows than this over pages, and then no longer breaks the lines in their cells.
 _LONG = 30
+# In pixels, of pictures that a phone cannot show whole, and of what parts their panels.
+_WIDE, _GUTTER = 600, 8
 # In characters, of a column of a long table.
 _NARROWEST, _WIDEST = 8, 40
 
@@ -133,6 +139,46 @@ def fit_tables(app, doctree, page):
             table["classes"].append("colwidths-given")
 
 
+def lay_panels(app, doctree, page):
+    """Cut wide pictures between their panels, which then stand one below the other on a small screen."""
+    for image in list(doctree.findall(nodes.image)) if app.builder.format == "html" else ():
+        path = Path(app.srcdir) / image["uri"]
+        if path.suffix != ".png" or not path.is_file():
+            continue
+        picture = Image.open(path).convert("RGB")
+        if picture.width > _WIDE:
+            edges = [0, *_gutter(np.asarray(picture)), picture.width]
+            panels = nodes.container("", classes=["panels" if len(edges) > 2 else "wide"])
+            for number, ends in enumerate(pairwise(edges)):
+                part = path.with_name(f"{path.stem}-{number}.png")
+                picture.crop((ends[0], 0, ends[1], picture.height)).save(part, optimize=True)
+                uri = part.relative_to(app.srcdir).as_posix()
+                app.env.images.add_file(page, uri)
+                # The words are of the whole.
+                alt = "" if number else image.get("alt", "")
+                panels += nodes.image(uri=uri, candidates={"*": uri}, alt=alt)
+            image.replace_self(panels)
+
+
+def _gutter(pixels):
+    """The middle of the widest empty band from top to bottom near the middle of a picture, if any."""
+    width = pixels.shape[1]
+    drawn = np.flatnonzero((pixels != 255).any(axis=(0, 2)))
+    drawn = drawn[(drawn > 0.4 * width) & (drawn < 0.6 * width)]
+    gaps = np.diff(drawn)
+    if not len(gaps) or gaps.max() < _GUTTER:
+        return []
+    return [int(drawn[gaps.argmax()] + gaps.max() // 2)]
+
+
+def find_formulas(app, doctree, page):
+    """Let the search find the words of formulas, such as DTDB, by which it knows no page otherwise."""
+    formulas = (node.astext() for kind in (nodes.math, nodes.math_block) for node in doctree.findall(kind))
+    words = {word for text in formulas for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text)}
+    if words:
+        doctree += nodes.meta(name="keywords", content=", ".join(sorted(words)))
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("builder-inited", check_repository)
@@ -140,6 +186,8 @@ def setup(app):
     app.connect("html-page-context", add_buttons, priority=600)
     app.connect("html-page-context", drop_thebe, priority=600)
     app.connect("doctree-resolved", fit_tables)
+    app.connect("doctree-resolved", lay_panels)
+    app.connect("doctree-resolved", find_formulas)
     app.connect("build-finished", prepare_downloads)
     app.connect("build-finished", copy_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

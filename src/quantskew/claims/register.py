@@ -54,7 +54,11 @@ def scorecard(evidence, keys, precisions=None):
     pandas.DataFrame
         Columns ``claim``, ``at`` and one for each title, with its number of seeds.
     """
-    tables = {title: judged(_of_base(own), keys, precisions) for title, own in evidence.items()}
+    return compared({title: judged(_of_base(own), keys, precisions) for title, own in evidence.items()})
+
+
+def compared(tables):
+    """The `scorecard` of tables of `judged` by their titles."""
     table = next(iter(tables.values()))[["claim", "at"]]
     cells = {with_seeds(title, own): list(map(cell, own.to_dict("records"))) for title, own in tables.items()}
     return table.assign(**cells)

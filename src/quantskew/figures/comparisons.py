@@ -51,9 +51,14 @@ def rotation_map(runs, axes):
 
 
 def runs_legend(runs, axes):
-    """The groups' legend of a figure that is drawn from several Audits: runs, or a list."""
-    audits = runs if isinstance(runs, list) else runs[difficulty.BALANCED]
-    return style.group_legend(audits[0], axes)
+    """The groups' legend of a figure that is drawn from several Audits: runs, or a list.
+
+    Balanced runs have as many images of each group: their Audits count those of the experiment.
+    """
+    if isinstance(runs, list):
+        return style.group_legend(runs[0], axes)
+    looks = style.group_looks(runs[difficulty.BALANCED][0])
+    return style.legend_below(axes, style.legend_of(looks)[0], [look.name for look in looks], "group")
 
 
 def _curves(audit, axes, table):
@@ -155,7 +160,6 @@ def forest(label, value, *, precision, interventions):
         axes.axvline(0, color="#777777", linewidth=0.8, linestyle=":")
         axes.set_ylim(len(interventions) - 0.5, -0.5)
         axes.set_yticks(range(len(interventions)), list(interventions))
-        axes.tick_params(labelleft=axes.get_subplotspec().is_first_col())
         axes.set_xlabel(f"{label} at {precision}")
         return axes
 

@@ -34,17 +34,32 @@ def by_precision(axes, groups, table, measure):
     return style.zoomed(axes, measure)
 
 
+def numbers(measure, title, audits):
+    """What a page draws the lines of a measure from, dict: of an Audit a seed, with what scales them.
+
+    ``seeds`` is a list by seed, precision and group, the largest first, of value, low and high.
+    """
+    first, looks = audits[0], style.group_looks(audits[0])
+    seeds = []
+    for table in map(measure, audits):
+        rows = table.set_index(["precision", "group"])[["value", "low", "high"]].astype(float)
+        keys = [(precision, look.name) for precision in first.precisions for look in looks]
+        texts = rows.reindex(keys).map(lambda value: float(f"{value:.4g}")).replace(np.nan, None)
+        seeds.append(texts.to_numpy().reshape(len(first.precisions), len(looks), 3).tolist())
+    known = {name: getattr(measure, name) for name in ("label", "log", "limits", "digits", "scientific")}
+    named = {"title": title, "counted": first.counted, "groups": [look.described for look in looks]}
+    own = {"precisions": first.precisions, "joined": style.ordered(first.precisions), "seeds": seeds}
+    return known | named | own | {"axis": style.precision_label(first.precisions)}
+
+
 def against(up, across):
-    """What draws a measure of each group against another one, a point a precision, the last one named."""
+    """What draws a measure of each group against another one, a point a precision, see `style.path`."""
 
     def draw(audit, axes):
         rows, columns = _values(audit, up), _values(audit, across)
         for look in style.group_looks(audit):
-            x, y = columns[:, look.group], rows[:, look.group]
-            axes.plot(x, y, **look.style, markersize=4, linewidth=1)
-            place = {"textcoords": "offset points", "xytext": (4, 2)}
-            axes.annotate(audit.precisions[-1], (x[-1], y[-1]), fontsize=7, **place)
-        axes.set_xlabel(across.label)
+            style.path(axes, columns[:, look.group], rows[:, look.group], look.style)
+        axes.set_xlabel(f"{across.label}\n(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})")
         axes.set_ylabel(up.label)
         return style.scaled(axes, "y", up)
 
@@ -63,8 +78,7 @@ def fvo(audit, axes):
     control = {"label": "shuffled groups (control)", "step": "mid", **grey}
     axes.fill_between(places, chance["low"], chance["high"], **control)
     of_fvo_and_accuracy(axes, table, fairness.overall_accuracy(audit))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return axes
+    return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
 def of_fvo_and_accuracy(axes, table, overall):
@@ -148,7 +162,7 @@ def distance_map(audit, axes, measure):
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
     axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
-    axes.set_ylabel(f"group, most {audit.counted} first")
+    axes.set_ylabel("group, largest on top")
     return axes
 
 
@@ -259,10 +273,9 @@ def loss_profile(audit, axes):
         axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
     style.log_scale(axes, "y")
     steep, change = own.profile_lengths
-    axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g}, to {own.profile_precision})")
+    axes.set_xlabel(f"step (solid: length {steep:.2g};\ndashed: {change:.2g}, to {own.profile_precision})")
     axes.set_ylabel("cross-entropy (nats)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    return axes
+    return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
 def excess_loss(audit, axes):
@@ -275,10 +288,10 @@ def excess_loss(audit, axes):
 
 def taylor(audit, axes):
     """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
-    table = surface.taylor(audit)
+    table = surface.taylor(audit).dropna(subset=["predicted", "value"])
     for look in style.group_looks(audit):
         own = table[table["group"] == look.name]
-        axes.plot(own["predicted"], own["value"], linestyle=":", linewidth=0.8, markersize=5, **look.style)
+        style.path(axes, own["predicted"].to_numpy(), own["value"].to_numpy(), look.style)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_yscale("symlog", linthresh=0.1)
@@ -286,6 +299,7 @@ def taylor(audit, axes):
         axis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
         # The scale's own labels are mathematics, which is text here.
         axis.set_major_formatter("{x:g}")
-    axes.set_xlabel("predicted by Eq. 4 (nats)")
+    first, *_, last = table["precision"]
+    axes.set_xlabel(f"predicted by Eq. 4 (nats)\n(hollow: {first}, large: {last})")
     axes.set_ylabel("added loss (nats)")
     return axes

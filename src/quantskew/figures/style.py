@@ -11,6 +11,8 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps, font_manager, rc_params_from_file
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
@@ -24,6 +26,7 @@ from quantskew.quantization.quantizer import PRECISIONS
 _MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
+_SCALES = {"log": "log scale", "symlog": "partly log"}
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
@@ -48,6 +51,12 @@ class Look(NamedTuple):
     def style(self):
         """What matplotlib takes."""
         return {"color": self.color, "marker": self.marker}
+
+    @property
+    def described(self):
+        """What a script of a page takes."""
+        known = {"name": self.name, "images": int(self.images)}
+        return known | {"color": to_hex(self.color), "marker": self.marker}
 
 
 def looks(names, images):
@@ -122,6 +131,8 @@ def written(figure):
         text.set_text(legible(text.get_text()))
     for axes in figure.axes:
         for axis, most in ((axes.xaxis, 40), (axes.yaxis, 30)):
+            if axis.get_scale() != "linear" and axis.label.get_text():
+                axis.label.set_text(f"{axis.label.get_text()}, {_SCALES[axis.get_scale()]}")
             if isinstance(axis.get_major_locator(), FixedLocator):
                 names = [label.get_text() for label in axis.get_ticklabels()]
                 short = [legible(" ".join(name.splitlines()), most) for name in names]
@@ -130,7 +141,20 @@ def written(figure):
     return figure
 
 
-def compare(draw, audits, height=3.2, legend=True, width=None):
+# Beside a figure the numbers that it is drawn from: `quantskew.book.chapters` lays them into the page.
+_NUMBERS = "application/vnd.quantskew.numbers+json"
+
+
+class PageFigure(Figure):
+    """A figure that a page may draw anew, from ``numbers`` as of `quantskew.figures.lines.numbers`."""
+
+    numbers = ()
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {_NUMBERS: self.numbers} if self.numbers else {}
+
+
+def compare(draw, audits, height=3.2, legend=True, width=None, below=False):
     """Draw the same figure of several Audits, or of whatever it is drawn from, side by side.
 
     Parameters
@@ -144,6 +168,8 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
     legend : bool or callable
         Whether each column gets a legend of its groups below; or what draws another one, from the Audit and
         the axes.
+    below : bool
+        Whether a single function's figures stand one below the other instead.
 
     Returns
     -------
@@ -151,10 +177,13 @@ def compare(draw, audits, height=3.2, legend=True, width=None):
         Closed for pyplot: a notebook shows it once, as the value of its cell.
     """
     rows = [draw] if callable(draw) else list(draw)
-    size = width or (7.4 if len(audits) > 1 else 4.6), height * len(rows) + (0.9 if legend else 0)
+    shape = (len(audits), 1) if below else (len(rows), len(audits))
+    size = width or (7.4 if len(audits) > 1 else 4.6), height * shape[0] + (0.9 if legend else 0)
     with book_style():
-        shape = {"squeeze": False, "figsize": size, "layout": "constrained"}
-        figure, grid = plt.subplots(len(rows), len(audits), **shape)
+        options = {"squeeze": False, "figsize": size, "layout": "constrained"}
+        figure, grid = plt.subplots(*shape, FigureClass=PageFigure, **options)
+        grid = grid.reshape(len(rows), len(audits))
+        figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
                 function(audit, grid[row, column])
@@ -215,21 +244,29 @@ def side_by_side(axes, lines, label, width=0.2):
     return precision_axis(axes, precisions, label)
 
 
+def path(axes, x, y, look):
+    """A line from a hollow marker through small ones to a large one: where it starts, and where it ends."""
+    axes.plot(x, y, **look, markersize=3, linewidth=1)
+    axes.plot(x[:1], y[:1], **look, markersize=6, markerfacecolor="white")
+    axes.plot(x[-1:], y[-1:], **look, markersize=7)
+
+
 def precision_label(precisions):
     """What an axis of precisions is of: the weights, unless one is a name of the Audit's own, as W8A8 is."""
-    if not _ordered(precisions):
+    if not ordered(precisions):
         return "quantizer or runtime"
     return "precision of the weights" if set(precisions) <= set(PRECISIONS) else "precision"
 
 
-def _ordered(precisions):
+def ordered(precisions):
+    """Whether each is a precision, so that a line from one to the next says something."""
     return all(quantizer_of(name).precision for name in precisions)
 
 
 def precision_axis(axes, precisions, label):
     """A horizontal axis with one place a precision; where these have no order, lines are taken off."""
     column_ticks(axes, precisions)
-    for line in () if _ordered(precisions) else axes.lines:
+    for line in () if ordered(precisions) else axes.lines:
         line.set(linestyle="none", marker="_" if line.get_marker() == "None" else line.get_marker())
     axes.set_xlabel(precision_label(precisions))
     axes.set_ylabel(label)
@@ -302,14 +339,15 @@ def style_legend(axes, styles, title=None):
 def legend_below(axes, handles, labels, title, **options):
     """A legend below the axes, in as many columns as its words leave room for."""
     longest = max(map(len, labels))
-    columns = 4 if len(labels) > 5 and longest < 12 else 2 if longest < 26 else 1
+    columns = 4 if len(labels) > 5 and longest < 12 else 2 if longest < 21 else 1
     options |= {"title": title, "title_fontsize": 9.5, "columnspacing": 0.8, "handletextpad": 0.4}
     turned = any(label.get_rotation() for label in axes.get_xticklabels())
     if turned and len(axes.figure.axes) == 1:
         # Only a figure's own legend leaves room for names that are turned.
         axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns, **options)
     else:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": columns}
+        below = -0.22 - 0.09 * axes.get_xlabel().count("\n")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, below), "ncols": columns}
         axes.legend(handles, labels, **place, **options)
     return axes
 
@@ -327,16 +365,17 @@ def number(value, digits, scientific=False):
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def wide(table, value="value", digits=3):
+def wide(table, value="value", digits=3, like=None):
     """A table for reading: groups down, precisions across, each cell a value with its interval."""
     named = table if "group" in table else table.assign(group=OVERALL)
-    return crossed(named, "group", "precision", value, digits)
+    return crossed(named, "group", "precision", value, digits, like=like)
 
 
-def crossed(table, rows, columns, value="value", digits=3, scientific=False):
+def crossed(table, rows, columns, value="value", digits=3, scientific=False, like=None):
     """A long table laid out by two of its columns, each cell a value with its interval, if any, as text.
 
-    `rows` go down and `columns` across, in the order of their first appearance; numbers are as `number`.
+    `rows` go down and `columns` across, in the order of their first appearance, groups as in the figures of
+    an Audit that they are to be `like`; numbers are as `number`.
     """
     shown = [value, *(name for name in ("low", "high") if name in table)]
     texts = table[shown].map(number, digits=digits, scientific=scientific)
@@ -345,4 +384,6 @@ def crossed(table, rows, columns, value="value", digits=3, scientific=False):
         cells = cells + " [" + texts["low"] + ", " + texts["high"] + "]"
     frame = table[[rows, columns]].assign(cell=cells.where(np.isfinite(table[value]), "not defined"))
     pivoted = frame.pivot(index=rows, columns=columns, values="cell")
-    return pivoted.loc[frame[rows].unique(), frame[columns].unique()]
+    places = {look.name: place for place, look in enumerate(group_looks(like) if like else [])}
+    order = sorted(frame[rows].unique(), key=lambda name: places.get(name, -1))
+    return pivoted.loc[order, frame[columns].unique()]

@@ -8,7 +8,6 @@ import json
 from html import escape
 
 import numpy as np
-from matplotlib.colors import to_hex
 
 from quantskew.figures.style import looks
 from quantskew.files import digest
@@ -75,11 +74,7 @@ def model_text(name, model, data, numbers=()):
         ids.numpy().astype(np.uint8).tobytes() for ids in (split.images, split.labels, split.groups)
     )
     ordered = looks(split.group_names, data.train.group_counts.tolist())
-    drawn = {look.group: {"color": to_hex(look.color), "marker": look.marker} for look in ordered}
-    groups = [
-        {"name": own, "images": int(data.train.group_counts[group]), **drawn[group]}
-        for group, own in enumerate(split.group_names)
-    ]
+    groups = [look.described for look in sorted(ordered, key=lambda look: look.group)]
     described = {
         "layers": [facts for facts, _ in layers],
         "images": [len(split), split.images.shape[-1]],

@@ -62,7 +62,7 @@ class View:
     def words(self, audit, numbers, named):
         """What the picture shows, for those who do not see it; its caption; the table for below."""
         look = {"digits": self.digits, "scientific": self.scientific}
-        table, precision = crossed(numbers, "group", "precision", **look), audit.precisions[-1]
+        table, precision = crossed(numbers, "group", "precision", **look, like=audit), audit.precisions[-1]
         values = numbers[numbers["precision"] == precision].set_index("group")["value"]
         spoken = ", ".join(f"{row} {number(value, **look)}" for row, value in values.items())
         cells = table[precision]

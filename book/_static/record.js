@@ -1,0 +1,203 @@
+// Figures of measures over precisions, drawn anew from the numbers that a chapter lays into its page: of another
+// training run, of all, of some groups. Without this file, in print and elsewhere their pictures remain.
+(() => {
+  const { html, svg, number, axis, tickLabel, MARKS } = quantskewDrawing;
+  const WIDE = 340, HIGH = 262, BOX = { left: 46, right: 332, top: 40, bottom: 212 }, SHIFT = 0.2;
+  // Of Student's t: so many standard errors reach to either side of a mean of two, three, ... training runs.
+  const T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131];
+  const MEAN = "mean", ALL = "all";
+  const known = (value, log) => value !== null && Number.isFinite(value) && (value > 0 || !log);
+
+  // Mean over training runs of each precision and group, with its 95 % interval.
+  const mean = (seeds, limits) => seeds[0].map((row, p) => row.map((_, g) => {
+    const values = seeds.map((seed) => seed[p][g][0]).filter((value) => value !== null), n = values.length;
+    const middle = values.reduce((sum, value) => sum + value, 0) / n;
+    const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (n - 1) / n);
+    const reach = (T[n - 2] ?? 1.96) * spread, [least, most] = limits ?? [-Infinity, Infinity];
+    if (!n) return [null, null, null];
+    return n < 2 ? [middle, null, null] : [middle, Math.max(least, middle - reach), Math.min(most, middle + reach)];
+  }));
+
+  // What is shown of a panel: one table of values by precision and group, or one a training run.
+  const tables = ({ seeds, limits }, seed) => (seed === ALL ? seeds : [seed === MEAN ? mean(seeds, limits) : seeds[seed]]);
+
+  // Over all training runs, so that the axis stands still; as wide as is possible where values fill that.
+  const frame = ({ seeds, log, limits }) => {
+    const values = seeds.flat(2).map(([value]) => value).filter((value) => known(value, log));
+    if (!values.length) return log ? [1, 10] : [0, 1];
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    if (log) return [low / 1.3, high * 1.3];
+    const whole = limits && high - low >= 0.4 * (limits[1] - limits[0]);
+    const [from, to] = whole ? limits : [low, high], room = 0.04 * (to - from) || 0.02;
+    return [from - room, to + room];
+  };
+
+  const text = (words, x, y, anchor, attributes = {}) => svg("text",
+    { x, y, "text-anchor": anchor, "font-size": 12, fill: "currentColor", ...attributes }, words);
+  const mark = (look, x, y, size = 4) => svg("path", {
+    d: MARKS[look.marker] ?? MARKS.o, transform: `translate(${x.toFixed(1)},${y.toFixed(1)}) scale(${size})`,
+    fill: look.color, stroke: "none",
+  });
+
+  const ground = (panel, own, x, title) => {
+    const { left, right, top, bottom } = BOX, ink = { stroke: "currentColor" };
+    const turned = panel.precisions.join("").length > 40;
+    return [
+      text(title, left - 40, 14, "start", { "font-weight": 700, "font-size": 13 }),
+      text(panel.label + (panel.log ? ", log scale" : ""), left - 40, 31, "start"),
+      own.ticks.map((value) => [
+        svg("line", { x1: left, x2: right, y1: own.at(value), y2: own.at(value), ...ink, "stroke-opacity": 0.2 }),
+        text(tickLabel(value), left - 5, own.at(value) + 4, "end"),
+      ]),
+      svg("path", { d: `M${left},${top}V${bottom}H${right}`, fill: "none", ...ink }),
+      panel.precisions.map((name, p) => text(name, x(p), bottom + 17, turned ? "end" : "middle",
+        turned ? { transform: `rotate(-25 ${x(p)} ${bottom + 17})` } : {})),
+      text(panel.axis, (left + right) / 2, bottom + (turned ? 48 : 36), "middle"),
+    ];
+  };
+
+  // One group: a line and, of a single table, markers with their intervals.
+  const group = (panel, g, look, shown, own, x, crowd) => {
+    const inside = (value) => Math.max(BOX.top, Math.min(BOX.bottom, own.at(value)));
+    const shift = panel.groups.length > 1 ? SHIFT * ((2 * g) / (panel.groups.length - 1) - 1) : 0;
+    const drawn = shown.map((rows) => {
+      const points = rows.map((row, p) => [x(p + (crowd ? 0 : shift)), row[g], p]).filter(([, [value]]) => known(value, panel.log));
+      const path = points.map(([place, [value]], k) => `${k ? "L" : "M"}${place.toFixed(1)},${own.at(value).toFixed(1)}`);
+      return [
+        panel.joined ? svg("path", { d: path.join(""), fill: "none", stroke: look.color, "stroke-width": crowd ? 0.9 : 1.5 }) : null,
+        crowd && panel.joined ? null : points.map(([place, [value, low, high], p]) => svg("g", {},
+          svg("title", {}, `${look.name}, ${panel.precisions[p]}: ${number(value, panel.digits, panel.scientific)}${
+            low === null ? "" : ` [${number(low, panel.digits, panel.scientific)}, ${number(high, panel.digits, panel.scientific)}]`}`),
+          low === null || high === null ? null : svg("line", {
+            x1: place, x2: place, y1: low > 0 || !panel.log ? inside(low) : BOX.bottom, y2: inside(high), stroke: look.color,
+          }),
+          mark(look, place, own.at(value)))),
+      ];
+    });
+    return svg("g", { "data-group": look.name }, drawn);
+  };
+
+  const said = (panel, seed) => (panel.seeds.length < 2 ? panel.title
+    : `${panel.title}, ${seed === MEAN ? `mean of ${panel.seeds.length} runs` : seed === ALL ? `all ${panel.seeds.length} runs` : `seed ${seed}`}`);
+
+  const draw = (panel, seed, hidden) => {
+    const own = axis(frame(panel), panel.log, BOX.bottom, BOX.top, 2.4), last = panel.precisions.length - 1;
+    const x = (place) => BOX.left + 24 + (place / (last || 1)) * (BOX.right - BOX.left - 48);
+    const shown = tables(panel, seed), end = shown[0][last], title = said(panel, seed);
+    const spoken = panel.groups.map(({ name }, g) => `${name} ${end[g][0] === null ? "not defined" : number(end[g][0], panel.digits, panel.scientific)}`);
+    const described = seed === ALL ? `a line for each of ${panel.seeds.length} runs` : `${panel.precisions[last]}: ${spoken.join(", ")}`;
+    return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}, ${panel.label}; ${described}` },
+      ground(panel, own, x, title),
+      panel.groups.map((look, g) => (hidden.has(look.name) ? null : group(panel, g, look, shown, own, x, seed === ALL))));
+  };
+
+  const save = (name, kind, content) => {
+    const address = URL.createObjectURL(new Blob([content], { type: kind }));
+    html("a", { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  };
+
+  // All that the figure can show, one line a value.
+  const csv = (panels) => {
+    const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value ?? "");
+    const lines = panels.flatMap((panel) => panel.seeds.flatMap((rows, seed) => rows.flatMap((row, p) =>
+      row.map((values, g) => [panel.title, panel.label, seed, panel.groups[g].name, panel.precisions[p], ...values]))));
+    const head = ["experiment", "measure", "seed", "group", "precision", "value", "low", "high"];
+    return [head, ...lines].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
+  };
+
+  // The figure as it is shown, with its legend, on paper.
+  const whole = (drawings, panels, across) => {
+    const room = 18 * Math.max(...panels.map(({ groups }) => Math.ceil(groups.length / 2))) + 12, tall = HIGH + room;
+    const down = Math.ceil(panels.length / across), size = { width: WIDE * across, height: tall * down };
+    const parts = drawings.map((drawing, k) => {
+      const place = { x: WIDE * (k % across), y: tall * Math.floor(k / across), width: WIDE, height: tall };
+      const legend = panels[k].groups.map((look, g) => {
+        const [x, y] = [BOX.left + 145 * (g % 2), HIGH + 10 + 18 * Math.floor(g / 2)];
+        return [mark(look, x, y - 4), text(`${look.name} (${look.images.toLocaleString("en")})`, x + 10, y, "start")];
+      });
+      return svg("svg", { ...place, viewBox: `0 0 ${WIDE} ${tall}` }, ...drawing.cloneNode(true).childNodes, legend);
+    });
+    const paper = svg("svg", { xmlns: "http://www.w3.org/2000/svg", ...size, "font-family": "sans-serif", color: "#000" },
+      svg("rect", { ...size, fill: "#fff" }), parts);
+    return new XMLSerializer().serializeToString(paper);
+  };
+
+  class Drawn {
+    constructor(name, panels, picture) {
+      Object.assign(this, { name, panels, hidden: new Set() });
+      this.titles = [...new Set(panels.map(({ title }) => title))];
+      this.seeds = Object.fromEntries(this.titles.map((title) => [title, 0]));
+      this.area = html("div", { class: "drawn-panels", style: `--across: ${this.titles.length}` });
+      const alt = picture.querySelector("img")?.alt ?? picture.alt;
+      this.host = html("div", { class: "drawn", role: "group", "aria-label": alt }, this.area, this.choices());
+      picture.classList.add("drawn-instead");
+      picture.before(this.host);
+      this.show();
+    }
+
+    choices() {
+      const own = this.titles.map((title) => {
+        const panel = this.panels.find((each) => each.title === title), many = panel.seeds.length;
+        const options = [...panel.seeds.map((_, seed) => [seed, seed]), [MEAN, `mean of ${many}`], [ALL, "all at once"]];
+        const choice = many < 2 ? null : html("label", {}, "seed ", html("select", {
+          "data-title": title, onchange: ({ target }) => document.dispatchEvent(new CustomEvent("quantskew-seed", { detail: [title, target.value] })),
+        }, options.map(([value, words]) => html("option", { value }, String(words)))));
+        const groups = panel.groups.map((look) => html("button", {
+          type: "button", "aria-pressed": "true", "data-name": look.name, title: "hide or show",
+          onclick: ({ currentTarget }) => this.hide(look.name, currentTarget),
+          onpointerenter: () => this.stress(look.name), onpointerleave: () => this.stress(null),
+          onfocus: () => this.stress(look.name), onblur: () => this.stress(null),
+        }, svg("svg", { viewBox: "-6 -6 12 12", "aria-hidden": "true" }, svg("g", { "data-group": look.name }, mark(look, 0, 0, 4.5))),
+        ` ${look.name} (${look.images.toLocaleString("en")})`));
+        return html("div", { class: "drawn-choice", role: "group", "aria-label": `${title}, ${panel.counted}` }, choice, groups);
+      });
+      const files = [["SVG", () => save(`${this.name}.svg`, "image/svg+xml", whole([...this.area.children], this.panels, this.titles.length))],
+        ["CSV", () => save(`${this.name}.csv`, "text/csv", csv(this.panels))]];
+      const downloads = files.map(([words, act]) => html("button", {
+        type: "button", "aria-label": `download ${words === "SVG" ? "this figure as SVG" : "its numbers, of every seed, as CSV"}`, onclick: act,
+      }, `↓ ${words}`));
+      document.addEventListener("quantskew-seed", ({ detail: [title, seed] }) => this.choose(title, seed));
+      return html("div", { class: "drawn-choices", style: `--across: ${this.titles.length}` }, own,
+        html("div", { class: "drawn-files" }, downloads));
+    }
+
+    // Every figure of the page goes to the same training run.
+    choose(title, seed) {
+      const panel = this.panels.find((each) => each.title === title);
+      if (!panel || (seed !== MEAN && seed !== ALL && !panel.seeds[seed]) || panel.seeds.length < 2) return;
+      this.seeds[title] = seed;
+      for (const select of this.host.querySelectorAll("select")) if (select.dataset.title === title) select.value = seed;
+      this.show();
+    }
+
+    hide(name, button) {
+      const gone = button.getAttribute("aria-pressed") === "true";
+      if (gone) this.hidden.add(name); else this.hidden.delete(name);
+      for (const each of this.host.querySelectorAll("button[data-name]")) {
+        if (each.dataset.name === name) each.setAttribute("aria-pressed", String(!gone));
+      }
+      this.show();
+    }
+
+    stress(name) {
+      for (const part of this.area.querySelectorAll("[data-group]")) {
+        part.style.opacity = name === null || this.hidden.has(name) || part.dataset.group === name ? "" : "0.15";
+      }
+    }
+
+    show() {
+      this.area.replaceChildren(...this.panels.map((panel) => draw(panel, this.seeds[panel.title], this.hidden)));
+    }
+  }
+
+  addEventListener("DOMContentLoaded", () => {
+    for (const script of document.querySelectorAll("script.figure-numbers")) {
+      for (const [name, panels] of Object.entries(JSON.parse(script.textContent))) {
+        const figure = document.getElementById(name)?.closest("figure") ?? document.querySelector(`#${CSS.escape(name)} figure`);
+        const picture = figure?.querySelector(".panels, .wide, img");
+        if (picture) new Drawn(name, panels, picture);
+      }
+    }
+  });
+})();
