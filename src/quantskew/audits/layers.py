@@ -31,7 +31,7 @@ def check_layers(quantizer):
 
 
 @torch.inference_mode()
-def audit_layers(model, data, quantizer="int4", *, device=None, batch_size=64, facts=None):
+def audit_layers(model, data, quantizer="int4", *, others=True, device=None, batch_size=64, facts=None):
     """Audit a classifier with the weights of one layer quantized at a time, and of all layers but one.
 
     What networks have in common in front of the first layer in which they differ is computed once.
@@ -42,6 +42,8 @@ def audit_layers(model, data, quantizer="int4", *, device=None, batch_size=64, f
         See `quantskew.audits.model.audit_model`.
     quantizer : Quantizer or str
         Of the weights, to integers.
+    others : bool
+        Whether all layers but one are audited too.
 
     Returns
     -------
@@ -69,14 +71,15 @@ def audit_layers(model, data, quantizer="int4", *, device=None, batch_size=64, f
     model = checked.copied(checked.plain(model)).float()
     device = torch.device(device or next(model.parameters()).device)
     before, after = (quantize_model(model, each).to(device) for each in (reference, own))
-    alone, others = {reference.name: before}, {own.name: after}
+    alone, rest = {reference.name: before}, {own.name: after}
     for layer in after.quantized:
         name = layer.removesuffix(".weight")
         alone[f"{own} in {name}"] = _swapped(before, after, layer)
-        others[f"{own} except {name}"] = _swapped(after, before, layer)
-    passes = _shared(alone, others, normalise(few.images.to(device)))
+        if others:
+            rest[f"{own} except {name}"] = _swapped(after, before, layer)
+    passes = _shared(alone, rest, normalise(few.images.to(device)))
     # The fully quantized network comes last.
-    networks = alone | {column: others[column] for column in [*others][1:]} | {own.name: after}
+    networks = alone | {column: rest[column] for column in [*rest][1:]} | {own.name: after}
     models = {column: _Column(column, network, passes) for column, network in networks.items()}
     facts = tried.provenance | {"passes": "shared" if passes else "whole"}
     originals = [before] * len(models)
@@ -115,7 +118,7 @@ def _shared(alone, others, images):
         for network in (alone | others).values():
             vars(network).update(made)
         starts = [_first_use(graph, model, weight) for weight in weight_parameters(model).values()]
-        bases = [_Base(networks, starts, graph) for networks in (alone, others)]
+        bases = [_Base(networks, starts[: len(networks) - 1], graph) for networks in (alone, others)]
 
         @functools.lru_cache(1)
         def passes(images):

@@ -5,10 +5,12 @@ what quantizing each layer alone adds to the loss of each group, or takes from i
 images.  What layers add is taken to sum up.
 """
 
+import copy
 import functools
 import itertools
 import json
 import logging
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,71 +21,109 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from quantskew.audits.audit import Audit, audit_once
 from quantskew.audits.layers import audit_layers
 from quantskew.audits.model import MIXES, audit_models, calibration_images
-from quantskew.cache import source_digest
+from quantskew.cache import provenance, source_digest
 from quantskew.checks import check_known
 from quantskew.experiments import catalogue
 from quantskew.files import digest, write_bytes
 from quantskew.groups import group_means
 from quantskew.measures.forward import group_accuracy, group_loss
+from quantskew.quantization import batchnorm
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import CALIBRATED, PRECISIONS, Quantizer, integer_bits
 
 _LOG = logging.getLogger(__name__)
 BITS = (2, 3, 4, 6, 8)
 GOALS = ("mean", "worst-group", "fvo")
-SIZES = (16, 64, 256, 1024)
+# Calibration images by default, and other numbers of them.
+IMAGES, SIZES = 256, (16, 64)
+# Validation images that say what a layer adds, and training images whose losses are known.
+_IMAGES_LAYERS = 1024
 # By which value a solution may differ from an equally good one.
 _EQUAL = 1e-9
 
 
-def calibration_audit(experiment, quantizers=("int4:gptq", "int3:gptq"), sizes=SIZES, **where):
-    """The Audit of who is in the calibration set and how large it is, from the cache or made now.
+def calibration_audit(experiment, precisions=("int3", "int4"), *, data_dir=None, device="auto"):
+    """The Audit of what can be done without labels and training, from the cache or made now.
+
+    All has a grid a channel, of least squared error, and 8 bits at both ends, as MPQAT has.  Each column is
+    kept as soon as it is there.
 
     Parameters
     ----------
     experiment : Experiment or str
-    quantizers : sequence of Quantizer or str
-        Each rounds weights or quantizes activations by calibration images.
-    sizes : sequence of int
-        Numbers of images.  Mixes that lack so many are left out, which is said.
-    **where
-        ``data_dir`` and ``device``, see `quantskew.experiments.catalogue.audit`.
+    precisions : sequence of str
+        All of it is done at the first; at the others what is below without a mix and a size, AdaRound apart.
+    data_dir, device
+        See `quantskew.experiments.catalogue.audit`.
 
     Returns
     -------
     Audit
-        Its columns are ``fp32`` and such as ``int3:gptq on 256 balanced``, by mixes of
-        `quantskew.audits.model.calibration_images`.
+        Its columns are ``fp32``, and at ``int3`` (where weights go to the nearest) also ``int3 batch norm``
+        (re-estimated), ``int3 gptq`` (on 256 images in proportion), ``int3 gptq batch norm``; then such as
+        ``int3 gptq minority`` of each other mix of `quantskew.audits.model.calibration_images`,
+        ``int3 gptq 16`` of each other of `SIZES`, and ``int3 adaround``.  Mixes and sizes that lack images
+        are left out, which is said.  The ``seconds`` of its provenance are those of a processor that each
+        took to be made.
     """
-    chosen = [Quantizer.of(own) for own in quantizers]
-    if idle := [own.name for own in chosen if not own.needs_images]:
-        raise ValueError(f"{', '.join(idle)} does not depend on images; name one such as int3:gptq or W8A8")
-    experiment, data, model, record = ready = catalogue.ready(experiment, **where)
-    parts = [record["key"], [own.name for own in chosen], list(sizes)]
-    key = digest([*parts, source_digest(f"{__name__}.calibration_audit")])
+    experiment, data, model, record = ready = catalogue.ready(experiment, data_dir, device)
+    full = {"fp32": partial(quantize_model, model, "fp32")}
 
-    def make(_):
-        float_model = quantize_model(model, "fp32")
-        losses = group_loss.of_samples(audit_models(model, {"fp32": float_model}, data.train))[0]
-        columns = {"fp32": lambda: float_model}
-        for size, mix in itertools.product(sizes, MIXES):
-            try:
-                images = calibration_images(data, mix, size, losses=losses)
-            except ValueError as error:
-                _LOG.warning("%s on %d images is left out: %s", mix, size, error)
-                continue
-            for own in chosen:
-                columns[f"{own} on {size} {mix}"] = partial(quantize_model, model, own, images)
-        return _joined(columns, *ready, where)
+    @functools.lru_cache(1)
+    def rounded(name, mix=MIXES[0], count=IMAGES):
+        losses = _losses(model, data.train) if mix == "loss-weighted" else None
+        own = Quantizer.parse(f"{name},per-channel,ends-int8")
+        images = calibration_images(data, mix, count, losses=losses) if own.needs_images else None
+        return quantize_model(model, own, images)
 
-    return audit_once(f"{experiment.name}-calibration", key, make)
+    def normed(*what):
+        made = copy.deepcopy(rounded(*what))
+        batchnorm.reestimate(made, data.train, replace(experiment.recipe, compute="fp32"))
+        return made
+
+    for at in precisions:
+        for name, scheme in ((at, "mse"), (f"{at} gptq", "gptq")):
+            full |= {name: partial(rounded, f"{at}:{scheme}")}
+            full |= {f"{name} batch norm": partial(normed, f"{at}:{scheme}")}
+    at, counts = precisions[0], data.train.group_counts
+    for mix in MIXES[1:]:
+        only = {"majority": counts.max(), "minority": counts[counts > 0].min()}.get(mix, IMAGES)
+        if only < IMAGES:
+            _LOG.warning("%s is left out: it has %d of %d training images", mix, only, IMAGES)
+        else:
+            full[f"{at} gptq {mix}"] = partial(rounded, f"{at}:gptq", mix)
+    full |= {f"{at} gptq {size}": partial(rounded, f"{at}:gptq", MIXES[0], size) for size in SIZES}
+    full[f"{at} adaround"] = partial(rounded, f"{at}:adaround")
+    return _joined("calibration_audit", full, *ready, device)
 
 
-def _joined(columns, experiment, data, model, record, where, **more):
+def _losses(model, split):
+    """Loss of some thousand training images at random; 0 of the others, which then are not drawn."""
+    some = np.random.default_rng(0).permutation(len(split))[:_IMAGES_LAYERS]
+    losses, chosen = np.zeros(len(split)), split.subset(some)
+    float_model = {"fp32": quantize_model(model, "fp32")}
+    losses[some] = group_loss.of_samples(audit_models(model, float_model, chosen))[0]
+    return losses
+
+
+def _joined(what, columns, experiment, data, model, record, device, **more):
     """An Audit of many models, of which one at a time is in memory; `columns` has what makes them."""
-    facts = catalogue.training_facts(experiment, data, record, where.get("device", "auto")) | more
-    audits = (audit_models(model, {name: make()}, data, facts=facts) for name, make in columns.items())
-    return functools.reduce(Audit.join, audits)
+    facts = catalogue.training_facts(experiment, data, record, device) | more
+    code = source_digest(f"{__name__}.{what}")
+
+    def audited(name, make):
+        def of_column(_):
+            start = time.process_time()
+            made = {name: make()}
+            return audit_models(model, made, data, facts={"seconds": time.process_time() - start})
+
+        key = digest([record["key"], name, more, code])
+        return audit_once(f"{experiment.name}-{what}", key, of_column)
+
+    audits = {name: audited(name, make) for name, make in columns.items()}
+    facts["seconds"] = {name: round(own.provenance["seconds"], 1) for name, own in audits.items()}
+    joined = functools.reduce(Audit.join, audits.values())
+    return replace(joined, provenance=provenance(**facts))
 
 
 def allocate(audits, mean_bits, goal):
@@ -175,11 +215,14 @@ def planned(experiment, mean_bits, goals=GOALS, quantizer="int4:mse", **where):
     scheme = "mse" if own.scheme in CALIBRATED else own.scheme
     nearest = replace(own, scheme=scheme, activation_precision=None, boundary_precision=None)
 
+    some = np.random.default_rng(0).permutation(len(data.validation))[:_IMAGES_LAYERS]
+    split = data.validation.subset(np.sort(some))
+
     def audit(bits):
         each = nearest.at(f"int{bits}")
-        key = digest([record["key"], each.name, source_digest("quantskew.audits.layers")])
+        key = digest([record["key"], each.name, len(split), source_digest("quantskew.audits.layers")])
         of_layers = f"{experiment.name}-validated-layers"
-        return audit_once(of_layers, key, lambda _: audit_layers(model, data.validation, each))
+        return audit_once(of_layers, key, lambda _: audit_layers(model, split, each, others=False))
 
     audits, plans = {bits: audit(bits) for bits in BITS}, {}
     sizes = audits[BITS[0]].weights.sizes
@@ -210,24 +253,19 @@ def read_plan(path):
         raise ValueError(f"{said}; make one with `quantskew allocate`") from error
 
 
-def front(experiment, budgets=(2.5, 3, 3.5, 4, 5), goals=GOALS, quantizer="int4:mse", **where):
+def front(experiment, budgets=(2.5, 3, 3.5), goals=GOALS, quantizer="int4:mse,per-channel", **where):
     """The Audit of uniform bits and of plans within budgets, from the cache or made now.
 
-    For the parameters see `planned`.  Its columns are ``fp32``, the quantizer at each of `BITS`, and such as
+    For the parameters see `planned`.  Its columns are ``fp32``, ``int2`` and so on of each of `BITS`, and such as
     ``3.5 bits for worst-group``; the ``plans`` of its provenance have the plan of each of these.
     """
     experiment, data, model, record = ready = catalogue.ready(experiment, **where)
     own = Quantizer.of(quantizer)
     plans = planned(experiment, budgets, goals, own, **where)
     plans = {f"{budget:g} bits for {goal}": plan for (budget, goal), plan in plans.items()}
-    key = digest([record["key"], own.name, plans, source_digest(f"{__name__}.front")])
-
-    def make(_):
-        images = calibration_images(data) if own.needs_images else None
-        uniform = [Quantizer("fp32"), *(own.at(f"int{bits}") for bits in BITS)]
-        columns = {each.name: partial(quantize_model, model, each, images) for each in uniform}
-        for name, plan in plans.items():
-            columns[name] = partial(quantize_model, model, own, images, plan["plan"])
-        return _joined(columns, *ready, where, plans=plans)
-
-    return audit_once(f"{experiment.name}-front", key, make)
+    images = calibration_images(data) if own.needs_images else None
+    columns = {"fp32": partial(quantize_model, model, "fp32")}
+    columns |= {f"int{bits}": partial(quantize_model, model, own.at(f"int{bits}"), images) for bits in BITS}
+    for name, plan in plans.items():
+        columns[name] = partial(quantize_model, model, own, images, plan["plan"])
+    return _joined("front", columns, *ready, where.get("device", "auto"), plans=plans)

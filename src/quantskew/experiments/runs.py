@@ -1,8 +1,8 @@
 """Runs: the Audits of an experiment by key and seed, made here or read from the book's records.
 
 A key says what was done: `BASE` is the experiment itself after PTQ, `ACTIVATIONS` quantizes what the layers
-are fed too, `CAUSES` intervenes on a link of the chain, `LAYERS` quantizes one layer at a time, and further
-keys are those of `quantskew.experiments.methods` and `difficulty`.  A record is a
+are fed too, `CAUSES` intervenes on a link of the chain, `LAYERS` quantizes one layer at a time, `CALIBRATION` and
+`FRONT` are what `quantskew.experiments.allocation` does without training, and further keys are those of `quantskew.experiments.methods` and `difficulty`.  A record is a
 file for each of them, ``NAME[-KEY][-SEED].safetensors``.
 """
 
@@ -21,13 +21,14 @@ import torch
 
 from quantskew.audits.audit import Audit
 from quantskew.checks import shortened
-from quantskew.experiments import catalogue, difficulty, interventions, mitigation
+from quantskew.experiments import allocation, catalogue, difficulty, interventions, mitigation
 from quantskew.experiments.difficulty import BALANCED, CUT
 from quantskew.experiments.methods import METHODS, RECORDED, REPEATED
 from quantskew.experiments.mitigation import mitigate
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS, Quantizer
 
 BASE, ACTIVATIONS, CAUSES, LAYERS = "base", "activations", "causes", "layers"
+CALIBRATION, FRONT = "calibration", "front"
 # Stands for a cut of each group, whatever their names are.
 EVERY_CUT = f"{CUT}*"
 _FOLDER, _SUFFIX = Path("book") / "records", ".safetensors"
@@ -104,6 +105,10 @@ def _made(experiment, key, quantizers=None, curvature=False, **where):
         return catalogue.layer_audit(experiment, **where)
     if key == CAUSES:
         return interventions.audit(experiment, **where)
+    if key == CALIBRATION:
+        return allocation.calibration_audit(experiment, **where)
+    if key == FRONT:
+        return allocation.front(experiment, **where)
     if key == BALANCED or key.startswith(CUT):
         return difficulty.rotation(experiment, key, **where)
     return mitigate(experiment, key, **where)
@@ -271,7 +276,8 @@ def write(experiment, folder, seeds, keys=None, **where):
     """
     for seed in seeds:
         own = catalogue.with_seed(experiment, seed)
-        recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, CAUSES, LAYERS, BALANCED, EVERY_CUT)
+        recorded = (BASE, *(REPEATED if seed else RECORDED), ACTIVATIONS, CAUSES, LAYERS)
+        recorded += (CALIBRATION, FRONT, BALANCED, EVERY_CUT)
         for key in _spelled_out(recorded if keys is None else keys, own, where):
             audit = _made(own, key, curvature=keys is None, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
