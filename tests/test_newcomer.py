@@ -20,7 +20,7 @@ MEASURE = '''
 
 @per_sample("margin", "mean margin of the logits", chain=True)
 def margin(audit):
-    """Largest logit less the second largest."""
+    """Largest logit minus the second largest."""
     ordered = np.sort(audit.logits.astype(np.float64), axis=2)
     return ordered[:, :, -1] - ordered[:, :, -2]
 '''

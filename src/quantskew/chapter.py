@@ -8,8 +8,10 @@ import pandas as pd
 from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
     captioned,
+    chooser,
     counts,
     elsewhere,
+    glue_finding,
     glue_roles,
     glue_table,
     glue_value,

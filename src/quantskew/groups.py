@@ -167,7 +167,7 @@ def group_sums(values, groups, num_groups):
 def largest_gap(values):
     """Largest difference between two groups, over the last axis; NaN where fewer than two are present.
 
-    The reduction of Eq. 2: the maximum over pairs is the maximum less the minimum.
+    The reduction of Eq. 2: the maximum over pairs is the maximum minus the minimum.
 
     Examples
     --------

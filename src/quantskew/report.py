@@ -288,7 +288,7 @@ def _html(kind, text, *content):
         picture = io.BytesIO()
         content[0].savefig(picture, format="png", dpi=150)
         source = base64.b64encode(picture.getvalue()).decode()
-        alt = f"{said}, a point a column; the numbers are in the table below it"
+        alt = f"{said}, one point per column; the numbers are in the table below it"
         table = f"<details><summary>Numbers</summary>{_html('table', text, content[1])}</details>"
         image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
         return f"<figure><figcaption>{said}</figcaption>{image}{table}</figure>"

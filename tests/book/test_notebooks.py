@@ -102,7 +102,7 @@ def test_every_chapter_keeps_to_its_anatomy(source):
     # What is checked against the record is a list, and grows with what the page says.
     told = [cell for cell in code if "page.check(" not in cell.source]
     assert max(len(cell.source.splitlines()) for cell in told) <= 12
-    assert 1000 <= len(re.sub(r"\$[^$]*\$", "", prose).split()) <= 1800
+    assert 900 <= len(re.sub(r"\$[^$]*\$", "", prose).split()) <= 1500
     assert list(declared_parameters(notebook))[:2] == ["experiment", "record"]
     for cell in code:
         figure = cell.metadata.get("mystnb", {}).get("figure")
@@ -110,6 +110,20 @@ def test_every_chapter_keeps_to_its_anatomy(source):
             assert figure["name"].startswith("fig-")
             assert figure["caption"].strip()
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_opens_with_its_question_and_a_picture_before_any_section(source):
+    cells = read_text_notebook(source).cells
+    first = next(n for n, cell in enumerate(cells) if re.search(r"^## ", cell.source, re.MULTILINE))
+    code = [cell for cell in cells[:first] if cell.cell_type == "code"]
+    pictures = [cell for cell in code if "figure" in cell.metadata.get("mystnb", {})]
+    # The scorecard is a table.
+    assert len(pictures) == (source != SCORECARD)
+    folded = {"hide-input", "remove-cell"}
+    assert all(folded & set(cell.metadata.get("tags", [])) for cell in code if cell not in pictures)
+    told = [cell.source for cell in cells[:first] if cell.cell_type == "markdown"]
+    assert "?" in "".join(told)
 
 
 def sentences_of(source):

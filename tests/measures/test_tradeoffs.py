@@ -52,7 +52,7 @@ def test_differences_are_those_of_the_values():
     audits = made()
     table = difference(audits, "b", "short").set_index(["precision", "measure"])
     values = comparison(audits).set_index(["method", "precision", "measure"])["value"]
-    assert set(table["method"]) == {"b less short"}
+    assert set(table["method"]) == {"b minus short"}
     assert {precision for precision, _ in table.index} == {"fp32", "int2"}
     for key in table.index:
         assert table.loc[key, "value"] == pytest.approx(values["b", *key] - values["short", *key])

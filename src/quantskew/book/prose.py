@@ -2,14 +2,19 @@
 
 import html
 import re
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from myst_nb import glue
 from pandas.io.formats.style import Styler
 
-from quantskew.claims.register import CLAIMS, with_seeds
+from quantskew.claims.effects import effects
+from quantskew.claims.register import CLAIMS, get, with_seeds
 from quantskew.claims.verdicts import VERDICTS, cell
+from quantskew.experiments.methods import METHODS, TAKES
 from quantskew.figures.style import group_order, number
+from quantskew.measures.seeds import MEASURES, paired
 
 _KEYS = ("method", "cut", "trained", "group", "layer", "precision", "measure")
 
@@ -103,6 +108,65 @@ def _line(value):
     return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
+def chooser(table):
+    """Methods of `quantskew.measures.seeds.comparison`, of which a page shows those for one's bits and means.
+
+    The worst-served group stands beside FVO; without scripts (``chooser.js``) the page shows all rows.
+    """
+    low, high, value = (table[name].map(lambda own: number(own, 2)) for name in ("low", "high", "value"))
+    takes = {own.title: TAKES.index(own.takes) for own in METHODS.values()}
+    table = table.assign(text=value + " [" + low + ", " + high + "]", takes=table["method"].map(takes))
+    names = {"precision": "bits", "takes": "it takes", **MEASURES}
+    wide = table.pivot(index=["precision", "takes", "method", "seeds"], columns="measure", values="text")
+    wide = wide.reset_index().sort_values(["precision", "takes", "fvo"], ascending=[False, True, True])
+    wide = wide[[*names, "method", "seeds"]].assign(takes=wide["takes"].map(TAKES.__getitem__))
+    shown = show(wide.rename(columns=names)[["bits", "it takes", "method", *MEASURES.values(), "seeds"]])
+    return shown.set_table_attributes(f'class="dataframe chooser" data-takes="{"|".join(TAKES)}"')
+
+
+class _Finding(NamedTuple):
+    words: str
+    picture: str
+
+    def __repr__(self):
+        return self.words
+
+    def _repr_html_(self):
+        return self.picture
+
+
+def glue_finding(row, evidence):
+    """Glue how a claim came out, as ``finding-KEY``: verdict, seeds, and the effect of each beside none.
+
+    Parameters
+    ----------
+    row : Series
+        Of `quantskew.claims.register.judged`.
+    evidence : mapping of str to sequence of Audit
+        What was judged.
+    """
+    claim, words = get(row["key"]), f"{row['verdict']}, {row['seeds']} seeds"
+    picture = _word(row["verdict"])
+    if row["seeds"] > 1:
+        parts = effects(claim, paired({own: evidence[own] for own in claim.needs}), claim.at)[:, 0]
+        # Of several parts the verdict is on the weakest.
+        seeds = parts[:, np.abs(parts.mean(axis=0) - row["effect"]).argmin()]
+        picture += f" {row['seeds']} seeds {_strip(seeds, row)}"
+    glue_value(f"finding-{row['key'].replace('_', '-')}", _Finding(words, picture))
+
+
+def _strip(seeds, row):
+    """A dot a seed, the interval of their mean as a line, and a dashed line where there is no effect."""
+    values = [row["low"], row["high"], 0, *seeds]
+    low, high, nothing, *dots = np.interp(values, [min(values), max(values)], [5, 135]).round(1)
+    told = f"effect {row['effect']:.2g} [{row['low']:.2g}, {row['high']:.2g}], in {row['unit']}; "
+    told += f"{row['positive']} of {row['seeds']} seeds are right of the dashed line, as claimed"
+    marks = f'<path d="M{nothing} 0V20" stroke-dasharray="2 2"/><path d="M{low} 10H{high}"/>'
+    marks += "".join(f'<circle cx="{own}" cy="10" r="3" fill="currentColor" opacity="0.5"/>' for own in dots)
+    look = f'class="strip" width="140" height="20" stroke="currentColor" role="img" aria-label="{told}"'
+    return f"<svg {look}>{marks}</svg>"
+
+
 def linked(tables):
     """Claims by row, experiments by column: tables of `quantskew.claims.register.judged` by their titles."""
     rows = []
@@ -122,7 +186,11 @@ def _marked(row):
     # A line may break before an interval, the seeds and what is by chance, and nowhere else.
     rest = re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", html.escape(rest))
     rest = re.sub(r"(?<=\d) of | of (?=\d)", "\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}", rest)
-    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{verdict}</span><br>{rest}'
+    return f"{_word(verdict)}<br>{rest}"
+
+
+def _word(verdict):
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{verdict}</span>'
 
 
 def counts(tables):

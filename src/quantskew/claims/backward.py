@@ -132,7 +132,7 @@ def lambda_half(run):
 
     for fp32 and fp16, log(λmax) is almost equal
 
-    0.05 less the relative change of each group
+    0.05 minus the relative change of each group
     """
     return _EQUAL - np.abs(_lambda(run) / run.surface("lambda_max")[:, 0] - 1)
 
@@ -143,7 +143,7 @@ def lambda_grows(run):
 
     the scope for improvement is close to this order, int2 > int4 > int8, in most cases
 
-    share of the groups whose lambda_max is in this order, less one half
+    share of the groups whose lambda_max is in this order, minus one half
     """
     growth = np.diff(run.surface("lambda_max")[:, run.ladder()], axis=1)
     return (growth > 0).all(axis=1).mean(axis=-1) - 0.5 if growth.size else growth

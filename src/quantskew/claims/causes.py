@@ -23,7 +23,7 @@ def _added(run, name=""):
 
 
 def _gap(run, row=None):
-    """Loss added to the minority less that added to the majority (B,)."""
+    """Loss added to the minority minus that added to the majority (B,)."""
     return minority_less_majority(run, run.of(group_loss, row) - run.of(group_loss, 0))
 
 
@@ -31,7 +31,7 @@ def _gap(run, row=None):
 def zeros_alone(run):
     """The weights that turn to zero add more loss than the rounding of all others.
 
-    loss with only these set to zero less that with only the others rounded
+    loss with only these set to zero minus that with only the others rounded
     """
     return _added(run, "zeros") - _added(run, "rest")
 
@@ -40,7 +40,7 @@ def zeros_alone(run):
 def errors_cancel(run):
     """Zeros and the rest together add less loss than both apart.
 
-    added loss of the zeros alone and of the rest alone less that of full quantization
+    added loss of the zeros alone and of the rest alone minus that of full quantization
     """
     return _added(run, "zeros") + _added(run, "rest") - _added(run)
 
@@ -49,7 +49,7 @@ def errors_cancel(run):
 def error_against_noise(run):
     """The rounding error adds more loss than noise of the same size in each layer.
 
-    added loss of quantization less that of Gaussian noise of the same length
+    added loss of quantization minus that of Gaussian noise of the same length
     """
     return _added(run) - _added(run, "noise")
 
@@ -58,7 +58,7 @@ def error_against_noise(run):
 def error_against_permuted(run):
     """The rounding error adds more loss than the same errors at other places of their layer.
 
-    added loss of quantization less that of its permuted errors
+    added loss of quantization minus that of its permuted errors
     """
     return _added(run) - _added(run, "permuted")
 
@@ -67,7 +67,7 @@ def error_against_permuted(run):
 def error_against_mirrored(run):
     """The rounding error adds more loss than its mirror image.
 
-    added loss of quantization less that of its errors with the other sign
+    added loss of quantization minus that of its errors with the other sign
     """
     return _added(run) - _added(run, "mirrored")
 
@@ -76,7 +76,7 @@ def error_against_mirrored(run):
 def stale_statistics(run):
     """Statistics of batch norm that no longer fit widen the gap in loss.
 
-    gap in added loss between minority and majority less that with batch norm re-estimated
+    gap in added loss between minority and majority minus that with batch norm re-estimated
     """
     return _gap(run) - _gap(run, run.find(f"{run.precision} batch norm"))
 
@@ -103,7 +103,7 @@ def turning_widens(run):
 def shift_widens(run):
     """A shift of all logits that one number for each class undoes widens the gap in loss.
 
-    gap in added loss between minority and majority less that with the numbers added, fitted without labels
+    gap in added loss between minority and majority minus that with the numbers added, fitted without labels
     """
     return _gap(run) - _gap(run.after(interventions.corrected))
 
@@ -112,7 +112,7 @@ def shift_widens(run):
 def shift_of_answers(run):
     """One number for each class, fitted without labels, takes back some of the gap.
 
-    FVO less FVO with the numbers added to the logits
+    FVO minus FVO with the numbers added to the logits
     """
     return run.fvo() - run.after(interventions.corrected).fvo()
 
@@ -121,7 +121,7 @@ def shift_of_answers(run):
 def shift_leaves(run):
     """With one number for each class the gap is still wider than before quantization.
 
-    FVO with the numbers added to the logits less FVO at the reference
+    FVO with the numbers added to the logits minus FVO at the reference
     """
     return run.after(interventions.corrected).fvo() - run.fvo(0)
 
@@ -130,7 +130,7 @@ def shift_leaves(run):
 def nearness_flips(run):
     """More of the minority's answers change than its nearness to the boundary says.
 
-    its share of changed answers less that of all images that are as near
+    its share of changed answers minus that of all images that are as near
     """
     return run.of(interventions.CHANGED_BEYOND_MARGIN)[:, run.minority]
 
@@ -139,7 +139,7 @@ def nearness_flips(run):
 def nearness_harms(run):
     """The minority loses more accuracy than its nearness to the boundary says.
 
-    its lost accuracy less that of all images that are as near
+    its lost accuracy minus that of all images that are as near
     """
     return run.of(interventions.LOST_BEYOND_MARGIN)[:, run.minority]
 

@@ -36,7 +36,7 @@ def fvo_grows(run):
 
     quantization can exacerbate disparity of a model
 
-    FVO less FVO at the reference
+    FVO minus FVO at the reference
     """
     return run.fvo() - run.fvo(0)
 
@@ -47,7 +47,7 @@ def fvo_grows_always(run):
 
     The leftmost chart is pre-quantization. As the precision is reduced, the disparity is exacerbated further.
 
-    FVO at int8, int4 and int2 less FVO at the reference
+    FVO at int8, int4 and int2 minus FVO at the reference
     """
     return _by_row(run.fvo, run.ladder()) - run.fvo(0)[:, None]
 
@@ -58,7 +58,7 @@ def fvo_monotone(run):
 
     As the precision is reduced, the disparity is exacerbated further.
 
-    FVO less FVO at the precision before
+    FVO minus FVO at the precision before
     """
     return np.diff(_by_row(run.fvo, run.ladder()))
 
@@ -69,7 +69,7 @@ def fvo_extreme(run):
 
     When the model is quantized to int2, the disparity is extreme.
 
-    FVO less FVO at fp32, fp16, int8 and int4
+    FVO minus FVO at fp32, fp16, int8 and int4
     """
     return run.fvo()[:, None] - _by_row(run.fvo, [0, *run.ladder("fp16", "int8", "int4")[:-1]])
 
@@ -80,7 +80,7 @@ def minority_loses_accuracy(run):
 
     quantization can exacerbate disparity of a model, especially for the minority group
 
-    fall of the minority's accuracy less the majority's
+    fall of the minority's accuracy minus the majority's
     """
     return minority_less_majority(run, run.fall(forward.group_accuracy))
 
@@ -91,7 +91,7 @@ def difference_grows(run):
 
     an increase in both absolute difference in weights and sparsity as precision reduces
 
-    mean absolute difference less that at the precision before, as a share of the mean magnitude
+    mean absolute difference minus that at the precision before, as a share of the mean magnitude
     """
     difference = run.weights(weights.absolute_difference, mean=True)[:, [0, *run.ladder()]]
     return np.diff(difference) / run.weights(weights.mean_magnitude)[:, :1]
@@ -103,7 +103,7 @@ def sparsity_grows(run):
 
     an increase in both absolute difference in weights and sparsity as precision reduces
 
-    sparsity less that at the precision before
+    sparsity minus that at the precision before
     """
     return np.diff(run.weights(weights.sparsity)[:, [0, *run.ladder()]])
 
@@ -133,7 +133,7 @@ def cosine_minority(run):
 
 @claim("4.2, Fig. 5a", "02_logits#fig-cosine", LOGARITHM)
 def cosine_majority(run):
-    """The cosine distance is least for the majority.
+    """The cosine distance is smallest for the majority.
 
     and the least for the majority class White
 
@@ -144,7 +144,7 @@ def cosine_majority(run):
 
 @claim("4.2, Fig. 5a", "02_logits#fig-cosine", LOGARITHM)
 def cosine_order(run):
-    """The cosine distance is largest for the minority and least for the majority.
+    """The cosine distance is largest for the minority and smallest for the majority.
 
     largest for the minority class Others and the least for the majority class White
 
@@ -159,7 +159,7 @@ def l1_separates_less(run):
 
     Note that L1 does not capture the dissimilarity as finely as cosine distance.
 
-    log ratio minority : majority of the cosine distance less that of L1
+    log ratio minority : majority of the cosine distance minus that of L1
     """
     return _separation(run, forward.cosine_distance) - _separation(run, forward.l1_distance)
 
@@ -170,7 +170,7 @@ def l2_separates_less(run):
 
     Note that L2 is worse in comparison to both L1 and CD
 
-    log ratio minority : majority of the cosine distance less that of L2
+    log ratio minority : majority of the cosine distance minus that of L2
     """
     return _separation(run, forward.cosine_distance) - _separation(run, forward.l2_distance)
 
@@ -181,7 +181,7 @@ def l2_separates_least(run):
 
     Note that L2 is worse in comparison to both L1 and CD
 
-    log ratio minority : majority of the L1 distance less that of L2
+    log ratio minority : majority of the L1 distance minus that of L2
     """
     return _separation(run, forward.l1_distance) - _separation(run, forward.l2_distance)
 
@@ -227,7 +227,7 @@ def logit_variance_majority(run):
 
 @claim("4.2, Fig. 5d", "02_logits#fig-logit-variance", LOGARITHM)
 def logit_variance_minority(run):
-    """The variance of the logits is least for the minority.
+    """The variance of the logits is lowest for the minority.
 
     the Others group demonstrates the least variance
 
@@ -238,7 +238,7 @@ def logit_variance_minority(run):
 
 @claim("4.2, Fig. 5d", "02_logits#fig-logit-variance", LOGARITHM)
 def logit_variance_order(run):
-    """The variance of the logits is highest for the majority and least for the minority.
+    """The variance of the logits is highest for the majority and lowest for the minority.
 
     White exhibits the highest variance, while the Others group demonstrates the least variance
 
@@ -264,7 +264,7 @@ def softmax_minority_most(run):
 
     with the Others group being affected the most
 
-    the minority's fall less each other one
+    the minority's fall minus each other one
     """
     return above_others(run.fall(forward.softmax_variance), run.minority)
 
@@ -275,7 +275,7 @@ def softmax_minority_share(run):
 
     with the Others group being affected the most
 
-    the minority's fall, as a share of its own at the reference, less each other one
+    the minority's fall, as a share of its own at the reference, minus each other one
     """
     share = run.fall(forward.softmax_variance) / run.of(forward.softmax_variance, 0)
     return above_others(share, run.minority)
@@ -298,7 +298,7 @@ def dtdb_left_more(run):
 
     a strong leftward shift of distribution for Others unlike White
 
-    fall of the minority's mean DTDB less the majority's
+    fall of the minority's mean DTDB minus the majority's
     """
     return minority_less_majority(run, run.fall(forward.dtdb))
 
@@ -309,25 +309,25 @@ def loss_minority(run):
 
     The per-group loss is highest for Others
 
-    the minority's loss less each other one
+    the minority's loss minus each other one
     """
     return above_others(run.of(forward.group_loss), run.minority)
 
 
 @claim("4.3, Fig. 7", "04_loss#fig-loss", NATS)
 def loss_majority(run):
-    """The loss is least for the majority.
+    """The loss is lowest for the majority.
 
     and least for White
 
-    each other loss less the majority's
+    each other loss minus the majority's
     """
     return above_others(-run.of(forward.group_loss), run.majority)
 
 
 @claim("4.3, Fig. 7", "04_loss#fig-loss", NATS)
 def loss_order(run):
-    """The loss is highest for the minority and least for the majority.
+    """The loss is highest for the minority and lowest for the majority.
 
     The per-group loss is highest for Others and least for White.
 
@@ -353,6 +353,6 @@ def loss_minority_most(run):
 
     with the most affected being Others
 
-    the minority's added loss less each other one
+    the minority's added loss minus each other one
     """
     return above_others(-run.fall(forward.group_loss), run.minority)

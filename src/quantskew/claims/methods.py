@@ -32,7 +32,7 @@ def difficult_late(run):
 
     the per-group accuracy was initially lower for the group Others, compared to the other classes
 
-    training accuracy of each other group less the minority's, over the first half of the epochs
+    training accuracy of each other group minus the minority's, over the first half of the epochs
     """
     curves = run.learned()
     return above_others(-curves[:, : curves.shape[1] // 2].mean(axis=1), run.minority)
@@ -45,7 +45,7 @@ def difficult_equal(run):
 
     The model then reaches equal training accuracy for every class towards the end
 
-    0.02 less the difference of each other group after the last epoch
+    0.02 minus the difference of each other group after the last epoch
     """
     last = run.learned()[:, -1]
     known = np.delete(last[0], run.minority).mean()
@@ -60,7 +60,7 @@ def difficult_test(run):
 
     yet performs poorly on the test set for Others
 
-    test accuracy of the others less the minority's
+    test accuracy of the others minus the minority's
     """
     return above_others(-run.of(forward.group_accuracy), run.minority).mean(axis=-1)
 
@@ -72,7 +72,7 @@ def sampling_gradients(without, sampled):
 
     reduces the per-group differences in the gradient norm during training
 
-    log ratio of the largest to the smallest norm, without U-O less with it
+    log ratio of the largest to the smallest norm, without U-O minus with it
     """
     return _spread(without) - _spread(sampled)
 
@@ -83,7 +83,7 @@ def fair_base(without, both):
 
     we train a fairer model θf using both U–O and WCR
 
-    FVO of the float model without less with them
+    FVO of the float model without minus with them
     """
     return without.fvo() - both.fvo()
 
@@ -94,7 +94,7 @@ def fair_sampling(without, sampled):
 
     simple methods, such as undersampling, oversampling, [...] leads to fairer models
 
-    FVO of the float model without less with it
+    FVO of the float model without minus with it
     """
     return without.fvo() - sampled.fvo()
 
@@ -105,7 +105,7 @@ def fair_weighting(without, weighted):
 
     simple methods, such as [...] adjusting weights in WCR, leads to fairer models
 
-    FVO of the float model without less with it
+    FVO of the float model without minus with it
     """
     return without.fvo() - weighted.fvo()
 
@@ -116,7 +116,7 @@ def qat_alone(ptq, mpqat):
 
     In fact, MPQAT alone also reduces FVO.
 
-    FVO of PTQ less that of MPQAT
+    FVO of PTQ minus that of MPQAT
     """
     return ptq.fvo() - mpqat.fvo()
 
@@ -127,7 +127,7 @@ def fair_qat_fairer(ptq, fair):
 
     Combining U–O, WCR, and MPQAT reduces the disparate impact of Quantization
 
-    FVO of PTQ less that of Fair QAT
+    FVO of PTQ minus that of Fair QAT
     """
     return ptq.fvo() - fair.fvo()
 
@@ -139,7 +139,7 @@ def fair_ptq_high(fair):
 
     PTQ has acceptable FVO for higher precisions, provided the original model is relatively fair
 
-    0.02 less the change of the FVO of U-O + WCR from fp32
+    0.02 minus the change of the FVO of U-O + WCR from fp32
     """
     return _EQUAL - (fair.fvo() - fair.fvo(0))
 
@@ -150,7 +150,7 @@ def fair_ptq_low(fair):
 
     But, for lower precisions, that does not hold.
 
-    FVO of U-O + WCR less that at fp32
+    FVO of U-O + WCR minus that at fp32
     """
     return fair.fvo() - fair.fvo(0)
 
@@ -167,7 +167,7 @@ def fair_qat_fairest(*methods):
 
     our method achieves both the highest OA and lowest FVO
 
-    FVO of each other method less that of Fair QAT
+    FVO of each other method minus that of Fair QAT
     """
     return _leads(lambda run: -run.fvo(), methods)
 
@@ -179,7 +179,7 @@ def fair_qat_accurate(*methods):
 
     our method achieves both the highest OA and lowest FVO
 
-    accuracy of Fair QAT less that of each other method
+    accuracy of Fair QAT minus that of each other method
     """
     return _leads(lambda run: run.accuracy(), methods)
 
@@ -201,7 +201,7 @@ def qat_fairer_often(mpqat, fair):
 
     For many quantization precisions, QAT has lower FVO than the Fair QAT
 
-    share of int8, int4 and int2 at which it is so, less one half
+    share of int8, int4 and int2 at which it is so, minus one half
     """
     return np.mean([mpqat.fvo(row) < fair.fvo(row) for row in mpqat.ladder()], axis=0) - 0.5
 
@@ -212,7 +212,7 @@ def activations_cost(run):
 
     activation quantization further worsens the network accuracy
 
-    accuracy with quantized weights less that with quantized weights and activations
+    accuracy with quantized weights minus that with quantized weights and activations
     """
     return run.accuracy(run.find("int4")) - run.accuracy()
 
@@ -224,6 +224,6 @@ def activations_alike(run):
 
     the results would either resemble that of weight quantization or expand the disparity
 
-    FVO with quantized weights and activations less that with quantized weights, plus 0.05
+    FVO with quantized weights and activations minus that with quantized weights, plus 0.05
     """
     return run.fvo() - run.fvo(run.find("int4")) + _ALIKE

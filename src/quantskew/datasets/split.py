@@ -110,7 +110,7 @@ class Dataset:
 
 
 def normalise(images):
-    """Images as a model sees them: float32, channel by channel less the mean over the deviation.
+    """Images as a model sees them: float32, channel by channel minus the mean over the deviation.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def _ritz_pair(hessenberg):
 
 
 def _orthogonalize(vector, basis):
-    """`vector` less its part in the span of `basis`, and its coefficients there."""
+    """`vector` minus its part in the span of `basis`, and its coefficients there."""
     coefficients = np.zeros(len(basis))
     vector = vector.clone()
     for _ in range(2):  # once leaves rounding errors that a second time removes

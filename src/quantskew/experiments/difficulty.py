@@ -54,7 +54,7 @@ def rotation_table(runs, precision="fp32"):
 
 
 def size_effect(runs, precision="fp32"):
-    """What each group loses when it is the one that is cut: its accuracy on the balanced set less that."""
+    """What each group loses when it is the one that is cut: its accuracy on the balanced set minus that."""
     runs = paired(runs)
     balanced, cut = _accuracies(runs[BALANCED], precision), _when_cut(runs, precision)
     return pd.DataFrame(_rows(runs[BALANCED], *_difference(balanced, cut)))

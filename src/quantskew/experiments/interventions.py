@@ -147,7 +147,7 @@ def outcomes(audits, precision, interventions):
     -------
     pandas.DataFrame
         Columns ``intervention``, ``seed`` (position), ``added`` (mean loss above the reference's, in nats),
-        ``gap`` (the same of the smallest group in training less that of the largest) and ``fvo``.
+        ``gap`` (the same of the smallest group in training minus that of the largest) and ``fvo``.
     """
     rows = []
     for title, what in interventions.items():
@@ -234,7 +234,7 @@ def mapped(audit):
 def shrunk(audit):
     """An Audit with the reference's directions of the logits, and each column's lengths alone.
 
-    Directions and lengths are those of the logits less their mean over the classes, on which alone the
+    Directions and lengths are those of the logits minus their mean over the classes, on which alone the
     probabilities depend.
     """
     centred, lengths = _centred(audit)
@@ -258,7 +258,7 @@ def _of_length(vectors, lengths, wanted):
 
 
 def _beyond_margin(values, audit):
-    """Values of samples (P, N) less their mean over all samples that are as near to the boundary at fp32."""
+    """Values of samples (P, N) minus their mean over all samples that are as near to the boundary at fp32."""
     top = np.partition(audit.logits[0], -2, axis=1)
     ranks = (top[:, -1] - top[:, -2]).argsort(kind="stable").argsort(kind="stable")
     bins = ranks * _MARGIN_BINS // len(ranks)

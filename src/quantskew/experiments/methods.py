@@ -8,6 +8,8 @@ from quantskew.quantization.quantizer import CALIBRATED, Quantizer
 from quantskew.training.recipe import Recipe
 
 _PLAIN = Quantizer()
+# What methods take beside the float model, from the least to the most.
+TAKES = ("nothing", "unlabelled images", "labels, some more training", "labels, training from scratch")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class Method:
         """Whether each precision has a model that was trained at that precision."""
         return self.retraining in ("qat", "qat from scratch")
 
+    @property
+    def takes(self):
+        """What one must have beside the float model, one of `TAKES`."""
+        if self.targets or self.weights or self.retraining == "qat from scratch":
+            return TAKES[3]
+        if self.retraining:
+            return TAKES[2]
+        return TAKES[self.reestimate or self.shift or self.quantizer.scheme in CALIBRATED]
+
 
 _FAIR = {"targets": "mean", "weights": "paper"}
 _MSE = Quantizer(scheme="mse", per_channel=True)
@@ -93,8 +104,8 @@ _METHODS = (
     Method("bias", "bias correction", quantizer=Quantizer(bias_correction=True)),
     Method("boundary", "first and last layer int8", quantizer=Quantizer(boundary_precision="int8")),
     Method("batchnorm", "batch norm re-estimated", reestimate=True),
-    Method("shift", "one number a class", shift=True),
-    Method("batchnorm+shift", "batch norm + one number a class", reestimate=True, shift=True),
+    Method("shift", "one number per class", shift=True),
+    Method("batchnorm+shift", "batch norm + one number per class", reestimate=True, shift=True),
     Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
     Method(
         "no-training",

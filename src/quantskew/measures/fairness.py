@@ -40,7 +40,7 @@ _FLIP = {"limits": (0, 1), "from_reference": True, "share": True, "swept": True}
 def harmed(audit):
     """Whether each sample is classified wrong here and right by the reference (0 or 1).
 
-    The share of samples that are `helped` less this one is the change of accuracy.
+    The share of samples that are `helped` minus this one is the change of accuracy.
     """
     right = audit.predictions == audit.labels
     return (right[:1] & ~right).astype(np.float64)

@@ -35,7 +35,7 @@ def wilson(successes, counts, confidence=CONFIDENCE):
 
 
 def wilson_difference(successes, counts, other_successes, other_counts, confidence=CONFIDENCE):
-    """Interval of a proportion less another one, of samples that are not paired (Newcombe 1998, method 10).
+    """Interval of a proportion minus another one, of samples that are not paired (Newcombe 1998, method 10).
 
     It is made of the Wilson intervals of both.
     """

@@ -120,14 +120,14 @@ def each_seed(audits, precisions):
 
 
 def difference(audits, method, reference, precisions=None):
-    """As `comparison`, of a method less a reference (titles in `audits`), paired by seed and test image.
+    """As `comparison`, of a method minus a reference (titles in `audits`), paired by seed and test image.
 
     Seeds and precisions that only one of them has are left out; with no seed in common it is a ValueError.
     """
     new, old = paired({name: audits[name] for name in (method, reference)}).values()
     if not new:
         raise ValueError(f"{method} and {reference} have no seed in common; a pair needs one")
-    rows, title = [], f"{method} less {reference}"
+    rows, title = [], f"{method} minus {reference}"
     for precision in precisions or [p for p in new[0].precisions if p in old[0].precisions]:
         after, before = fairness_over_seeds(new, precision), fairness_over_seeds(old, precision)
         changes = {name: [after[name][k] - before[name][k] for k in (0, 1)] for name in MEASURES}

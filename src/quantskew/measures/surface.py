@@ -37,8 +37,8 @@ def gradient_norm(audit):
 def lambda_max(audit):
     """Largest eigenvalue of the Hessian of each group's loss.
 
-    ``low`` and ``high`` are the value less and plus its residual: an eigenvalue lies between them.  ``count``
-    is images, ``matvecs`` Hessian-vector products.
+    ``low`` and ``high`` are the value minus and plus its residual: an eigenvalue lies between them.
+    ``count`` is images, ``matvecs`` Hessian-vector products.
     """
     own = _curvature(audit)
     error = own.residuals * np.abs(own.lambda_max)
@@ -72,7 +72,7 @@ def excess_loss_bound(gradient_norm, lambda_max, change_norm):
     """Bound on what a change d of the weights adds to a group's loss, to second order.
 
     R(a) <= ||g_a|| ||d|| + 1/2 lambda_max(H_a) ||d||^2 + O(||d||^3) (Tran et al., 2022, for pruning; the
-    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized less the original
+    second-order expansion of Eq. 4 of the paper).  For quantization d is the dequantized minus the original
     weights.  The last term is left out, so that the excess loss of a large change can exceed the bound.
 
     Parameters
