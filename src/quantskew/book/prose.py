@@ -145,9 +145,9 @@ def glue_finding(row, evidence):
     evidence : mapping of str to sequence of Audit
         What was judged.
     """
-    claim, words = get(row["key"]), f"{row['verdict']}, {row['seeds']} seeds"
-    picture = _word(row["verdict"])
+    claim, words, picture = get(row["key"]), row["verdict"], _word(row["verdict"])
     if row["seeds"] > 1:
+        words += f", {row['seeds']} seeds"
         parts = effects(claim, paired({own: evidence[own] for own in claim.needs}), claim.at)[:, 0]
         # Of several parts the verdict is on the weakest.
         seeds = parts[:, np.abs(parts.mean(axis=0) - row["effect"]).argmin()]
