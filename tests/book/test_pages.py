@@ -11,6 +11,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from browser import grave, needs_browser, pictures
+from quantskew.claims.verdicts import VERDICTS
 from quantskew.figures import flow
 
 CHAPTERS = "book/chapters/"
@@ -125,6 +126,25 @@ def test_every_chapter_says_what_it_is_about_and_where_the_reader_is(chapters_of
         assert here == ([PLACES[name]] if name in PLACES else []), name
         linked = [tag["href"] for tag in shown.find_all("a")]
         assert linked == [f"{chapter}.html" for chapter in PLACES if chapter != name]
+
+
+def test_the_first_page_has_five_findings_with_verdict_picture_and_figure(pages):
+    page = pages["book/index.html"]
+    findings = page.select("main ol > li")
+    assert len(findings) == 5
+    for finding in findings:
+        assert {tag.text for tag in finding.select("span.verdict")} <= set(VERDICTS)
+        for picture in finding.select("svg[role=img]"):
+            assert re.match(r"effect .* of \d+ seeds are right of", picture["aria-label"])
+        assert finding.select("span.verdict")
+        assert finding.select('a[href^="chapters/"][href*="#fig-"]')
+    assert not findings[0].find_all_previous("pre")
+
+
+def test_what_to_take_is_a_table_that_needs_no_script(chapters_of_the_book):
+    (table,) = chapters_of_the_book["08_mitigation"].select("table.chooser")
+    assert {row.find("td").text for row in table.select("tbody tr")} >= {"int4", "int3", "int2"}
+    assert table["data-takes"].count("|") == 3
 
 
 def test_equations_have_the_papers_numbers(pages, repository):
