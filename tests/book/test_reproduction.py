@@ -94,7 +94,7 @@ def test_other_versions_are_reported(tmp_path):
         ({"quantizers": ["fp32", "int4:mse,per-channel"]}, "PTQ, per channel, scheme mse"),
         ({"quantizers": ["fp32", "int4", "int4:mse"]}, "PTQ, columns fp32 int4 int4:mse"),
         ({"experiment": {"targets": "mean"}}, "PTQ"),
-        ({"experiment": {"targets": [50, 50, 50]}}, "PTQ, 50 training images a group"),
+        ({"experiment": {"targets": [50, 50, 50]}}, "PTQ, 50 training images per group"),
         ({"experiment": {"targets": [5000, 9, 5000]}}, "PTQ, group 1 cut to 9 of 5,000"),
     ],
 )

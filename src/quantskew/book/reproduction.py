@@ -73,7 +73,7 @@ def _method(audit):
     if isinstance(targets, list):
         most, named = max(targets), zip(audit.group_names, targets, strict=True)
         cut = [f"{name} cut to {target:,} of {most:,}" for name, target in named if target < most]
-        words += cut or [f"{most:,} training images a group"]
+        words += cut or [f"{most:,} training images per group"]
     for name, value in _quantization(facts).items():
         if isinstance(value, str | int) and value is not False:
             words.append(name.replace("_", " ") + ("" if value is True else f" {value}"))
