@@ -151,7 +151,7 @@ def glue_finding(row, evidence):
         parts = effects(claim, paired({own: evidence[own] for own in claim.needs}), claim.at)[:, 0]
         # Of several parts the verdict is on the weakest.
         seeds = parts[:, np.abs(parts.mean(axis=0) - row["effect"]).argmin()]
-        picture += f" {row['seeds']} seeds {_strip(seeds, row)}"
+        picture += f" {row['seeds']}\N{NO-BREAK SPACE}seeds {_strip(seeds, row)}"
     glue_value(f"finding-{row['key'].replace('_', '-')}", _Finding(words, picture))
 
 
@@ -161,7 +161,7 @@ def _strip(seeds, row):
     low, high, nothing, *dots = np.interp(values, [min(values), max(values)], [5, 135]).round(1)
     told = f"effect {row['effect']:.2g} [{row['low']:.2g}, {row['high']:.2g}], in {row['unit']}; "
     told += f"{row['positive']} of {row['seeds']} seeds are right of the dashed line, as claimed"
-    marks = f'<path d="M{nothing} 0V20" stroke-dasharray="2 2"/><path d="M{low} 10H{high}"/>'
+    marks = f'<path d="M{nothing} 0V20" stroke-dasharray="2 2"/><path d="M{low} 10H{high}" stroke-width="2"/>'
     marks += "".join(f'<circle cx="{own}" cy="10" r="3" fill="currentColor" opacity="0.5"/>' for own in dots)
     look = f'class="strip" width="140" height="20" stroke="currentColor" role="img" aria-label="{told}"'
     return f"<svg {look}>{marks}</svg>"
