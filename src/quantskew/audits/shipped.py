@@ -9,7 +9,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -469,6 +469,7 @@ def audit_file(
             kept.extend(index)
             yield how.inputs(pixels), labels[index], [first[place] for place in index]
 
+    others = None
     if calibration is not None:
         others = calibration if isinstance(calibration, listed.Listed) else listed.read(calibration)
         chosen = np.random.default_rng(0).permutation(len(others.names))[:256].tolist()
@@ -483,4 +484,8 @@ def audit_file(
     made = audit_model(own, batches(), class_names=model.names, device=device, facts=told, **options)
     model.doubt(made.predictions[0], made.labels)
     made.provenance.update(samples=[samples.names[place] for place in kept], left_out=left_out)
-    return {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
+    audits = {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
+    for name in others.columns.keys() & audits.keys() if others else ():
+        counts = np.array([others.columns[name].count(group) for group in audits[name].group_names])
+        audits[name] = replace(audits[name], train_counts=counts)
+    return audits
