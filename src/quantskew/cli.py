@@ -563,9 +563,8 @@ def claims(options):
         found = runs.make(experiment, needed, **where)
     columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
     if columns and not any(quantizer_of(name).precision for name in columns):
-        raise ValueError(
-            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
-        )
+        what = f"all are on precisions such as int4, none of {some(columns)} is"
+        raise ValueError(f"no claim can be judged: {what}")
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())

@@ -24,9 +24,9 @@ from torch import nn
 from quantskew.audits.model import Logits, audit_model
 from quantskew.audits.runtimes import logits_functions, session, version
 from quantskew.checks import check_known, shortened, some
-from quantskew.datasets import Dataset, Split, listed
+from quantskew.datasets import Dataset, Split, listed, normalise
 from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
-from quantskew.datasets.split import NORMALISATION, split_arrays
+from quantskew.datasets.split import split_arrays
 from quantskew.groups import distinct
 from quantskew.quantization import checked
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
@@ -246,10 +246,8 @@ def better_ways(model, samples, labels, how):
     other, given = np.append(tried[name], right(ways[name], more)), np.append(given, right(how, more))
     if not _is_better(other, given, _CLEARLY, _CHANCE / len(ways)):
         return []
-    said = (
-        f"{name} would score {other.mean():.1%} on {len(given)} images where the preprocessing that is used"
-    )
-    return [f"{said} scores {given.mean():.1%}; look up how the model was trained"]
+    said = f"{name} would score {other.mean():.1%} on {len(given)} images where the preprocessing"
+    return [f"{said} that is used scores {given.mean():.1%}; look up how the model was trained"]
 
 
 def _shape(path):
@@ -278,14 +276,12 @@ def better_order(predictions, labels, names):
         fitted[halves != half] = order[predictions[halves != half]]
     given, other = predictions == labels, fitted == labels
     # A model that knows next to nothing does a little better in some order, too.
-    if not _is_better(other, given, 2 * _CLEARLY, _CHANCE) or other.mean() < min(
-        0.5, 2 * np.bincount(labels).max() / len(labels)
-    ):
+    least = min(0.5, 2 * np.bincount(labels).max() / len(labels))
+    if not _is_better(other, given, 2 * _CLEARLY, _CHANCE) or other.mean() < least:
         return []
     order = [names[place] for place in _order(predictions, labels, len(names))]
-    moved = [
-        f"{shortened(own)} is {shortened(new)}" for own, new in zip(names, order, strict=True) if own != new
-    ]
+    pairs = [(own, new) for own, new in zip(names, order, strict=True) if own != new]
+    moved = [f"{shortened(own)} is {shortened(new)}" for own, new in pairs]
     return [
         f"another order of the classes would score {other.mean():.1%}, this one {given.mean():.1%}: "
         f"what is called {some(moved)}; give --classes in the model's order, perhaps {','.join(order[:20])}"
@@ -378,15 +374,17 @@ class Fed(Logits):
     """A model that takes images as `quantskew.datasets.normalise` gives them, and is fed as it expects."""
 
     def __init__(self, model, opened):
-        how, expected = opened.how, torch.tensor
         super().__init__(model, len(opened.names))
-        self.reverse = how.channels == "bgr"
-        usual = expected(NORMALISATION[how.width], dtype=torch.float64)[..., None, None]
-        middle, spread = usual.flip(1) if self.reverse else usual
-        mean, std = (expected(own, dtype=torch.float64).view(-1, 1, 1) for own in (how.mean, how.std))
-        most = 1 if how.range == "0-1" else 255
-        self.register_buffer("factor", (spread * most / std).float(), persistent=False)
-        self.register_buffer("offset", ((middle * most - mean) / std).float(), persistent=False)
+        how, self.reverse = opened.how, opened.how.channels == "bgr"
+        ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, how.width, 1, 1)
+        # Both ways of feeding it are straight lines through the darkest and the lightest pixel.
+        (low, high), (dark, light) = (
+            normalise(ends).double().flip(1 if self.reverse else ()),
+            how.inputs(ends),
+        )
+        factor = (light - dark) / (high - low)
+        self.register_buffer("factor", factor.float(), persistent=False)
+        self.register_buffer("offset", (dark - low * factor).float(), persistent=False)
 
     def forward(self, inputs):
         """Logits (B, C) of normalised images."""

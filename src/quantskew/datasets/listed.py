@@ -79,9 +79,7 @@ def read(test, image_root=None, chosen=None, images=True):
     """
     test = Path(test).expanduser()
     if not test.exists():
-        raise FileNotFoundError(
-            f"there is no --test {test}; give a CSV file (file, label, groups) or a folder"
-        )
+        raise FileNotFoundError(f"there is no {test}; give a CSV file (file, label, groups) or a folder")
     listed = _of_folder(test) if test.is_dir() else _of_table(test, Path(image_root or test.parent), images)
     if not listed.names:
         raise ValueError(f"{test} lists no samples; give a row (file, label, groups) for each")
@@ -94,9 +92,8 @@ def read(test, image_root=None, chosen=None, images=True):
             print(f"{test}: {name} has {len({*own}):,} values and makes no groups", file=sys.stderr)
             del columns[name]
     crossed = itertools.chain(*(itertools.combinations(columns, count) for count in (2, 3)))
-    both = {
-        " x ".join(of): [", ".join(own) for own in zip(*map(columns.get, of), strict=True)] for of in crossed
-    }
+    joined = ((of, zip(*map(columns.get, of), strict=True)) for of in crossed)
+    both = {" x ".join(of): [*map(", ".join, own)] for of, own in joined}
     both = {name: own for name, own in both.items() if len({*own}) <= MOST}
     return Listed(listed.names, listed.paths, listed.labels, columns | both or {"class": listed.labels})
 

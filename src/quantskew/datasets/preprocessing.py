@@ -1,6 +1,7 @@
 """What a model expects of an image: size, colours and numbers, as one value that is never assumed."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,36 +104,26 @@ class Preprocessing:
         return inputs.div_(255 if self.range == "0-1" else 1).sub_(mean).div_(std)
 
     def __str__(self):
-        crop = (
-            f"the middle of images with a shorter side of {self.resize}" if self.resize else "the whole image"
-        )
+        crop = f"the middle of images with a shorter side of {self.resize}" if self.resize else 0
         numbers = [f"{n} {' '.join(f'{v:g}' for v in getattr(self, n))}" for n in ("mean", "std")]
-        words = (crop, self.interpolation, self.channels, self.range, *numbers)
+        words = (crop or "the whole image", self.interpolation, self.channels, self.range, *numbers)
         return f"{self.size[0]} x {self.size[1]} pixels ({'; '.join(words)})"
 
     def alternatives(self, shapes=()):
         """Other usual ways by what names them; `shapes` are those of some of the images (height, width)."""
-        found = {
-            n: replace(self, range=of, mean=m, std=s)
-            for n, (of, m, s) in _USUAL.items()
-            if np.size(m) <= self.width
-        }
+        usual = {name: own for name, own in _USUAL.items() if np.size(own[1]) <= self.width}
+        found = {name: replace(self, range=of, mean=m, std=s) for name, (of, m, s) in usual.items()}
         if self.channels != "grey":
             other = "bgr" if self.channels == "rgb" else "rgb"
             found[f"channels {other}"] = replace(self, channels=other)
-        side, native = (
-            max(self.size),
-            {shape for shape in shapes if shapes == [(shape[0],) * 2] * len(shapes)},
-        )
-        for own in sorted({side // 2, 2 * side, *(shape[0] for shape in native)} - {0, side}):
-            found[f"size {own}"] = replace(
-                self, size=own, resize=self.resize and round(self.resize * own / side)
-            )
+        side, native = max(self.size), {*itertools.chain(*shapes)}
+        # Images that are all squares of one size are perhaps as the model wants them.
+        for own in sorted({side // 2, 2 * side, *(native if len(native) == 1 else ())} - {0, side}):
+            cut = self.resize and round(self.resize * own / side)
+            found[f"size {own}"] = replace(self, size=own, resize=cut)
         if self.resize or any(height != width for height, width in shapes):
-            found |= {
-                f"resize {n or 'without a crop'}": replace(self, resize=n)
-                for n in (None, side, side * 8 // 7)
-            }
+            for own in (None, side, side * 8 // 7):
+                found[f"resize {own or 'without a crop'}"] = replace(self, resize=own)
         return {name: own for name, own in found.items() if own != self}
 
 
