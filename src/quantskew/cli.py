@@ -237,8 +237,7 @@ def train(options):
 
 
 _CONDITION = (
-    'such as "fvo_change > 0.02" or "accuracy_change[worst] < -0.01 at int8", or a file with one a line: '
-    "status 1 where one is met; repeat"
+    'such as "accuracy_change[worst] < -0.01 at int8", or a file with one a line: status 1 where met; repeat'
 )
 _GATE = (
     _option("--fail-if", _CONDITION, "CONDITION", action="append", default=[]),
@@ -246,15 +245,6 @@ _GATE = (
     _option("--junit", "what became of the conditions as JUnit's XML", "FILE"),
     _option("--annotations", "and as annotations of GitHub", action="store_true"),
 )
-
-
-def _held_to(options, columns):
-    """The conditions that an audit of these columns is held to; wrong ones are refused before it begins."""
-    from quantskew.measures.gate import conditions
-
-    if not options.fail_if and (options.confidently or options.junit or options.annotations):
-        raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
-    return conditions(options.fail_if, columns)
 
 
 def _status(outcomes, options):
@@ -271,18 +261,10 @@ def _status(outcomes, options):
     return int(any(outcome.failed for outcome in outcomes))
 
 
-_PRECISIONS = (
-    f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, torchao:int8, "
-    "torchao:int4, torchao:int8-dynamic; the first is the reference"
-)
-_OF_ACTIVATIONS = (
-    "of the activations too where weights are integers, such as int8; their ranges are those of 256 training "
-    "images (default: activations stay fp32)"
-)
-_LOGITS = (
-    "logits (samples x classes) of one precision or runtime, the reference first, or files that `quantskew "
-    "logits` wrote (FILE.npz), which have labels and groups; with --test those of a CSV file"
-)
+_RUNTIMES = "ort:fp32, ort:dynamic-int8, ort:static-int8, torchao:int8, torchao:int4, torchao:int8-dynamic"
+_PRECISIONS = f"of {', '.join(PRECISIONS)}, and runtimes: {_RUNTIMES}; the first is the reference"
+_OF_ACTIVATIONS = "of activations, such as int8, with ranges of 256 training images (default: they stay fp32)"
+_LOGITS = "of each column, the reference first (N x C), or files of `quantskew logits`, with their labels"
 _QUANTIZER = (
     _option("--scheme", f"of {', '.join((*SCHEMES, *CALIBRATED))}", default="banner"),
     _option("--per-channel", "one grid per output channel", action="store_true"),
@@ -319,7 +301,7 @@ def audit(options):
     from quantskew.audits.runtimes import RUNTIMES
     from quantskew.audits.shipped import told
     from quantskew.experiments import catalogue
-    from quantskew.measures.gate import decide
+    from quantskew.measures.gate import conditions, decide
     from quantskew.report import summary, write_page, write_report
 
     if bool(options.logits) == bool(options.experiment):
@@ -332,7 +314,9 @@ def audit(options):
         named = [name for name in options.precisions if name not in RUNTIMES]
         quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in names})
         columns = [*(own.name for own in quantizers), *runtimes]
-    held_to = _held_to(options, columns)
+    if not options.fail_if and (options.confidently or options.junit or options.annotations):
+        raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
+    held_to = conditions(options.fail_if, columns)
     if options.logits:
         audits = _audits_of_logits(options)
     elif options.test:

@@ -328,11 +328,8 @@ def agreement(audit):
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-FORMATS = ("text", "csv", "json")
-
-
 def written(table, form="text"):
-    """A table of `quantskew.claims.register.judged` as text in one of `FORMATS`; a ValueError names them.
+    """A table of `quantskew.claims.register.judged` as text, CSV or JSON.
 
     Examples
     --------
@@ -342,7 +339,7 @@ def written(table, form="text"):
     key,effect,lacks
     fvo_grows,0.25,
     """
-    check_known("format", form, FORMATS)
+    check_known("format", form, ("text", "csv", "json"))
     if form == "csv":
         return as_csv(table).rstrip()
     if form == "json":

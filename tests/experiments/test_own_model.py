@@ -13,7 +13,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.shipped import Fed, Opened
 from quantskew.cli import main
 from quantskew.datasets import normalise
-from quantskew.datasets.preprocessing import Preprocessing
+from quantskew.datasets.listed import Preprocessing
 from quantskew.experiments import catalogue, runs
 from quantskew.sweeps.grid import audit_cell, split_audit
 

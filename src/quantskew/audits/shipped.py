@@ -25,7 +25,7 @@ from quantskew.audits.model import Logits, audit_model
 from quantskew.audits.runtimes import logits_functions, session, version
 from quantskew.checks import check_known, shortened, some
 from quantskew.datasets import Dataset, Split, listed, normalise
-from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
+from quantskew.datasets.listed import FIELDS, Preprocessing, facts_of
 from quantskew.datasets.split import split_arrays
 from quantskew.groups import distinct
 from quantskew.quantization import checked
@@ -61,7 +61,7 @@ def load(path, arch=None, num_classes=None):
     model : torch.nn.Module or callable
         A function where weights cannot be replaced: of ONNX and TorchScript.
     facts : dict of str to (value, str)
-        Of its images (see `quantskew.datasets.preprocessing.facts_of`), each with where it is from.
+        Of its images (see `quantskew.datasets.listed.facts_of`), each with where it is from.
 
     Raises
     ------
