@@ -171,7 +171,7 @@ def test_whatever_escapes_is_one_line(error, message, monkeypatch, capsys):
     def fail(options):
         raise error
 
-    monkeypatch.setattr(cli, "_COMMANDS", [(fail, {}, ())])
+    monkeypatch.setattr(cli, "_COMMANDS", [(fail, ())])
     fail.__name__ = "experiments"
     assert message in refused(["experiments"], capsys)
     monkeypatch.setenv("QUANTSKEW_DEBUG", "1")
@@ -183,7 +183,7 @@ def test_an_interruption_and_a_closed_pipe_are_quiet(monkeypatch, capsys):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_COMMANDS", [(interrupted, {}, ())])
+    monkeypatch.setattr(cli, "_COMMANDS", [(interrupted, ())])
     assert main(["interrupted"]) == 130
     assert capsys.readouterr().err == "quantskew: interrupted; the same command goes on\n"
 

@@ -324,7 +324,7 @@ def test_a_pickled_array_is_never_loaded(arrays, capsys):
 
 def test_the_book_refuses_parameters_that_no_chapter_has(repository, capsys):
     assert main(["book", "--root", str(repository), "-p", "precison", "[int4]"]) == 2
-    assert "known: data_dir, device, experiment" in capsys.readouterr().err
+    assert "known: data_dir, device, epochs, experiment" in capsys.readouterr().err
     assert main(["book", "--root", str(repository), "-p", "seed", "one"]) == 2
     assert "seed must be of type int, not str ('one')" in capsys.readouterr().err
 

@@ -45,8 +45,11 @@ def main(arguments=None):
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     parser = argparse.ArgumentParser("quantskew", description="See and check how quantization skews a model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for run, about, declared in _COMMANDS:
-        command = commands.add_parser(run.__name__, **about)
+    for run, declared in _COMMANDS:
+        summary, _, more = (run.__doc__ or "").partition("\n")
+        command = commands.add_parser(
+            run.__name__, help=summary[:1].lower() + summary[1:-1], description=more
+        )
         command.set_defaults(run=run)
         for names, settings in declared:
             command.add_argument(*names, **settings)
@@ -116,11 +119,11 @@ def _check_options(options):
         raise ValueError(f"--root {given['root']} is no folder; name the repository")
 
 
-def _command(summary, *declared, description=None):
-    """Make a function the command of its name, with what help says of it and its options."""
+def _command(*declared):
+    """Make a function the command of its name with these options; help says what its docstring does."""
 
     def add(run):
-        _COMMANDS.append((run, {"help": summary, "description": description}, declared))
+        _COMMANDS.append((run, declared))
         return run
 
     return add
@@ -206,9 +209,9 @@ def _folder(options, kind=""):
     return options.output or Path("runs") / f"{Path(options.experiment or 'logits').stem}{kind}"
 
 
-@_command("list the named experiments")
+@_command()
 def experiments(options):
-    """Print a line for each experiment."""
+    """List the named experiments."""
     for experiment in EXPERIMENTS.values():
         recipe = experiment.recipe
         chosen = {"label": experiment.label, "group": experiment.group}
@@ -219,9 +222,9 @@ def experiments(options):
         )
 
 
-@_command("train an experiment's model, or go on with it", *_EXPERIMENT)
+@_command(*_EXPERIMENT)
 def train(options):
-    """Print what the model reaches on each group, and where it is kept."""
+    """Train an experiment's model, or go on with it."""
     from quantskew.experiments.catalogue import ready
     from quantskew.training.checkpoint import model_path
 
@@ -234,8 +237,7 @@ def train(options):
 
 
 _CONDITION = (
-    'such as "fvo_change > 0.02" or "accuracy_change[worst] < -0.01 at int8", or a file with one a line: '
-    "status 1 where one is met; repeat"
+    'such as "accuracy_change[worst] < -0.01 at int8", or a file with one a line: status 1 where met; repeat'
 )
 _GATE = (
     _option("--fail-if", _CONDITION, "CONDITION", action="append", default=[]),
@@ -243,15 +245,6 @@ _GATE = (
     _option("--junit", "what became of the conditions as JUnit's XML", "FILE"),
     _option("--annotations", "and as annotations of GitHub", action="store_true"),
 )
-
-
-def _held_to(options, columns):
-    """The conditions that an audit of these columns is held to; wrong ones are refused before it begins."""
-    from quantskew.measures.gate import conditions
-
-    if not options.fail_if and (options.confidently or options.junit or options.annotations):
-        raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
-    return conditions(options.fail_if, columns)
 
 
 def _status(outcomes, options):
@@ -268,18 +261,10 @@ def _status(outcomes, options):
     return int(any(outcome.failed for outcome in outcomes))
 
 
-_PRECISIONS = (
-    f"of {', '.join(PRECISIONS)}, and runtimes: ort:fp32, ort:dynamic-int8, ort:static-int8, torchao:int8, "
-    "torchao:int4, torchao:int8-dynamic; the first is the reference"
-)
-_OF_ACTIVATIONS = (
-    "of the activations too where weights are integers, such as int8; their ranges are those of 256 training "
-    "images (default: activations stay fp32)"
-)
-_LOGITS = (
-    "logits (samples x classes) of one precision or runtime, the reference first, or files that `quantskew "
-    "logits` wrote (FILE.npz), which have labels and groups; with --test those of a CSV file"
-)
+_RUNTIMES = "ort:fp32, ort:dynamic-int8, ort:static-int8, torchao:int8, torchao:int4, torchao:int8-dynamic"
+_PRECISIONS = f"of {', '.join(PRECISIONS)}, and runtimes: {_RUNTIMES}; the first is the reference"
+_OF_ACTIVATIONS = "of activations, such as int8, with ranges of 256 training images (default: they stay fp32)"
+_LOGITS = "of each column, the reference first (N x C), or files of `quantskew logits`, with their labels"
 _QUANTIZER = (
     _option("--scheme", f"of {', '.join((*SCHEMES, *CALIBRATED))}", default="banner"),
     _option("--per-channel", "one grid per output channel", action="store_true"),
@@ -290,7 +275,6 @@ _QUANTIZER = (
 
 
 @_command(
-    "audit an experiment, a model of your own, or logits from anywhere",
     (["experiment"], _ANY[0][1] | {"nargs": "?"}),
     *_ANY[1:],
     _option("--precisions", _PRECISIONS, "P,P,...", type=Quantizer.parse_list, default=DEFAULT_PRECISIONS),
@@ -305,17 +289,19 @@ _QUANTIZER = (
     *_GATE,
     _option("--report", "a page to send on: HTML, or Markdown if it ends in .md", "FILE"),
     _option("--output", "default: runs/EXPERIMENT or runs/logits", "FOLDER"),
-    description="Audit an experiment (trained first where it has to be), the model in a file (with --test: "
-    "a torch.export program, ONNX, TorchScript, or a checkpoint with --arch), or logits that any two "
-    "runtimes left in files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder; of "
-    "several group columns, and of their intersections, into a folder each.",
 )
 def audit(options):
-    """Print the summary of the Audit, and write it with its tables and figures."""
+    """Audit an experiment, a model of your own, or logits from anywhere.
+
+    Audit an experiment (trained first where it has to be), the model in a file (with --test: a
+    torch.export program, ONNX, TorchScript, or a checkpoint with --arch), or logits that any two runtimes
+    left in files. Writes the Audit, every table (CSV) and every figure (PNG) into a folder; of several
+    group columns, and of their intersections, into a folder each.
+    """
     from quantskew.audits.runtimes import RUNTIMES
     from quantskew.audits.shipped import told
     from quantskew.experiments import catalogue
-    from quantskew.measures.gate import decide
+    from quantskew.measures.gate import conditions, decide
     from quantskew.report import summary, write_page, write_report
 
     if bool(options.logits) == bool(options.experiment):
@@ -328,7 +314,9 @@ def audit(options):
         named = [name for name in options.precisions if name not in RUNTIMES]
         quantizers = Quantizer.each(named, **{name: getattr(options, name) for name in names})
         columns = [*(own.name for own in quantizers), *runtimes]
-    held_to = _held_to(options, columns)
+    if not options.fail_if and (options.confidently or options.junit or options.annotations):
+        raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
+    held_to = conditions(options.fail_if, columns)
     if options.logits:
         audits = _audits_of_logits(options)
     elif options.test:
@@ -367,14 +355,13 @@ def _audits_of_file(options, quantizers=("fp32",), **more):
 
 
 @_command(
-    "write the logits of a model of your own to a file, for `quantskew audit --logits`",
     _option("experiment", "a file, as for `quantskew audit MODEL --test`", "MODEL"),
     *(own for own in _NAMED if own[0][0] in ("--size", "--group", "--device")),
     *_OWN,
     _option("--output", None, "FILE", default=Path("logits.npz")),
 )
 def logits(options):
-    """Write logits with the ids, labels and groups of their samples."""
+    """Write the logits of a model of your own to a file, for `quantskew audit --logits`."""
     from quantskew.audits.logits import write_logits
     from quantskew.audits.shipped import told
 
@@ -412,14 +399,15 @@ def _audits_of_logits(options):
 
 
 @_command(
-    "say how many test images a group needs to show a drop of accuracy",
     _option("--groups", "test images of each group", "N,N,...", type=_names, required=True),
     _option("--detect", "of accuracy, such as 0.03", "DROP", type=float, required=True),
-    description="For McNemar's exact test at the 5 % level, corrected for the number of groups, where 1 % of "
-    "the images flip to right and more by the drop to wrong.",
 )
 def plan(options):
-    """Print what a group needs, and what groups of these sizes can show."""
+    """Say how many test images a group needs to show a drop of accuracy.
+
+    For McNemar's exact test at the 5 % level, corrected for the number of groups, where 1 % of the images
+    flip to right and more by the drop to wrong.
+    """
     from quantskew.measures.harm import POWER, plan
 
     sizes = [int(size) if size.isdecimal() else size for size in options.groups]
@@ -432,18 +420,19 @@ def plan(options):
 
 
 @_command(
-    "choose the bits of each layer within a budget",
     *_ANY,
     _option("--mean-bits", "of a weight, such as 3.5", "B", type=float, required=True),
     _option("--for", "mean, worst-group or fvo", dest="goal", default="mean"),
     _option("--quantizer", "bits apart", default="int4:mse"),
     _option("--output", "default: runs/EXPERIMENT-plan.json", "FILE"),
-    description="Measure what quantizing each layer alone does to each group on validation images, and give "
-    "it 2, 3, 4, 6 or 8 bits for the least mean loss, the least loss of the worst group, or the least "
-    "FVO. Writes the plan, which `mitigate --plan FILE` quantizes and trains by.",
 )
 def allocate(options):
-    """Print the precisions of the layers, in their order, and where the plan is."""
+    """Choose the bits of each layer within a budget.
+
+    Measure what quantizing each layer alone does to each group on validation images, and give it 2, 3, 4,
+    6 or 8 bits for the least mean loss, the least loss of the worst group, or the least FVO. Writes the
+    plan, which `mitigate --plan FILE` quantizes and trains by.
+    """
     from quantskew.experiments.allocation import planned, write_plan
 
     experiment = _chosen(options, training="allocate, which measures on validation images,")
@@ -455,15 +444,16 @@ def allocate(options):
 
 
 @_command(
-    "quantize one layer of an experiment at a time, and all but one",
     *_ANY,
     _option("--precision", "such as int4:mse", "P", default="int4"),
     _option("--output", "default: runs/EXPERIMENT-layers", "FOLDER"),
-    description="Audit an experiment with the weights of each layer quantized alone, and of all layers but "
-    "it. Writes the Audit, and what each layer changes of each group's loss and accuracy (CSV and PNG).",
 )
 def layers(options):
-    """Print where what each layer changes is written."""
+    """Quantize one layer of an experiment at a time, and all but one.
+
+    Audit an experiment with the weights of each layer quantized alone, and of all layers but it. Writes
+    the Audit, and what each layer changes of each group's loss and accuracy (CSV and PNG).
+    """
     from quantskew.experiments import catalogue
     from quantskew.report import write_layers
 
@@ -473,18 +463,19 @@ def layers(options):
 
 
 @_command(
-    "run mitigation methods on an experiment and compare them",
     *_ANY,
     _option("--methods", f"of {', '.join(METHODS)} (default: all)", "M,M,...", type=_names),
     _option("--start", "weights of a float model that is then not trained here", "FILE", type=str),
     _option("--plan", "bits of each layer, as `allocate` writes them", "FILE"),
     *_SEEDS,
     _option("--output", "default: runs/EXPERIMENT-mitigated", "FOLDER"),
-    description="Train, quantize and audit an experiment under mitigation methods. Writes the Audit of "
-    "each method and seed, and their comparison (CSV and PNG). What is done already is not done again.",
 )
 def mitigate(options):
-    """Write an Audit for each method and seed, and print how they compare."""
+    """Run mitigation methods on an experiment and compare them.
+
+    Train, quantize and audit an experiment under mitigation methods. Writes the Audit of each method and
+    seed, and their comparison (CSV and PNG). What is done already is not done again.
+    """
     from quantskew.experiments import methods, runs
     from quantskew.experiments.allocation import read_plan
     from quantskew.quantization.qat import QATOptions
@@ -520,7 +511,6 @@ def _possible(keys, experiment, asked=False):
 
 
 @_command(
-    "judge the paper's claims on an experiment, or on Audits of record",
     *_ANY,
     _option("--seeds", "how many, from --seed on (default: 3; of a model in a file 1)", "N", type=int),
     _JOBS,
@@ -528,12 +518,14 @@ def _possible(keys, experiment, asked=False):
     _option("--recorded", "judge the records in book/records instead of making any", action="store_true"),
     _option("--format", choices=("text", "csv", "json"), default="text"),
     _option("--output", "default: standard output", "FILE"),
-    description="Train, quantize and audit what the claims need, and print a verdict on each. What is "
-    "done already is not done again. A path of an Audit (FILE.safetensors, further seeds beside it as "
-    "FILE-1.safetensors) is judged as it is.",
 )
 def claims(options):
-    """Print or write the verdicts."""
+    """Judge the paper's claims on an experiment, or on Audits of record.
+
+    Train, quantize and audit what the claims need, and print a verdict on each. What is done already is
+    not done again. A path of an Audit (FILE.safetensors, further seeds beside it as FILE-1.safetensors)
+    is judged as it is.
+    """
     from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
@@ -555,9 +547,8 @@ def claims(options):
         found = runs.make(experiment, needed, **where)
     columns = [name for audit in found.get(runs.BASE, ())[:1] for name in audit.precisions[1:]]
     if columns and not any(quantizer_of(name).precision for name in columns):
-        raise ValueError(
-            f"no claim can be judged: all are on precisions such as int4, none of {some(columns)} is"
-        )
+        what = f"all are on precisions such as int4, none of {some(columns)} is"
+        raise ValueError(f"no claim can be judged: {what}")
     text = written(register.judged(found, keys), options.format) + "\n"
     if options.output:
         write_bytes(options.output, text.encode())
@@ -566,17 +557,17 @@ def claims(options):
 
 
 @_command(
-    "make the book's records of an experiment, or go on with them",
     *_EXPERIMENT,
     *_SEEDS,
     _option("--output", None, "FOLDER", default=Path("book/records")),
     _option("--base-only", "only PTQ of the experiment", action="store_true"),
-    description="Write the Audits that the chapters read: the experiment with its curvature, every "
-    "method of the book, quantized activations, the balanced set and its rotations. What is done already "
-    "is not done again.",
 )
 def records(options):
-    """Print the path of each record, as soon as it is there."""
+    """Make the book's records of an experiment, or go on with them.
+
+    Write the Audits that the chapters read: the experiment with its curvature, every method of the book,
+    quantized activations, the balanced set and its rotations. What is done already is not done again.
+    """
     from quantskew.experiments.runs import BASE, ahead, write
 
     experiment, seeds, where = _over_seeds(options)
@@ -590,12 +581,11 @@ _PARAMETER = "of the chapters, its value in YAML, such as -p scheme mse; repeat"
 
 
 @_command(
-    "execute the book's chapters (run in the repository)",
     _ROOT,
     _option("-p --parameter", _PARAMETER, ("NAME", "VALUE"), action="append", nargs=2, default=[]),
 )
 def book(options):
-    """Print the path of each chapter."""
+    """Execute the book's chapters (run in the repository)."""
     from quantskew.book import chapters
 
     parameters = {name: _yaml(name, value) for name, value in options.parameter}
@@ -617,19 +607,20 @@ def _yaml(name, value):
 
 
 @_command(
-    "run a grid of chapters and audits, here or on a cluster (run in the repository)",
     _option("grid", "which cells: see notebooks/grids", "GRID.yml"),
     _option("--jobs", "at once", "N", type=int, default=1),
     _option("--output", "default: runs/GRID", "FOLDER"),
     _option("--executor", "of Snakemake, such as slurm (default: this machine)", "NAME"),
     _option("--timeout", "that one code cell of a chapter may take (900)", "SECONDS", type=int),
     _ROOT,
-    description="Run the cells of a grid (YAML) with Snakemake, and gather their results in one table "
-    "and one page. What is done already is not done again: after anything was killed, the same "
-    "command goes on. Further options of Snakemake follow after --, such as -- --dry-run.",
 )
 def sweep(options):
-    """Print what has failed, and where the results are; 1 if anything failed."""
+    """Run a grid of chapters and audits, here or on a cluster (run in the repository).
+
+    Run the cells of a grid (YAML) with Snakemake, and gather their results in one table and one page.
+    What is done already is not done again: after anything was killed, the same command goes on. Further
+    options of Snakemake follow after --, such as -- --dry-run.
+    """
     from quantskew.sweeps.sweep import DRY_RUN, run_sweep, write_page
     from quantskew.sweeps.table import gather
 

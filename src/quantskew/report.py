@@ -169,19 +169,14 @@ def summary(audit):
     parts = [measure(audit) for measure in (forward.group_accuracy, fairness.overall_accuracy)]
     parts.append(fairness.fvo(audit).assign(group="FVO"))
     counts = zip(audit.group_names, audit.group_counts, strict=True)
-    lines = [
-        f"{len(audit.labels):,} test samples in {len(audit.group_names)} groups: "
-        + ", ".join(f"{name} {count:,}" for name, count in counts),
-        harm.verdict(harm.harm(audit)),
-        "",
-        "accuracy with 95 % interval",
-        *(wide(part).to_string() for part in parts),
-    ]
+    sizes = ", ".join(f"{name} {count:,}" for name, count in counts)
+    lines = [f"{len(audit.labels):,} test samples in {len(audit.group_names)} groups: {sizes}"]
+    lines += [harm.verdict(harm.harm(audit)), "", "accuracy with 95 % interval"]
+    lines += [wide(part).to_string() for part in parts]
     floating, unfolded = audit.provenance.get("floating"), audit.provenance.get("unfolded")
     if floating:
-        lines.append(
-            f"in floating point: {floating['share']:.2%} of the parameters: {some(floating['names'])}"
-        )
+        share = f"{floating['share']:.2%} of the parameters"
+        lines.append(f"in floating point: {share}: {some(floating['names'])}")
     if unfolded:
         lines.append(f"batch norm left unfolded: {some(unfolded)}")
     lines += audit.provenance.get("runtimes_left_out", {}).values()
@@ -256,9 +251,8 @@ def _column(audit, name):
     own = quantizer_of(name)
     if not own.bits and not own.activation_precision:
         return f"the model in {own.precision}"
-    return (
-        f"simulated: weights {own.precision}, activations {own.activation_precision or 'in floating point'}"
-    )
+    activations = own.activation_precision or "in floating point"
+    return f"simulated: weights {own.precision}, activations {activations}"
 
 
 def _changes(table):
@@ -334,11 +328,8 @@ def agreement(audit):
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-FORMATS = ("text", "csv", "json")
-
-
 def written(table, form="text"):
-    """A table of `quantskew.claims.register.judged` as text in one of `FORMATS`; a ValueError names them.
+    """A table of `quantskew.claims.register.judged` as text, CSV or JSON.
 
     Examples
     --------
@@ -348,7 +339,7 @@ def written(table, form="text"):
     key,effect,lacks
     fvo_grows,0.25,
     """
-    check_known("format", form, FORMATS)
+    check_known("format", form, ("text", "csv", "json"))
     if form == "csv":
         return as_csv(table).rstrip()
     if form == "json":

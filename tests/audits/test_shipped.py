@@ -18,7 +18,7 @@ from quantskew.audits import shipped
 from quantskew.audits.audit import Audit
 from quantskew.cli import main
 from quantskew.datasets import listed
-from quantskew.datasets.preprocessing import Preprocessing
+from quantskew.datasets.listed import Preprocessing
 from quantskew.quantization.ptq import quantize_model
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -13,7 +13,7 @@ from quantskew.audits.audit import Audit
 from quantskew.audits.shipped import Fed, Opened
 from quantskew.cli import main
 from quantskew.datasets import normalise
-from quantskew.datasets.preprocessing import Preprocessing
+from quantskew.datasets.listed import Preprocessing
 from quantskew.experiments import catalogue, runs
 from quantskew.sweeps.grid import audit_cell, split_audit
 
@@ -31,7 +31,7 @@ FED = Preprocessing(8, (0.3, 0.4, 0.5), 0.2, channels="bgr", range="0-255")
 def place(tmp_path, monkeypatch, fresh_cache):
     """A working directory with lists of images, a network, its checkpoint and its exported program."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_net.py").write_text(NET)
+    (tmp_path / "own_layers.py").write_text(NET)
     monkeypatch.syspath_prepend(str(tmp_path))
     rng, kinds = np.random.default_rng(0), {}
     for name, count in (("train", 60), ("test", 24)):
@@ -61,7 +61,7 @@ def place(tmp_path, monkeypatch, fresh_cache):
 
 def command(name, model, *more, train=True):
     given = [f"--{own}={value}" for own, value in HOW.items()]
-    given += ["--arch", "own_net:net"] if model == "m.pth" else []
+    given += ["--arch", "own_layers:net"] if model == "m.pth" else []
     given += ["--train", "train.csv"] if train else []
     return [name, model, "--test", "test.csv", *given, *more]
 
@@ -133,7 +133,7 @@ def test_a_model_in_a_file_is_a_cell_of_a_grid(place, tmp_path):
 
 
 def test_a_changed_file_or_preprocessing_changes_the_key(place):
-    given = {"test": "test.csv", "arch": "own_net:net", **HOW}
+    given = {"test": "test.csv", "arch": "own_layers:net", **HOW}
     first = catalogue.ready(catalogue.get("m.pth", **given))[3]["key"]
     assert catalogue.ready(catalogue.get("m.pth", **given | {"mean": "0.4"}))[3]["key"] != first
     state = torch.load("m.pth", weights_only=True)
@@ -161,7 +161,7 @@ def test_what_a_kind_of_file_cannot_do_is_said_before_work(place, monkeypatch, c
     assert "only with a model in a file" in refused(["layers", "digits", "--mean", "0.5"])
     assert "named by --arch" in refused(command("layers", "m.pth", "--model=resnet18"))
     assert "mean is a number or one a channel" in refused(command("layers", "m.pth", "--mean=x"))
-    own = catalogue.get("m.pth", test="test.csv", arch="own_net:net", **HOW)
+    own = catalogue.get("m.pth", test="test.csv", arch="own_layers:net", **HOW)
     with pytest.raises(ValueError, match="data_dir is of named experiments"):
         catalogue.check(own, data_dir=".")
     with pytest.raises(ValueError, match="unknown group column 'hand'"):

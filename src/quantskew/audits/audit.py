@@ -75,10 +75,8 @@ class Audit:
 
     def __post_init__(self):
         if self.logits.ndim != 3 or self.logits.shape[0] != len(self.precisions):
-            raise ValueError(
-                f"logits must have the shape (precisions, samples, classes) with {len(self.precisions)} "
-                f"precisions; got {self.logits.shape}"
-            )
+            expected = f"(precisions, samples, classes) with {len(self.precisions)} precisions"
+            raise ValueError(f"logits must have the shape {expected}; got {self.logits.shape}")
         if len(set(self.precisions)) != len(self.precisions):
             raise ValueError(f"each precision is named once; got {', '.join(self.precisions)}")
         samples, classes = self.logits.shape[1:]
@@ -92,10 +90,9 @@ class Audit:
         finite = np.stack([np.isfinite(own).all(axis=1) for own in self.logits])
         if not finite.all():
             precision, sample = np.argwhere(~finite)[0]
-            raise ValueError(
-                f"the logits of {(~finite).sum()} samples are not finite; the first is sample {sample} at "
-                f"{self.precisions[precision]}; leave such samples out, or write a finite number"
-            )
+            where = f"the first is sample {sample} at {self.precisions[precision]}"
+            remedy = "leave such samples out, or write a finite number"
+            raise ValueError(f"the logits of {(~finite).sum()} samples are not finite; {where}; {remedy}")
         if self.train_counts is None:
             object.__setattr__(self, "train_counts", self.group_counts)
         elif len(self.train_counts) != len(self.group_names):
@@ -234,9 +231,8 @@ class Audit:
                [1, 1]])
         """
         if not hasattr(logits, "items"):
-            raise ValueError(
-                'give the logits by the name of each precision, such as {"fp32": array, "int8": array}'
-            )
+            example = '{"fp32": array, "int8": array}'
+            raise ValueError(f"give the logits by the name of each precision, such as {example}")
         if not logits:
             raise ValueError("no logits were given; give at least one precision")
         names = check_names(list(logits), "precision")
@@ -245,22 +241,18 @@ class Audit:
         shape = arrays[first].shape
         for name, own in arrays.items():
             if own.shape != shape:
-                raise ValueError(
-                    f"the logits of {name} have the shape {own.shape}, those of {first} {shape}; they must "
-                    "be of the same samples in the same order"
-                )
+                what = f"the logits of {name} have the shape {own.shape}, those of {first} {shape}"
+                raise ValueError(f"{what}; they must be of the same samples in the same order")
         if not shape[0]:
             raise ValueError("there are no samples to audit: the logits are empty")
         if shape[1] < 2:
-            raise ValueError(
-                f"an audit needs two classes or more, but the logits have {shape[1]} column(s); of one "
-                "logit for two classes make two columns, zeros and it"
-            )
+            what = f"an audit needs two classes or more, but the logits have {shape[1]} column(s)"
+            raise ValueError(f"{what}; of one logit for two classes make two columns, zeros and it")
         labels, found = distinct(labels, "label")
         if found and isinstance(found[0], str):
+            wanted = f"the number of its class's column in the logits, 0 to {shape[1] - 1}"
             raise ValueError(
-                f"labels are names, such as {shortened(found[0])}; give for each sample the number of its "
-                f"class's column in the logits, 0 to {shape[1] - 1}"
+                f"labels are names, such as {shortened(found[0])}; give for each sample {wanted}"
             )
         labels = ids_of(labels, found, shape[1], "label", "number the classes from 0")
         groups, found = distinct(groups)
@@ -275,16 +267,13 @@ class Audit:
         if OVERALL in group_names:
             raise ValueError(f"no group can be named {OVERALL!r}, which stands for all samples; rename it")
         if len(group_names) > MOST:
-            raise ValueError(
-                f"{len(group_names):,} groups are more than the {MOST:,} of an Audit; are these ids of "
-                "samples? Give for each sample what it has in common with others"
-            )
+            what = f"{len(group_names):,} groups are more than the {MOST:,} of an Audit"
+            raise ValueError(f"{what}; are these ids of samples? Give for each what it shares with others")
         if train_counts is not None:
             train_counts = as_array(train_counts, "training counts")
             if train_counts.dtype.kind not in "iu" or train_counts.ndim != 1 or (train_counts < 0).any():
-                raise ValueError(
-                    f"training counts must be whole numbers from 0 on; got {shortened(train_counts)}"
-                )
+                got = shortened(train_counts)
+                raise ValueError(f"training counts must be whole numbers from 0 on; got {got}")
             train_counts = train_counts.astype(np.int64)
         return cls(
             np.stack(list(arrays.values())),
@@ -336,10 +325,8 @@ class Audit:
             arrays, metadata = read_tensors(path, from_bytes, own)
             described = json.loads(metadata.get(_KEY, "{}"))
             if described.get("format") != _FORMAT:
-                raise ValueError(
-                    f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}; make it again "
-                    "with `quantskew audit`"
-                )
+                own_format = f"{path} has the format {described.get('format')!r}, not {_FORMAT!r}"
+                raise ValueError(f"{own_format}; make it again with `quantskew audit`")
             parts = {"": {}, "weights": {}, "curvature": {}}
             for name, array in arrays.items():
                 part, _, short = name.rpartition("/")
@@ -382,19 +369,16 @@ def _logits(values, name):
     """The logits of one precision in float32, shape (N, C)."""
     array = as_array(values, f"the logits of {name}")
     if array.dtype.kind not in "iuf":
-        raise ValueError(
-            f"the logits of {name} must be real numbers; got dtype {array.dtype} (decisions and text "
-            "are no logits)"
-        )
+        what = f"the logits of {name} must be real numbers; got dtype {array.dtype}"
+        raise ValueError(f"{what} (decisions and text are no logits)")
     if array.ndim != 2:
         raise ValueError(f"the logits of {name} must have the shape (samples, classes); got {array.shape}")
     shares = array.shape[1] > 1 and array.size and array.min() >= 0 and array.max() <= 1
     # Rows of zeros and a one are decisions of somebody who made the logits up.
     if shares and np.abs(array.sum(axis=1) - 1).max() < _SUM and (array.max(axis=1) < 1 - _SUM).any():
-        raise ValueError(
-            f"the rows of {name} are probabilities (between 0 and 1, with the sum 1); give the logits, "
-            "before the softmax, or np.log(np.maximum(probabilities, 1e-30))"
-        )
+        what = f"the rows of {name} are probabilities (between 0 and 1, with the sum 1)"
+        remedy = "before the softmax, or np.log(np.maximum(probabilities, 1e-30))"
+        raise ValueError(f"{what}; give the logits, {remedy}")
     # What is too large for fp32 becomes infinite and is refused by its sample.
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)

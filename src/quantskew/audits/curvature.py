@@ -52,9 +52,8 @@ class CurvatureState:
                         kept, _ = read_tensors(read, load_vectors, own=True)
                         self.vectors[group], self.reference[group] = kept[str(rows - 1)], kept["0"]
         except (ValueError, KeyError, OSError) as error:
-            raise Damaged(
-                f"{read} is not a whole checkpoint ({error}); delete {path} to begin anew"
-            ) from error
+            said = f"{read} is not a whole checkpoint ({error})"
+            raise Damaged(f"{said}; delete {path} to begin anew") from error
         if metadata.get(_KEY) != run:
             raise Damaged(f"{path} belongs to another model or other settings; delete it")
 
@@ -91,16 +90,12 @@ def check_curvature(quantizers):
     chosen = Quantizer.each(quantizers)
     rounded = [own.name for own in chosen if own.activation_precision]
     if rounded:
-        raise ValueError(
-            "the loss cannot be differentiated through rounded activations; leave out curvature or "
-            f"{', '.join(rounded)}"
-        )
+        said = "the loss cannot be differentiated through rounded activations"
+        raise ValueError(f"{said}; leave out curvature or {', '.join(rounded)}")
     other = [own.name for own in chosen if own.fold_batchnorm != chosen[0].fold_batchnorm]
     if other:
-        raise ValueError(
-            f"curvature compares models with the same parameters, but {chosen[0]} and {', '.join(other)} "
-            "differ in folding batch norm; audit them apart, or leave out curvature"
-        )
+        said = f"curvature compares models with the same parameters, but {chosen[0]} and {', '.join(other)}"
+        raise ValueError(f"{said} differ in folding batch norm; audit them apart, or leave out curvature")
     return chosen
 
 

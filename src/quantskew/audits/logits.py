@@ -101,9 +101,8 @@ def in_one_order(files):
         place = {sample: row for row, sample in enumerate(own["ids"].tolist())}
         if len(place) != len(own["ids"]) or place.keys() != {*ids}:
             lacks = some(sorted(place.keys() ^ {*ids}))
-            raise ValueError(
-                f"{name} and {first} are not of the same samples, each once: only one has {lacks}"
-            )
+            what = f"{name} and {first} are not of the same samples, each once"
+            raise ValueError(f"{what}: only one has {lacks}")
         rows = [place[sample] for sample in ids]
         if rows != [*range(len(ids))]:
             print(f"{name}: its samples are put in the order of those of {first}", file=sys.stderr)

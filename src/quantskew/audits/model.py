@@ -109,9 +109,7 @@ def audit_model(
     if not isinstance(model, nn.Module):
         further = model if isinstance(model, Mapping) else {"fp32": model}
         if not all(map(callable, further.values())) or isinstance(model, torch.export.ExportedProgram):
-            what = (
-                f"a model is a torch.nn.Module, a function or several of them; got a {type(model).__name__}"
-            )
+            what = f"a model is a torch.nn.Module or functions; got a {type(model).__name__}"
             raise ValueError(f"{what}: load files with qs.load_model, a state_dict with load_state_dict")
         if quantizers is not DEFAULT_PRECISIONS or curvature:
             raise ValueError("a function's weights cannot be replaced: leave out quantizers and curvature")
@@ -124,10 +122,8 @@ def audit_model(
     model, tried, logits = _ready(model, feed)
     quantized = {own.name: quantize_model(model, own, calibration) for own in chosen}
     # Weights are compared with what they were made of: a folded model's are others.
-    floats = {
-        folded: quantize_model(model, Quantizer("fp32", fold_batchnorm=folded))
-        for folded in {own.fold_batchnorm for own in chosen}
-    }
+    plain = {own.fold_batchnorm: Quantizer("fp32", fold_batchnorm=own.fold_batchnorm) for own in chosen}
+    floats = {folded: quantize_model(model, own) for folded, own in plain.items()}
     originals = [floats[own.fold_batchnorm] for own in chosen]
     for copied in quantized.values() if logits is not None else ():
         checked.check_use(model, copied, weight_parameters(copied), tried)
@@ -144,14 +140,9 @@ def audit_model(
     audit = _filled(quantized, further or {}, feed, device, data, facts, weights)
     if not curvature:
         return audit
-    surface = measure_curvature(
-        checked.copied(model).to(device),
-        split,
-        chosen,
-        images=None if curvature is True else curvature,
-        checkpoint=checkpoint,
-        calibration=calibration,
-    )
+    options = {"images": None if curvature is True else curvature, "calibration": calibration}
+    copied = checked.copied(model).to(device)
+    surface = measure_curvature(copied, split, chosen, checkpoint=checkpoint, **options)
     return replace(audit, curvature=surface)
 
 
@@ -269,10 +260,8 @@ def _ready(model, feed):
         given = _fed(float_model, tried)
     except Exception as error:  # a model may raise anything
         shape = tuple(tried.shape[1:]) if isinstance(tried, torch.Tensor) else "these inputs"
-        raise ValueError(
-            f"the model cannot take images of shape {shape} "
-            f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
-        ) from error
+        why = f"({type(error).__name__}: {str(error)[:300]}); give images of the size that it was made for"
+        raise ValueError(f"the model cannot take images of shape {shape} {why}") from error
     logits = _checked_logits(logits_in(given, feed.classes), feed.count, feed.classes)
     alone = given is logits_in(given, feed.classes) and isinstance(tried, torch.Tensor)
     return (model if alone else Logits(model, feed.classes)), tried, logits
@@ -283,26 +272,21 @@ def _checked_logits(logits, count, classes, column="fp32"):
     classes = classes or (logits.shape[-1] if getattr(logits, "ndim", 0) == 2 else "its")
     if not isinstance(logits, torch.Tensor) or logits.shape != (count, classes):
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else ""
-        raise ValueError(
-            f"the model gives a {type(logits).__name__}{shape} for {count} images at {column}, but an audit "
-            f"of {classes} classes needs logits of shape {(count, classes)}, alone, first in a tuple or as "
-            "logits; wrap the model in one that gives these (of a detector: the classifier of its boxes)"
-        )
+        what = f"the model gives a {type(logits).__name__}{shape} for {count} images at {column}"
+        needs = f"needs logits of shape {(count, classes)}, alone, first in a tuple or as logits"
+        remedy = "wrap the model in one that gives these (of a detector: the classifier of its boxes)"
+        raise ValueError(f"{what}, but an audit of {classes} classes {needs}; {remedy}")
     logits = logits.float()
     broken = torch.nonzero(~torch.isfinite(logits).all(1)).flatten().tolist()
     if broken:
-        raise ValueError(
-            f"the logits are not finite for sample {broken[0]} at {column}; check the model's weights"
-        )
+        what = f"the logits are not finite for sample {broken[0]} at {column}"
+        raise ValueError(f"{what}; check the model's weights")
     # Logits that are all alike, as of a model that is not trained, are no shares.
     if bool((logits >= 0).all() and (logits <= 1).all() and (logits.amax(1) > logits.amin(1)).any()):
         if classes > 1 and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
             raise ValueError("the model gives probabilities; take off the softmax at its end, to give logits")
-        _LOG.warning(
-            "the outputs at %s lie between 0 and 1, as those of a sigmoid do, but an audit needs logits: "
-            "where there is a sigmoid at the model's end, take it off",
-            column,
-        )
+        said = "the outputs at %s lie between 0 and 1, as those of a sigmoid do, but an audit needs logits"
+        _LOG.warning(f"{said}: where there is a sigmoid at the model's end, take it off", column)
     return logits
 
 
@@ -315,10 +299,9 @@ def floating(model):
             if parameter is None or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            name = (
-                f"{path} ({type(module).__name__})" if path and next(module.children(), None) is None else ""
-            )
-            name = "biases" if path in quantized and "bias" in own else name or f"{path}.{own}".lstrip(".")
+            leaf = path and next(module.children(), None) is None
+            name = f"{path} ({type(module).__name__})" if leaf else f"{path}.{own}".lstrip(".")
+            name = "biases" if path in quantized and "bias" in own else name
             sizes[name] = sizes.get(name, 0) + parameter.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
     return {"share": sum(sizes.values()) / total, "names": sorted(sizes, key=sizes.get, reverse=True)}
@@ -377,10 +360,8 @@ def calibration_images(data, mix="proportional", count=256, seed=0, losses=None)
         present = np.flatnonzero(counts)
         only = present[np.argmax(counts[present]) if mix == "majority" else np.argmin(counts[present])]
         if counts[only] < count:
-            raise ValueError(
-                f"the {mix}, {data.group_names[only]}, has {counts[only]} training images; calibrate on as "
-                f"many at most, not on {count}"
-            )
+            has = f"the {mix}, {data.group_names[only]}, has {counts[only]} training images"
+            raise ValueError(f"{has}; calibrate on as many at most, not on {count}")
         progress = groups != only
     else:
         for group, size in enumerate(counts):

@@ -9,7 +9,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -24,9 +24,9 @@ from torch import nn
 from quantskew.audits.model import Logits, audit_model
 from quantskew.audits.runtimes import logits_functions, session, version
 from quantskew.checks import check_known, shortened, some
-from quantskew.datasets import Dataset, Split, listed
-from quantskew.datasets.preprocessing import FIELDS, Preprocessing, facts_of
-from quantskew.datasets.split import NORMALISATION, split_arrays
+from quantskew.datasets import Dataset, Split, listed, normalise
+from quantskew.datasets.listed import FIELDS, Preprocessing, facts_of
+from quantskew.datasets.split import split_arrays
 from quantskew.groups import distinct
 from quantskew.quantization import checked
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
@@ -61,7 +61,7 @@ def load(path, arch=None, num_classes=None):
     model : torch.nn.Module or callable
         A function where weights cannot be replaced: of ONNX and TorchScript.
     facts : dict of str to (value, str)
-        Of its images (see `quantskew.datasets.preprocessing.facts_of`), each with where it is from.
+        Of its images (see `quantskew.datasets.listed.facts_of`), each with where it is from.
 
     Raises
     ------
@@ -246,10 +246,8 @@ def better_ways(model, samples, labels, how):
     other, given = np.append(tried[name], right(ways[name], more)), np.append(given, right(how, more))
     if not _is_better(other, given, _CLEARLY, _CHANCE / len(ways)):
         return []
-    said = (
-        f"{name} would score {other.mean():.1%} on {len(given)} images where the preprocessing that is used"
-    )
-    return [f"{said} scores {given.mean():.1%}; look up how the model was trained"]
+    said = f"{name} would score {other.mean():.1%} on {len(given)} images where the preprocessing"
+    return [f"{said} that is used scores {given.mean():.1%}; look up how the model was trained"]
 
 
 def _shape(path):
@@ -278,14 +276,12 @@ def better_order(predictions, labels, names):
         fitted[halves != half] = order[predictions[halves != half]]
     given, other = predictions == labels, fitted == labels
     # A model that knows next to nothing does a little better in some order, too.
-    if not _is_better(other, given, 2 * _CLEARLY, _CHANCE) or other.mean() < min(
-        0.5, 2 * np.bincount(labels).max() / len(labels)
-    ):
+    least = min(0.5, 2 * np.bincount(labels).max() / len(labels))
+    if not _is_better(other, given, 2 * _CLEARLY, _CHANCE) or other.mean() < least:
         return []
     order = [names[place] for place in _order(predictions, labels, len(names))]
-    moved = [
-        f"{shortened(own)} is {shortened(new)}" for own, new in zip(names, order, strict=True) if own != new
-    ]
+    pairs = [(own, new) for own, new in zip(names, order, strict=True) if own != new]
+    moved = [f"{shortened(own)} is {shortened(new)}" for own, new in pairs]
     return [
         f"another order of the classes would score {other.mean():.1%}, this one {given.mean():.1%}: "
         f"what is called {some(moved)}; give --classes in the model's order, perhaps {','.join(order[:20])}"
@@ -378,15 +374,17 @@ class Fed(Logits):
     """A model that takes images as `quantskew.datasets.normalise` gives them, and is fed as it expects."""
 
     def __init__(self, model, opened):
-        how, expected = opened.how, torch.tensor
         super().__init__(model, len(opened.names))
-        self.reverse = how.channels == "bgr"
-        usual = expected(NORMALISATION[how.width], dtype=torch.float64)[..., None, None]
-        middle, spread = usual.flip(1) if self.reverse else usual
-        mean, std = (expected(own, dtype=torch.float64).view(-1, 1, 1) for own in (how.mean, how.std))
-        most = 1 if how.range == "0-1" else 255
-        self.register_buffer("factor", (spread * most / std).float(), persistent=False)
-        self.register_buffer("offset", ((middle * most - mean) / std).float(), persistent=False)
+        how, self.reverse = opened.how, opened.how.channels == "bgr"
+        ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, how.width, 1, 1)
+        # Both ways of feeding it are straight lines through the darkest and the lightest pixel.
+        (low, high), (dark, light) = (
+            normalise(ends).double().flip(1 if self.reverse else ()),
+            how.inputs(ends),
+        )
+        factor = (light - dark) / (high - low)
+        self.register_buffer("factor", factor.float(), persistent=False)
+        self.register_buffer("offset", (dark - low * factor).float(), persistent=False)
 
     def forward(self, inputs):
         """Logits (B, C) of normalised images."""
@@ -469,6 +467,7 @@ def audit_file(
             kept.extend(index)
             yield how.inputs(pixels), labels[index], [first[place] for place in index]
 
+    others = None
     if calibration is not None:
         others = calibration if isinstance(calibration, listed.Listed) else listed.read(calibration)
         chosen = np.random.default_rng(0).permutation(len(others.names))[:256].tolist()
@@ -483,4 +482,8 @@ def audit_file(
     made = audit_model(own, batches(), class_names=model.names, device=device, facts=told, **options)
     model.doubt(made.predictions[0], made.labels)
     made.provenance.update(samples=[samples.names[place] for place in kept], left_out=left_out)
-    return {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
+    audits = {name: made.regrouped([own[place] for place in kept]) for name, own in samples.columns.items()}
+    for name in others.columns.keys() & audits.keys() if others else ():
+        counts = np.array([others.columns[name].count(group) for group in audits[name].group_names])
+        audits[name] = replace(audits[name], train_counts=counts)
+    return audits

@@ -232,7 +232,7 @@ def decode(members, size, title="decoding"):
             (left_out if isinstance(pixels, str) else decoded)[name] = pixels
             return length
 
-        for name, content in tqdm(members, desc=title, unit=" images", leave=False):
+        for name, content in tqdm(members, title, unit=" images", leave=False, delay=1):
             if isinstance(content, str):
                 left_out[name] = content
                 continue

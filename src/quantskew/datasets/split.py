@@ -12,7 +12,7 @@ from quantskew.groups import check_group_ids, group_counts
 
 # ImageNet's statistics for colour, plain centring for grey: constants, so that a model sees the same inputs
 # whatever images are in the training split.
-NORMALISATION = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
+_NORMALISATION = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 # Of images that nobody divided, in training, validation and test.
 _SHARES = (0.65, 0.15, 0.2)
 
@@ -46,7 +46,7 @@ class Split:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             got = f"{self.images.dtype} of shape {tuple(self.images.shape)}"
             raise ValueError(f"images must be uint8 of shape (N, C, H, W); got {got}")
-        if self.images.shape[1] not in NORMALISATION:
+        if self.images.shape[1] not in _NORMALISATION:
             raise ValueError(f"images must have 1 or 3 channels; got {self.images.shape[1]}")
         labels, groups = (self.labels, self.class_names), (self.groups, self.group_names)
         for what, (ids, names) in {"label": labels, "group": groups}.items():
@@ -127,7 +127,7 @@ def normalise(images):
     """
     mean, std = (
         torch.tensor(constants, device=images.device).view(1, -1, 1, 1)
-        for constants in NORMALISATION[images.shape[1]]
+        for constants in _NORMALISATION[images.shape[1]]
     )
     inputs = images.to(torch.float32, memory_format=torch.channels_last)
     return inputs.sub_(255 * mean).div_(255 * std)

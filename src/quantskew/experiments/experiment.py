@@ -26,7 +26,7 @@ class Own:
     classes : str, optional
         Names in the order of the logits, with commas, or a file with one a line.
     mean, std, resize, interpolation, channels, range
-        See `quantskew.datasets.preprocessing.Preprocessing`; mean and std are numbers with commas.
+        See `quantskew.datasets.listed.Preprocessing`; mean and std are numbers with commas.
     preprocessing : str, optional
         A JSON or TOML file of these.
     accuracy : float, optional

@@ -46,10 +46,9 @@ def parse(text):
         name, change, group, sign, number, column = _FORM.fullmatch(text).groups()
         bound = float(number)
     except (AttributeError, ValueError):
-        raise ValueError(
-            f"condition {shortened(text)} is not understood: write MEASURE[GROUP] < NUMBER at COLUMN, as in "
-            "accuracy_change[worst] < -0.01 at int8, or name a file with one a line"
-        ) from None
+        example = "accuracy_change[worst] < -0.01 at int8, or name a file with one a line"
+        how = f"write MEASURE[GROUP] < NUMBER at COLUMN, as in {example}"
+        raise ValueError(f"condition {shortened(text)} is not understood: {how}") from None
     check_known(f"measure in condition {text!r}", name, known)
     if group and name in MODEL_MEASURES:
         raise ValueError(f"{name} is of the whole model: leave out [{group}] in condition {text!r}")
