@@ -1,5 +1,7 @@
 """What a chapter shows side by side, draws and glues; nothing is trained here."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,17 @@ def test_measures_and_functions_are_drawn(asked):
     assert [axes.get_title("left") for axes in figure.axes[:2]] == ["live: digits", "record: faces"]
 
 
+def test_a_page_gets_every_seed_of_what_is_drawn(asked):
+    page = Chapter("digits", "faces")
+    page.runs[1][BASE].append(samples.exact_audit(accuracies("other"), train_counts=COUNTS))
+    live, record = page.draw(qs.group_accuracy).numbers
+    assert [len(live["seeds"]), len(record["seeds"])] == [1, 2]
+    assert [group["images"] for group in record["groups"]] == COUNTS
+    # By seed, precision and group.
+    assert [seed[1][2][0] for seed in record["seeds"]] == pytest.approx([0.4, 0.5])
+    assert page.draw(qs.cosine_distance).numbers == ()
+
+
 def test_where_a_record_is_missing_nothing_is_drawn(asked, capsys):
     page = Chapter("digits", ["faces", "gone"])
     assert page.draw(qs.group_accuracy, page.of("gone")) is None
@@ -119,9 +132,13 @@ def test_words_stand_in_for_the_numbers_of_a_missing_record(asked, glued):
 
 
 def test_claims_are_judged_on_every_column(asked):
-    table = Chapter("digits", "faces").scorecard(["fvo_grows"], ["int4"]).data
+    shown = Chapter("digits", "faces").scorecard(["fvo_grows"], ["int4"])
+    table = shown.data
     assert list(table.columns) == ["claim", "at", "live: digits, one seed", "record: faces, one seed"]
     assert table["record: faces, one seed"][0].startswith("one seed: ")
+    drawn = json.loads(shown._repr_html_().split(">", 1)[1].split("</script>")[0])
+    ((record,),) = [own for title, own in drawn.items() if title.startswith("record")]
+    assert (record["verdict"], record["unit"], record["low"]) == ("one seed", "share of the images", None)
 
 
 def test_a_measure_of_every_seed_is_read_at_every_precision(asked, monkeypatch, glued):

@@ -1,7 +1,7 @@
 // Small things that every page needs.
 (() => {
   // What is wider than the window scrolls in a box of its own, which the keyboard must reach.
-  const boxes = "div.math, .wide, .bit-width-panel details, .forest, .forest + details";
+  const boxes = "div.math, .wide, .bit-width-panel details, .forest, .forest ~ details";
 
   const mark = (box) => {
     if (box.scrollWidth > box.clientWidth) box.setAttribute("tabindex", "0");

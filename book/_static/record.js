@@ -1,5 +1,5 @@
-// Figures of measures over precisions, drawn anew from the numbers that a chapter lays into its page: of another
-// training run, of all, of some groups. Without this file, in print and elsewhere their pictures remain.
+// What a page draws from numbers that a chapter lays into it: figures of measures over precisions, of another training
+// run, of all, of some groups, and forest plots of verdicts. Without this file there are their pictures and tables.
 (() => {
   const { html, svg, number, axis, tickLabel, MARKS } = quantskewDrawing;
   const WIDE = 340, HIGH = 262, BOX = { left: 46, right: 332, top: 40, bottom: 212 }, SHIFT = 0.2;
@@ -19,7 +19,8 @@
   }));
 
   // What is shown of a panel: one table of values by precision and group, or one a training run.
-  const tables = ({ seeds, limits }, seed) => (seed === ALL ? seeds : [seed === MEAN ? mean(seeds, limits) : seeds[seed]]);
+  const tables = ({ seeds, limits, runs }, seed) => (seed === ALL ? seeds
+    : [seed === MEAN ? mean(seeds, limits) : seeds[runs.indexOf(Number(seed))]]);
 
   // Over all training runs, so that the axis stands still; as wide as is possible where values fill that.
   const frame = ({ seeds, log, limits }) => {
@@ -101,7 +102,7 @@
   const csv = (panels) => {
     const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value ?? "");
     const lines = panels.flatMap((panel) => panel.seeds.flatMap((rows, seed) => rows.flatMap((row, p) =>
-      row.map((values, g) => [panel.title, panel.label, seed, panel.groups[g].name, panel.precisions[p], ...values]))));
+      row.map((values, g) => [panel.title, panel.label, panel.runs[seed], panel.groups[g].name, panel.precisions[p], ...values]))));
     const head = ["experiment", "measure", "seed", "group", "precision", "value", "low", "high"];
     return [head, ...lines].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
   };
@@ -127,7 +128,7 @@
     constructor(name, panels, picture) {
       Object.assign(this, { name, panels, hidden: new Set() });
       this.titles = [...new Set(panels.map(({ title }) => title))];
-      this.seeds = Object.fromEntries(this.titles.map((title) => [title, 0]));
+      this.seeds = Object.fromEntries(panels.map(({ title, runs }) => [title, runs[0]]));
       this.area = html("div", { class: "drawn-panels", style: `--across: ${this.titles.length}` });
       const alt = picture.querySelector("img")?.alt ?? picture.alt;
       this.host = html("div", { class: "drawn", role: "group", "aria-label": alt }, this.area, this.choices());
@@ -139,7 +140,7 @@
     choices() {
       const own = this.titles.map((title) => {
         const panel = this.panels.find((each) => each.title === title), many = panel.seeds.length;
-        const options = [...panel.seeds.map((_, seed) => [seed, seed]), [MEAN, `mean of ${many}`], [ALL, "all at once"]];
+        const options = [...panel.runs.map((seed) => [seed, seed]), [MEAN, `mean of ${many}`], [ALL, "all at once"]];
         const choice = many < 2 ? null : html("label", {}, "seed ", html("select", {
           "data-title": title, onchange: ({ target }) => document.dispatchEvent(new CustomEvent("quantskew-seed", { detail: [title, target.value] })),
         }, options.map(([value, words]) => html("option", { value }, String(words)))));
@@ -165,7 +166,7 @@
     // Every figure of the page goes to the same training run.
     choose(title, seed) {
       const panel = this.panels.find((each) => each.title === title);
-      if (!panel || (seed !== MEAN && seed !== ALL && !panel.seeds[seed]) || panel.seeds.length < 2) return;
+      if (!panel || (![MEAN, ALL].includes(seed) && !panel.runs.includes(Number(seed))) || panel.runs.length < 2) return;
       this.seeds[title] = seed;
       for (const select of this.host.querySelectorAll("select")) if (select.dataset.title === title) select.value = seed;
       this.show();
@@ -191,7 +192,50 @@
     }
   }
 
+  // ---- forest plots: judgements by claim and experiment, on one axis for each unit ----
+
+  const DECIDED = ["holds", "fails", "tie"], ENDS = ["effect", "low", "high", "control_low", "control_high"];
+  const HOW = "Dot: effect in its unit, filled where the verdict is decided. Line: its 95 % interval over seeds. Grey: "
+    + "the effect with shuffled groups. Right of the upright line it is as claimed.";
+
+  const track = (row, place) => {
+    const { verdict } = row, known = ENDS.filter((name) => row[name] !== null);
+    const word = html("span", { class: `verdict verdict-${verdict.replaceAll(" ", "-")}` }, verdict);
+    if (row.lacks) return html("td", {}, word);
+    const bars = [["control_low", "chance"], ["low", "interval"], ["effect", "effect"]].filter(([end]) => known.includes(end));
+    const style = [place("zero", 0), ...known.map((name) => place(name, row[name]))].join(";");
+    return html("td", { class: DECIDED.includes(verdict) ? "decided" : null },
+      html("span", { class: "track", style }, bars.map(([, kind]) => html("i", { class: kind }))), word);
+  };
+
+  const forest = (tables) => {
+    const titles = Object.keys(tables), parts = Object.values(tables), units = [...new Set(parts[0].map(({ unit }) => unit))];
+    const bodies = units.map((unit) => {
+      const rows = parts.map((part) => part.filter((row) => row.unit === unit));
+      const ends = rows.flat().flatMap((row) => ENDS.map((name) => row[name])).filter((value) => value !== null);
+      const { ticks } = axis([Math.min(0, ...ends), Math.max(1e-6, ...ends)], false, 0, 1), step = ticks[1] - ticks[0] || 1;
+      const low = Math.floor(Math.min(0, ...ends) / step) * step, high = Math.ceil(Math.max(1e-6, ...ends) / step) * step;
+      const place = (name, value) => `--${name}:${(100 * Math.max(0, Math.min(1, (value - low) / (high - low)))).toFixed(1)}%`;
+      const named = [low, ...(Math.abs((high + low) / (high - low)) < 0.4 ? [0] : []), high];
+      const scale = () => html("td", {}, html("span", { class: "track" },
+        named.map((value) => html("i", { style: place("at", value) }, tickLabel(value)))));
+      const lines = rows[0].map((own, k) => {
+        const of = rows[0].filter(({ claim }) => claim === own.claim), first = of[0] === own;
+        return html("tr", {}, first ? html("th", { scope: "row", rowspan: of.length }, own.claim) : null,
+          html("td", {}, own.at), rows.map((part) => track(part[k], place)));
+      });
+      return html("tbody", {}, html("tr", { class: "unit" },
+        html("th", { colspan: 2, scope: "rowgroup" }, unit), titles.map(scale)), lines);
+    });
+    return html("div", { class: "forest" }, html("table", {}, html("caption", {}, HOW),
+      html("thead", {}, html("tr", {}, ["claim", "at", ...titles].map((name) => html("th", { scope: "col" }, name)))), bodies));
+  };
+
   addEventListener("DOMContentLoaded", () => {
+    for (const script of document.querySelectorAll("script.forest-numbers")) {
+      script.before(forest(JSON.parse(script.textContent)));
+      if (script.nextElementSibling?.matches("details")) script.nextElementSibling.open = false;
+    }
     for (const script of document.querySelectorAll("script.figure-numbers")) {
       for (const [name, panels] of Object.entries(JSON.parse(script.textContent))) {
         const figure = document.getElementById(name)?.closest("figure") ?? document.querySelector(`#${CSS.escape(name)} figure`);

@@ -11,6 +11,7 @@ from quantskew.book.prose import (
     chooser,
     counts,
     elsewhere,
+    forest,
     glue_finding,
     glue_roles,
     glue_table,
@@ -30,7 +31,6 @@ from quantskew.interactive import control
 from quantskew.interactive.control import bit_width
 from quantskew.interactive.live_model import LiveModel
 from quantskew.interactive.page import InPage
-from quantskew.interactive.pictures import forest
 from quantskew.interactive.views import CHAIN
 from quantskew.measures import seeds as over_seeds
 from quantskew.measures.fairness import fvo, overall_accuracy
@@ -137,11 +137,8 @@ class Chapter:
         return bit_width(view, self.audits, LiveModel(**self._model), self._scheme)
 
     def scorecard(self, keys, precisions=None):
-        """Verdicts on claims, as on every other page; below them `quantskew.claims.register.scorecard`."""
-        tables = {own.title: register.judged(own, keys, precisions) for own in self.runs}
-        shown = show(register.compared(tables))
-        shown.picture = forest(tables)
-        return shown
+        """Verdicts on claims, as on every other page, see `quantskew.claims.register.scorecard`."""
+        return forest({own.title: register.judged(own, keys, precisions) for own in self.runs})
 
     def every_seed(self, key=BASE):
         """The Audits of all seeds of the record, whole: a page may be shown at fewer precisions."""

@@ -33,13 +33,12 @@ kernelspec:
 ```{code-cell} ipython3
 import numpy as np
 from quantskew.audits.audit import Audit
-from quantskew.book.prose import show
+from quantskew.book.prose import forest
 from quantskew.claims import register
 from quantskew.figures import lines
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare
 from quantskew.interactive.control import bit_width
-from quantskew.interactive.pictures import forest
 from quantskew.measures.forward import group_accuracy
 
 rng = np.random.default_rng(0)
@@ -86,10 +85,7 @@ figure
 
 ```{code-cell} ipython3
 table = register.judged({"base": [audit, other]}, ["fvo_grows", "loss_order"])
-tables = {"live": table, "record": table}
-shown = show(register.compared(tables))
-shown.picture = forest(tables)
-shown
+forest({"live": table, "record": table})
 ```
 """
 TOC = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapters/00_controls\n"

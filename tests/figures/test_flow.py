@@ -1,4 +1,4 @@
-"""The map of the impact flow, as text, as links and as a picture."""
+"""The map of the impact flow, as text, and as links."""
 
 import re
 
@@ -25,12 +25,6 @@ def test_every_chapter_of_the_map_has_the_map_at_its_head(stage, repository):
 def test_unknown_place_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="known: problem, weights, logits"):
         flow.Map("activations")
-
-
-def test_the_picture_names_every_stage():
-    (axes,) = flow.picture().axes
-    shown = {text.get_text() for text in axes.texts}
-    assert {stage.name for stage in flow.FORWARD + flow.BACKWARD} <= shown
 
 
 def test_a_link_is_solid_where_its_verdict_holds():

@@ -3,8 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+import samples
 from quantskew.figures import lines
-from quantskew.figures.style import compare, group_looks, group_order, log_scale
+from quantskew.figures.style import compare, group_looks, group_order, log_scale, path, wide
 from quantskew.measures import forward
 
 
@@ -54,3 +55,34 @@ def test_ticks_of_a_logarithmic_axis_never_crowd():
 
 def test_a_figure_may_have_another_width(digits_audit):
     assert compare(lines.fvo, {"one": digits_audit}, legend=False, width=3.7).get_size_inches()[0] == 3.7
+
+
+def test_log_axes_say_so_and_no_others(digits_audit):
+    for measure, ending in ((forward.group_loss, ", log scale"), (forward.group_accuracy, "accuracy")):
+        (axes,) = compare(lines.of(measure), {"digits": digits_audit}).axes
+        assert axes.get_ylabel().endswith(ending)
+
+
+def test_figures_may_stand_below_each_other(digits_audit):
+    figure = compare(lines.of(forward.group_accuracy), dict.fromkeys("ab", digits_audit), below=True)
+    assert [axes.get_title("left") for axes in figure.axes] == ["a", "b"]
+    first, second = (axes.get_subplotspec() for axes in figure.axes)
+    assert (first.rowspan.start, second.rowspan.start, second.colspan.start) == (0, 1, 0)
+
+
+def test_a_path_marks_its_start_and_its_end():
+    figure, axes = plt.subplots()
+    path(axes, [1, 2, 3], [4, 5, 6], {"color": "blue", "marker": "s"})
+    whole, start, end = axes.lines
+    plt.close(figure)
+    assert (start.get_xydata().tolist(), end.get_xydata().tolist()) == ([[1, 4]], [[3, 6]])
+    assert start.get_markerfacecolor() == "white"
+    assert end.get_markersize() > start.get_markersize() > whole.get_markersize()
+
+
+def test_tables_have_the_order_of_groups_that_figures_have():
+    audit = samples.exact_audit({"fp32": (0.9, 0.8, 0.7)}, train_counts=[5, 90, 30])
+    table = forward.group_accuracy(audit)
+    assert wide(table).index.tolist() == list(audit.group_names)
+    assert wide(table, like=audit).index.tolist() == [look.name for look in group_looks(audit)]
+    assert wide(table.replace({"group": {"group 0": "all"}}), like=audit).index[0] == "all"

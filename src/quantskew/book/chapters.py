@@ -12,6 +12,7 @@ import nbformat
 from jupyter_core.utils import ensure_event_loop
 
 from quantskew.book import execution
+from quantskew.book.prose import for_page
 from quantskew.files import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -185,10 +186,7 @@ def _lay_out(root, source, texts, store):
 
 def _script(drawn):
     """A cell that only gives numbers to ``record.js``, by the name of the figure that it draws from them."""
-    # No text ends the script before its end.
-    text = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    html = f'<script type="application/json" class="figure-numbers">{text}</script>'
-    output = nbformat.v4.new_output("display_data", {"text/html": html})
+    output = nbformat.v4.new_output("display_data", {"text/html": for_page("figure", drawn)})
     # A cell without a source is not rendered.
     own = {"id": "numbers", "metadata": {"tags": ["remove-input"]}, "outputs": [output]}
     return nbformat.v4.new_code_cell("# What figures are drawn from.", **own)

@@ -1,6 +1,7 @@
 """Numbers for the prose of a chapter: glued by name, so that none is ever typed."""
 
 import html
+import json
 import re
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ from myst_nb import glue
 from pandas.io.formats.style import Styler
 
 from quantskew.claims.effects import effects
-from quantskew.claims.register import CLAIMS, get, with_seeds
+from quantskew.claims.register import CLAIMS, compared, get, with_seeds
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.experiments.methods import METHODS, TAKES
 from quantskew.figures.style import group_order, number
 from quantskew.measures.seeds import MEASURES, paired
 
+_DRAWN = ["claim", "at", "unit", "verdict", "lacks", "effect", "low", "high", "control_low", "control_high"]
 _KEYS = ("method", "cut", "trained", "group", "layer", "precision", "measure")
 
 
@@ -69,12 +71,12 @@ class Shown(Styler):
     | 2 | 0.50 |
     """
 
-    # HTML of a picture of the table, which is folded below it.
-    picture = ""
+    # What the page draws in its place, of `for_page`: without a script it stands there open.
+    drawn = ""
 
     def _repr_html_(self):
-        fold = "<details><summary>All numbers</summary>", "</details>"
-        return self.picture + self.to_html().join(fold if self.picture else ("", ""))
+        fold = "<details open><summary>All numbers</summary>", "</details>"
+        return self.drawn + self.to_html().join(fold if self.drawn else ("", ""))
 
     def _repr_markdown_(self):
         separator = "\x1f"
@@ -165,6 +167,21 @@ def _strip(seeds, row):
     marks += "".join(f'<circle cx="{own}" cy="10" r="3" fill="currentColor" opacity="0.5"/>' for own in dots)
     look = f'class="strip" width="140" height="20" stroke="currentColor" role="img" aria-label="{told}"'
     return f"<svg {look}>{marks}</svg>"
+
+
+def for_page(kind, numbers):
+    """Numbers for ``record.js``, as HTML that shows nothing; `kind` says what it draws from them."""
+    # No text ends the script before its end.
+    text = json.dumps(numbers, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" class="{kind}-numbers">{text}</script>'
+
+
+def forest(tables):
+    """The `quantskew.claims.register.compared` of tables, of which a page makes a forest plot."""
+    shown = show(compared(tables))
+    numbers = {with_seeds(title, own): own[_DRAWN].to_json(orient="records") for title, own in tables.items()}
+    shown.drawn = for_page("forest", {title: json.loads(text) for title, text in numbers.items()})
+    return shown
 
 
 def linked(tables):

@@ -7,7 +7,6 @@ is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no s
 
 import re
 import shutil
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -142,33 +141,31 @@ def fit_tables(app, doctree, page):
 def lay_panels(app, doctree, page):
     """Cut wide pictures between their panels, which then stand one below the other on a small screen."""
     for image in list(doctree.findall(nodes.image)) if app.builder.format == "html" else ():
-        path = Path(app.srcdir) / image["uri"]
-        if path.suffix != ".png" or not path.is_file():
+        path, words = Path(app.srcdir) / image["uri"], image.get("alt", "")
+        if path.suffix != ".png" or "width" in image or not path.is_file():
             continue
         picture = Image.open(path).convert("RGB")
-        if picture.width > _WIDE:
-            edges = [0, *_gutter(np.asarray(picture)), picture.width]
-            panels = nodes.container("", classes=["panels" if len(edges) > 2 else "wide"])
-            for number, ends in enumerate(pairwise(edges)):
-                part = path.with_name(f"{path.stem}-{number}.png")
-                picture.crop((ends[0], 0, ends[1], picture.height)).save(part, optimize=True)
-                uri = part.relative_to(app.srcdir).as_posix()
-                app.env.images.add_file(page, uri)
-                # The words are of the whole.
-                alt = "" if number else image.get("alt", "")
-                panels += nodes.image(uri=uri, candidates={"*": uri}, alt=alt)
-            image.replace_self(panels)
+        if picture.width <= _WIDE:
+            continue
+        # Only what chapters have drawn: the others are files of the repository.
+        cut = _gutter(np.asarray(picture)) if path.parent.name == "jupyter_execute" else None
+        panels = nodes.container("", classes=["panels"])
+        for start, end in ((0, cut), (cut, picture.width)) if cut else ():
+            part = path.with_name(f"{path.stem}-{start}.png")
+            picture.crop((start, 0, end, picture.height)).save(part, optimize=True)
+            uri = part.relative_to(app.srcdir).as_posix()
+            app.env.images.add_file(page, uri)
+            # The words are of the whole.
+            panels += nodes.image(uri=uri, candidates={"*": uri}, alt="" if start else words)
+        image.replace_self(panels if cut else nodes.container("", image.deepcopy(), classes=["wide"]))
 
 
 def _gutter(pixels):
     """The middle of the widest empty band from top to bottom near the middle of a picture, if any."""
-    width = pixels.shape[1]
     drawn = np.flatnonzero((pixels != 255).any(axis=(0, 2)))
-    drawn = drawn[(drawn > 0.4 * width) & (drawn < 0.6 * width)]
+    drawn = drawn[abs(drawn / pixels.shape[1] - 0.5) < 0.1]
     gaps = np.diff(drawn)
-    if not len(gaps) or gaps.max() < _GUTTER:
-        return []
-    return [int(drawn[gaps.argmax()] + gaps.max() // 2)]
+    return int(drawn[gaps.argmax()] + gaps.max() // 2) if gaps.max(initial=0) >= _GUTTER else None
 
 
 def find_formulas(app, doctree, page):

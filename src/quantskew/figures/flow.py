@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from html import escape
 
 import matplotlib.pyplot as plt
-from matplotlib.patches import FancyBboxPatch
 
 from quantskew.checks import check_known
 from quantskew.figures.style import book_style
@@ -94,27 +93,6 @@ class Map:
         return f'<li><a href="{stage.chapter}.md">{text}</a></li>'
 
 
-def picture():
-    """The impact flow as a figure: the forward pass above, the backward pass below."""
-    with book_style():
-        figure, axes = plt.subplots(figsize=(7.4, 3.0), layout="constrained")
-        axes.set(xlim=(0, 10), ylim=(0, 4))
-        axes.axis("off")
-        axes.text(0.1, 3.75, "forward pass", fontweight="bold")
-        axes.text(0.1, 0.1, "backward pass, without an update", fontweight="bold")
-        axes.text(0.1, 1.15, "lower precision", va="center", fontstyle="italic")
-        for column, stage in enumerate(FORWARD):
-            _box(axes, 0.1 + 2.5 * column, 2.4, stage, "#e9e4f2")
-        for column, stage in enumerate(BACKWARD):
-            _box(axes, 7.6 - 2.5 * column, 0.6, stage, "#fbe6d4")
-        along = [((2.3 + 2.5 * column, 2.95), (2.6 + 2.5 * column, 2.95)) for column in range(3)]
-        back = ((8.7, 2.4), (8.7, 1.7)), ((7.6, 1.15), (7.3, 1.15)), ((1.2, 1.4), (1.2, 2.4))
-        for start, end in (*along, *back):
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444"})
-        plt.close(figure)
-    return figure
-
-
 def links(verdicts):
     """Causes on the left, what they are said to do on the right, and how an intervention on each came out.
 
@@ -136,10 +114,3 @@ def links(verdicts):
             axes.text(5.3, row - 0.1, verdict, ha="center", va="bottom", fontsize=8.5)
         plt.close(figure)
     return figure
-
-
-def _box(axes, x, y, stage, color):
-    shape, centred = "round,pad=0,rounding_size=0.12", {"ha": "center", "va": "center"}
-    axes.add_patch(FancyBboxPatch((x, y), 2.2, 1.1, boxstyle=shape, fc=color, ec="#444444"))
-    axes.text(x + 1.1, y + 0.78, stage.name, fontweight="bold", **centred)
-    axes.text(x + 1.1, y + 0.33, f"{stage.happens}\n(section {stage.section})", fontsize=8, **centred)

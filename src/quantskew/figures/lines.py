@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator
 from quantskew.figures import style
 from quantskew.measures import fairness, forward, surface, weights
 from quantskew.measures.measure import OVERALL
+from quantskew.measures.seeds import by_seed
 
 # Where the paper draws one group against another.
 _AT = "int4"
@@ -37,18 +38,25 @@ def by_precision(axes, groups, table, measure):
 def numbers(measure, title, audits):
     """What a page draws the lines of a measure from, dict: of an Audit a seed, with what scales them.
 
-    ``seeds`` is a list by seed, precision and group, the largest first, of value, low and high.
+    ``seeds`` is a list by training run, precision and group, the largest first, of value, low and high; the
+    runs are those of which there is this measure.
     """
     first, looks = audits[0], style.group_looks(audits[0])
+    runs = {seed: own for seed, own in by_seed(audits).items() if measure.applies(own)}
     seeds = []
-    for table in map(measure, audits):
+    for table in map(measure, runs.values()):
         rows = table.set_index(["precision", "group"])[["value", "low", "high"]].astype(float)
         keys = [(precision, look.name) for precision in first.precisions for look in looks]
         texts = rows.reindex(keys).map(lambda value: float(f"{value:.4g}")).replace(np.nan, None)
         seeds.append(texts.to_numpy().reshape(len(first.precisions), len(looks), 3).tolist())
     known = {name: getattr(measure, name) for name in ("label", "log", "limits", "digits", "scientific")}
     named = {"title": title, "counted": first.counted, "groups": [look.described for look in looks]}
-    own = {"precisions": first.precisions, "joined": style.ordered(first.precisions), "seeds": seeds}
+    own = {
+        "precisions": first.precisions,
+        "joined": style.ordered(first.precisions),
+        "seeds": seeds,
+        "runs": list(runs),
+    }
     return known | named | own | {"axis": style.precision_label(first.precisions)}
 
 

@@ -183,7 +183,7 @@ def compare(draw, audits, height=3.2, legend=True, width=None, below=False):
         options = {"squeeze": False, "figsize": size, "layout": "constrained"}
         figure, grid = plt.subplots(*shape, FigureClass=PageFigure, **options)
         grid = grid.reshape(len(rows), len(audits))
-        figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
+        figure.get_layout_engine().set(h_pad=0.07)
         for column, (title, audit) in enumerate(audits.items()):
             for row, function in enumerate(rows):
                 function(audit, grid[row, column])

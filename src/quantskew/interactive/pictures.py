@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from quantskew.checks import check_known
-from quantskew.claims.register import with_seeds
-from quantskew.claims.verdicts import cell
 from quantskew.figures.style import book_style
 from quantskew.files import digest
 
@@ -119,59 +116,3 @@ def radio_page(title, panels, chosen):
         f'<fieldset class="bit-width"><legend>{escape(title)}</legend>{buttons}'
         f'<div class="bit-width-panels">{shown}</div></fieldset>'
     )
-
-
-_ENDS = ["effect", "low", "high", "control_low", "control_high"]
-_BARS = {"control_low": "chance", "low": "interval", "effect": "effect"}
-_HOW = (
-    "Dot: effect in its unit, filled where the verdict is decided. Line: its 95 % interval over seeds. Grey: "
-    "the effect with shuffled groups. Right of the upright line it is as claimed."
-)
-
-
-def forest(tables):
-    """A forest plot of tables of `quantskew.claims.register.judged` by their titles, as HTML.
-
-    Claims of one unit share an axis, over all experiments.
-    """
-    first, *_ = tables.values()
-    titles = (with_seeds(title, own) for title, own in tables.items())
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("claim", "at", *titles))
-    body = ""
-    for unit, places in first.groupby("unit", sort=False).indices.items():
-        parts = [own.iloc[places] for own in tables.values()]
-        ends = np.concatenate([part[_ENDS].to_numpy(float).ravel() for part in parts])
-        ends = np.append(ends[np.isfinite(ends)], 0)
-        ticks = MaxNLocator(4).tick_values(ends.min(), ends.max() + 1e-9)
-        # Zero stands between its neighbours where there is room for its name.
-        named = [ticks[0], *[0] * bool(0.2 < -ticks[0] / np.ptp(ticks) < 0.8), ticks[-1]]
-        words = "".join(f'<i style="{_place("at", value, ticks)}">{value + 0.0:g}</i>' for value in named)
-        axis = f'<td><span class="track">{words}</span></td>' * len(parts)
-        body += f'<tbody><tr class="unit"><th colspan="2" scope="rowgroup">{escape(unit)}</th>{axis}</tr>'
-        last = None
-        for rows in zip(*(part.to_dict("records") for part in parts), strict=True):
-            claim, at = rows[0]["claim"], rows[0]["at"]
-            span = (parts[0]["claim"] == claim).sum()
-            named = "" if claim == last else f'<th scope="row" rowspan="{span}">{escape(claim)}</th>'
-            cells, last = "".join(_track(row, ticks) for row in rows), claim
-            body += f"<tr>{named}<td>{escape(at)}</td>{cells}</tr>"
-        body += "</tbody>"
-    table = f"<table><caption>{_HOW}</caption><thead><tr>{heads}</tr></thead>{body}</table>"
-    return f'<style>{LOOK}</style><div class="forest">{table}</div>'
-
-
-def _place(name, value, ticks):
-    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-    return f"--{name}:{100 * min(max(share, 0), 1):.1f}%"
-
-
-def _track(row, ticks):
-    """Where a judgement lies between the ends of some ticks, and its verdict."""
-    verdict = row["verdict"]
-    mark = f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(verdict)}</span>'
-    if row["lacks"]:
-        return f"<td>{mark}</td>"
-    known = [name for name in _ENDS if np.isfinite(row[name])]
-    places = ";".join([_place("zero", 0, ticks), *(_place(name, row[name], ticks) for name in known)])
-    marks = "".join(f'<i class="{kind}"></i>' for end, kind in _BARS.items() if end in known)
-    return f'<td title="{escape(cell(row))}"><span class="track" style="{places}">{marks}</span>{mark}</td>'

@@ -25,13 +25,14 @@ def paired(audits):
 
     An Audit whose provenance does not say its seed goes by its position.
     """
-    by_seed = {key: _by_seed(given) for key, given in audits.items()}
-    seeds = [set(own) for own in by_seed.values() if own]
+    found = {key: by_seed(given) for key, given in audits.items()}
+    seeds = [set(own) for own in found.values() if own]
     shared = sorted(set.intersection(*seeds)) if seeds else []
-    return {key: [own[seed] for seed in shared if seed in own] for key, own in by_seed.items()}
+    return {key: [own[seed] for seed in shared if seed in own] for key, own in found.items()}
 
 
-def _by_seed(audits):
+def by_seed(audits):
+    """Audits by the seed that their provenance says, or else by their position."""
     recipes = (audit.provenance.get("experiment", {}).get("recipe", {}) for audit in audits)
     return {own.get("seed", n): audit for n, (own, audit) in enumerate(zip(recipes, audits, strict=True))}
 
@@ -112,7 +113,7 @@ def each_seed(audits, precisions):
     return pd.DataFrame(
         {"method": method, "precision": precision, "measure": name, "value": float(value), "seed": seed}
         for method, own in audits.items()
-        for seed, audit in _by_seed(own).items()
+        for seed, audit in by_seed(own).items()
         for precision in precisions
         if precision in audit.precisions
         for name, (value, _) in fairness_over_seeds([audit], precision, 1).items()
