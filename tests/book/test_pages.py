@@ -262,6 +262,10 @@ def test_how_to_cite_says_what_the_citation_file_says(repository):
 def test_every_picture_has_words(pages):
     for path, page in pages.items():
         for picture in page.find("main").find_all("img"):
+            if picture.find_previous_sibling("img"):
+                # The right half of what is cut for small screens: the left one has the words of the whole.
+                assert picture["alt"] == "", path
+                continue
             assert len(picture.get("alt", "")) > 40, path
             assert "_images" not in picture["alt"], path
         for figure in page.find("main").find_all("figure"):
