@@ -98,6 +98,8 @@ def test_every_chapter_keeps_to_its_anatomy(source):
     notebook = read_text_notebook(source)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    # Captions and alt texts are not counted where a cell draws the figure either.
+    prose = re.sub(r"```\{figure\}.*?```", "", prose, flags=re.DOTALL)
     assert len(code) <= 20
     # What is checked against the record is a list, and grows with what the page says.
     told = [cell for cell in code if "page.check(" not in cell.source]
