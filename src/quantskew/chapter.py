@@ -5,6 +5,7 @@ Nothing imports this module.
 
 import pandas as pd
 
+from quantskew.audits.model import calibration_images
 from quantskew.book.execution import check_declared, check_values
 from quantskew.book.prose import (
     captioned,
@@ -23,7 +24,7 @@ from quantskew.book.prose import (
 )
 from quantskew.claims import register, verdicts
 from quantskew.experiments import catalogue, difficulty, interventions, methods
-from quantskew.experiments.runs import BASE, CAUSES, EVERY_CUT, LAYERS, beside, read
+from quantskew.experiments.runs import BASE, CALIBRATION, CAUSES, EVERY_CUT, FRONT, LAYERS, beside, read
 from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map
 from quantskew.figures.style import compare, crossed, number, wide
@@ -37,6 +38,7 @@ from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import group_accuracy
 from quantskew.measures.measure import Measure
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
+from quantskew.quantization.rounding import output_errors
 
 # What the sentences of the chapters are about; they are not checked on another record.
 _BOOK = "utkface"

@@ -1,6 +1,6 @@
-"""Claims about causes, which are this book's: what an intervention on one link of the chain does.
+"""Claims of this book: what an intervention on one link of the chain does, and what helps without training.
 
-The paper says what changes together; none of these sentences is its own.
+The paper says what changes together, and retrains; none of these sentences is its own.
 """
 
 import functools
@@ -9,8 +9,8 @@ from quantskew.claims.backward import ranks
 from quantskew.claims.effects import NATS, POINTS, RANKS, claim
 from quantskew.claims.forward import minority_less_majority
 from quantskew.experiments import interventions
-from quantskew.experiments.runs import CAUSES
-from quantskew.measures.forward import group_loss
+from quantskew.experiments.runs import CALIBRATION, CAUSES, FRONT
+from quantskew.measures.forward import group_accuracy, group_loss
 
 _cause = functools.partial(claim, None)
 _of_weights = functools.partial(_cause, "10_causes#fig-weights-changed", NATS, needs=(CAUSES,), grouped=False)
@@ -151,3 +151,124 @@ def expansion_orders(run):
     rank correlation over the groups of the two terms of Eq. 4 with the added loss
     """
     return ranks(*run.expansion())
+
+
+def _mended(shown, *needs):
+    return _cause(f"11_calibrated#fig-{shown}", at="int3", needs=(CALIBRATION, *needs))
+
+
+def _row(run, name=""):
+    return run.find(f"{run.precision} {name}".strip())
+
+
+def _least(run, name=""):
+    """Accuracy of the worst-served group (B,)."""
+    return run.of(group_accuracy, _row(run, name)).min(axis=-1)
+
+
+def _fvo(run, name=""):
+    return run.fvo(_row(run, name))
+
+
+def _for_minority(run):
+    """Accuracy of each group (B, G) calibrated on the minority less that calibrated on the majority."""
+    rows = (_row(run, f"gptq {mix}") for mix in ("minority", "majority"))
+    minority, majority = (run.of(group_accuracy, row) for row in rows)
+    return minority - majority
+
+
+@_mended("rounded")
+def inputs_serve(run):
+    """Rounding by what layers are fed serves the worst-served group better than rounding to the nearest.
+
+    its accuracy with GPTQ less that with rounding to the nearest
+    """
+    return _least(run, "gptq") - _least(run)
+
+
+@_mended("rounded")
+def inputs_fairer(run):
+    """Rounding by what layers are fed leaves a narrower gap than rounding to the nearest.
+
+    FVO of rounding to the nearest less that of GPTQ
+    """
+    return _fvo(run) - _fvo(run, "gptq")
+
+
+@_mended("rounded")
+def statistics_serve(run):
+    """Re-estimated batch norms serve the worst-served group better, after GPTQ too.
+
+    its accuracy with GPTQ and batch norm re-estimated less that with GPTQ alone
+    """
+    return _least(run, "gptq batch norm") - _least(run, "gptq")
+
+
+@_mended("mixes")
+def mix_serves(run):
+    """A calibration set of the minority alone serves it better than one of the majority alone.
+
+    its accuracy with the one less that with the other
+    """
+    minority, majority = (
+        run.of(group_accuracy, _row(run, f"gptq {mix}")) for mix in ("minority", "majority")
+    )
+    return (minority - majority)[:, run.minority]
+
+
+@_mended("mixes")
+def mix_decides(run):
+    """Whether the minority or the majority calibrates decides which of the two is served better.
+
+    gap in accuracy between majority and minority calibrated on the one less calibrated on the other
+    """
+    majority, minority = (
+        run.of(group_accuracy, _row(run, f"gptq {mix}")) for mix in ("majority", "minority")
+    )
+    return minority_less_majority(run, minority - majority)
+
+
+@_mended("mixes")
+def balance_fairer(run):
+    """A balanced calibration set leaves a narrower gap than one in proportion.
+
+    FVO calibrated in proportion less FVO calibrated on as many of each group
+    """
+    return _fvo(run, "gptq") - _fvo(run, "gptq balanced")
+
+
+@_mended("rounded", "mpqat")
+def pipeline_serves(run, mpqat):
+    """Without labels or training the worst-served group is served better than by MPQAT.
+
+    its accuracy with GPTQ and batch norm re-estimated less that with MPQAT
+    """
+    return _least(run, "gptq batch norm") - _least(mpqat)
+
+
+@_mended("rounded", "mpqat")
+def pipeline_fairer(run, mpqat):
+    """Without labels or training the gap is narrower than after MPQAT.
+
+    FVO of MPQAT less that of GPTQ with batch norm re-estimated
+    """
+    return _fvo(mpqat) - _fvo(run, "gptq batch norm")
+
+
+@_cause("11_calibrated#fig-front", at="int3", needs=(FRONT,))
+def bits_serve(run):
+    """Bits where the worst group needs them serve it better than as many bits everywhere.
+
+    accuracy of the worst-served group with 3 bits in the mean, chosen for it, less that with int3
+    """
+    return run.of(group_accuracy, run.find("3 bits for worst-group")).min(axis=-1) - _least(run)
+
+
+@_cause("11_calibrated#fig-front", at="int3", needs=(FRONT,))
+def goal_serves(run):
+    """Bits chosen for the worst group serve it better than bits chosen for the mean loss.
+
+    accuracy of the worst-served group with 3 bits in the mean, chosen for it, less that chosen for the mean
+    """
+    worst, mean = (run.find(f"3 bits for {goal}") for goal in ("worst-group", "mean"))
+    return run.of(group_accuracy, worst).min(axis=-1) - run.of(group_accuracy, mean).min(axis=-1)

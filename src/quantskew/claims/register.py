@@ -22,13 +22,18 @@ def claims_in(module):
 
 # The paper's, and those of this book about what causes what.
 CLAIMS = claims_in(forward) | claims_in(backward) | claims_in(methods)
-CAUSES = claims_in(causes)
+OWN = claims_in(causes)
+# Those of two chapters: on what causes the harm, and on what helps without training.
+CAUSES, REMEDIES = (
+    {key: own for key, own in OWN.items() if own.shown.startswith(chapter)}
+    for chapter in ("10_causes", "11_calibrated")
+)
 
 
 def get(key):
     """The claim of that key; an unknown one is refused with the known ones."""
-    check_known("claim", key, CLAIMS | CAUSES)
-    return (CLAIMS | CAUSES)[key]
+    check_known("claim", key, CLAIMS | OWN)
+    return (CLAIMS | OWN)[key]
 
 
 def needs(claims):
@@ -114,7 +119,7 @@ def judged(evidence, keys=None, precisions=None):
     """
     claims, own, rows = [get(key) for key in keys or CLAIMS], {}, []
     for claim in claims:
-        register = CLAIMS if claim.key in CLAIMS else CAUSES
+        register = CLAIMS if claim.key in CLAIMS else OWN
         family = [c for c in register.values() if _reads(c) == _reads(claim)]
         own |= {c.key: judge(c, evidence) for c in family if c.key not in own}
         about = {"key": claim.key, "section": claim.source, "claim": claim.statement, "quote": claim.quote}

@@ -66,7 +66,7 @@ def calibration_audit(experiment, precisions=("int3", "int4"), *, data_dir=None,
         are left out, which is said.  The ``seconds`` of its provenance are those of a processor that each
         took to be made.
     """
-    experiment, data, model, record = ready = catalogue.ready(experiment, data_dir, device)
+    experiment, data, model, _ = ready = catalogue.ready(experiment, data_dir, device)
     full = {"fp32": partial(quantize_model, model, "fp32")}
 
     @functools.lru_cache(1)
@@ -256,10 +256,10 @@ def read_plan(path):
 def front(experiment, budgets=(2.5, 3, 3.5), goals=GOALS, quantizer="int4:mse,per-channel", **where):
     """The Audit of uniform bits and of plans within budgets, from the cache or made now.
 
-    For the parameters see `planned`.  Its columns are ``fp32``, ``int2`` and so on of each of `BITS`, and such as
-    ``3.5 bits for worst-group``; the ``plans`` of its provenance have the plan of each of these.
+    For the parameters see `planned`.  Its columns are ``fp32``, those such as ``int2`` of each of `BITS`, and
+    such as ``3.5 bits for worst-group``; the ``plans`` of its provenance have the plan of each of these.
     """
-    experiment, data, model, record = ready = catalogue.ready(experiment, **where)
+    experiment, data, model, _ = ready = catalogue.ready(experiment, **where)
     own = Quantizer.of(quantizer)
     plans = planned(experiment, budgets, goals, own, **where)
     plans = {f"{budget:g} bits for {goal}": plan for (budget, goal), plan in plans.items()}

@@ -68,7 +68,7 @@ class Method:
 _FAIR = {"targets": "mean", "weights": "paper"}
 _MSE = Quantizer(scheme="mse", per_channel=True)
 _GPTQ, _ADAROUND = (Quantizer(scheme=own, per_channel=True) for own in CALIBRATED)
-_CALIBRATED = dataclasses.replace(_ADAROUND, boundary_precision="int8")
+_CALIBRATED = dataclasses.replace(_GPTQ, boundary_precision="int8")
 # The grids that QAT starts from: one a tensor, laid by least squared error, 8 bits at both ends.
 _OF_QAT = {"quantizer": Quantizer(scheme="mse", boundary_precision="int8")}
 _METHODS = (
@@ -117,7 +117,7 @@ _METHODS = (
     Method("gptq", "per-channel GPTQ", quantizer=_GPTQ),
     Method("adaround", "per-channel AdaRound", quantizer=_ADAROUND),
     Method("gptq+batchnorm", "per-channel GPTQ + batch norm", quantizer=_GPTQ, reestimate=True),
-    Method("calibrated", "AdaRound + batch norm + int8 ends", quantizer=_CALIBRATED, reestimate=True),
+    Method("calibrated", "GPTQ + batch norm + int8 ends", quantizer=_CALIBRATED, reestimate=True),
 )
 METHODS = {method.key: method for method in _METHODS}
 # Figures 11 and 12 of the paper.

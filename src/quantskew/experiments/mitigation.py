@@ -6,6 +6,7 @@ and a killed run goes on where it stood.
 
 import copy
 import dataclasses
+import time
 
 import numpy as np
 
@@ -83,6 +84,7 @@ def mitigate(experiment, method, precisions=PRECISIONS, data_dir=None, device="a
         facts["method"] = dataclasses.asdict(method) | {"quantizer": method.quantizer.name}
         retraining = _Retraining(start, method, data, device, options)
         quantized = retraining.models(model, record["key"], precisions)
+        facts["seconds"] = retraining.costs
         if method.retraining:
             facts["retraining"] = dataclasses.asdict(retraining.recipe)
             facts["retraining_seconds"] = round(retraining.seconds, 1)
@@ -127,7 +129,7 @@ def _class_weights(experiment, method, data, device):
 
 
 class _Retraining:
-    """What a method does to a float model, with the seconds that it took."""
+    """What a method does to a float model, with the seconds that training took, and a processor in all."""
 
     def __init__(self, experiment, method, data, device, options):
         self.experiment, self.method, self.data, self.options = experiment, method, data, options
@@ -139,7 +141,7 @@ class _Retraining:
             epochs = experiment.recipe.epochs + self.recipe.epochs
             self.recipe = dataclasses.replace(experiment.recipe, epochs=epochs)
         self.recipe = loop.on_device(self.recipe, self.device)
-        self.seconds = 0.0
+        self.seconds, self.costs = 0.0, {}
 
     def models(self, model, key, precisions):
         """The models by precision; the first one is the float model that they are compared with."""
@@ -147,6 +149,7 @@ class _Retraining:
             model = self._trained(copy.deepcopy(model), key, "fp32", None)
         quantized = {}
         for precision in precisions:
+            start = time.process_time()
             if self.method.trains_quantized and precision != "fp32":
                 options = dataclasses.replace(self.options, precision=precision)
                 quantized[precision] = self._quantized(model, key, options)
@@ -160,6 +163,7 @@ class _Retraining:
             if self.method.shift and precision != "fp32":
                 images = calibration_images(self.sampled).to(self.device)
                 shift_answers(quantized[precision].to(self.device), quantized["fp32"], images)
+            self.costs[precision] = round(time.process_time() - start, 1)
         return quantized
 
     def _quantized(self, model, key, options):

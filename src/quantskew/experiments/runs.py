@@ -1,9 +1,10 @@
 """Runs: the Audits of an experiment by key and seed, made here or read from the book's records.
 
 A key says what was done: `BASE` is the experiment itself after PTQ, `ACTIVATIONS` quantizes what the layers
-are fed too, `CAUSES` intervenes on a link of the chain, `LAYERS` quantizes one layer at a time, `CALIBRATION` and
-`FRONT` are what `quantskew.experiments.allocation` does without training, and further keys are those of `quantskew.experiments.methods` and `difficulty`.  A record is a
-file for each of them, ``NAME[-KEY][-SEED].safetensors``.
+are fed too, `CAUSES` intervenes on a link of the chain, `LAYERS` quantizes one layer at a time, `CALIBRATION`
+and `FRONT` are what `quantskew.experiments.allocation` does without training, and further keys are those of
+`quantskew.experiments.methods` and `difficulty`.  A record is a file for each of them,
+``NAME[-KEY][-SEED].safetensors``.
 """
 
 import dataclasses

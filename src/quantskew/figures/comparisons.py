@@ -1,6 +1,7 @@
 """Figures that compare runs: difficulty, methods, and how often verdicts are right; their axes out."""
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import sem, t
@@ -11,7 +12,7 @@ from quantskew.experiments.methods import LADDER
 from quantskew.figures import style
 from quantskew.figures.style import bars, shaded, side_by_side, style_legend, with_bars
 from quantskew.measures.intervals import CONFIDENCE
-from quantskew.measures.seeds import MEASURES, each_seed, pareto_front
+from quantskew.measures.seeds import MEASURES, comparison, each_seed, pareto_front
 
 # What a 95 % interval may say wrongly.
 _ALLOWED = 0.05
@@ -150,20 +151,87 @@ def forest(label, value, *, precision, interventions):
     """
 
     def draw(audits, axes):
-        table = outcomes(audits, precision, interventions)
-        for place, (_, own) in enumerate(table.groupby("intervention", sort=False)):
-            values, grey = own[value].to_numpy(), {"color": "#777777", "alpha": 0.6}
-            axes.scatter(values, np.full(len(values), place), s=13, **grey)
-            if len(values) > 1:
-                reach = sem(values) * t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-                axes.errorbar(values.mean(), place, xerr=reach, fmt="D", color="black", markersize=4.5)
+        table = outcomes(audits, precision, interventions).groupby("intervention", sort=False)[value]
         axes.axvline(0, color="#777777", linewidth=0.8, linestyle=":")
-        axes.set_ylim(len(interventions) - 0.5, -0.5)
-        axes.set_yticks(range(len(interventions)), list(interventions))
-        axes.set_xlabel(f"{label} at {precision}")
+        return _rows(axes, dict(list(table)), interventions, f"{label} at {precision}")
+
+    return draw
+
+
+def columns(measure, names):
+    """What draws "accuracy", "fvo" or "least" of some columns of Runs, as `forest`.
+
+    `names` has the key of the runs and the column by the name of the row.
+    """
+
+    def draw(runs, axes):
+        tables = {row: each_seed({row: runs.get(key, [])}, [column]) for row, (key, column) in names.items()}
+        there = {row: own[own["measure"] == measure]["value"] for row, own in tables.items() if len(own)}
+        return _rows(axes, there, names, MEASURES[measure])
+
+    return draw
+
+
+def _rows(axes, found, names, label):
+    """A row a name: a dot a seed, and of several their mean with its interval; none of what is not there."""
+    for place, name in enumerate(names):
+        values = np.asarray(found.get(name, []))
+        axes.scatter(values, np.full(len(values), place), s=13, color="#777777", alpha=0.6)
+        if len(values) > 1:
+            reach = sem(values) * t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+            axes.errorbar(values.mean(), place, xerr=reach, fmt="D", color="black", markersize=4.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_xlabel(label)
+    return axes
+
+
+def front(measure):
+    """What draws a measure of Audits of `quantskew.experiments.allocation.front` against mean bits."""
+
+    def draw(audits, axes):
+        plans = audits[0].provenance["plans"]
+        lines = {
+            "the same everywhere": {own: int(own[3:]) for own in audits[0].precisions if own[:3] == "int"}
+        }
+        for name, plan in plans.items():
+            lines.setdefault(f"chosen for {plan['for']}", {})[name] = plan["spent_bits"]
+        for (name, bits), look in zip(lines.items(), shaded(lines).values(), strict=True):
+            bits = {own: spent for own, spent in bits.items() if spent <= 4}
+            table = comparison({name: audits}, list(bits))
+            with_bars(axes, list(bits.values()), table[table["measure"] == measure], label=name, **look)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("mean bits of a weight")
+        axes.set_ylabel(MEASURES[measure])
         return axes
 
     return draw
+
+
+def front_legend(_, axes):
+    """One legend below all panels, of the first one's lines."""
+    if axes.get_subplotspec().is_first_col() and axes.get_subplotspec().is_first_row():
+        axes.figure.legend(loc="outside lower center", ncols=2)
+
+
+def bits_map(audits, axes):
+    """Bits of each layer in the plans of a front's first seed, a column a plan, the more the darker."""
+    plans = audits[0].provenance["plans"]
+    bits = pd.DataFrame({name: own["plan"] for name, own in plans.items()})
+    bits = bits.map(lambda own: int(own[3:])).rename(index=lambda own: own.removesuffix(".weight"))
+    style.number_map(axes, bits, bits.astype(str), bits > 5, cmap="Greys", vmin=0, vmax=10)
+    axes.tick_params(axis="x", rotation=45)
+    return axes
+
+
+def by_layer(table, axes):
+    """Lines over the layers, one for each column of a table, on a logarithmic axis."""
+    for name, look in shaded(table.columns).items():
+        axes.plot(range(1, len(table) + 1), table[name], linewidth=1.2, markersize=4, **look)
+    axes.set_yscale("log")
+    axes.set_xlabel("layer, from the input on")
+    axes.set_ylabel("error of its output, share")
+    return style_legend(axes, shaded(table.columns))
 
 
 # Dark and light, as in grey print.

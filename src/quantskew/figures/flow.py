@@ -37,6 +37,7 @@ CAUSES = (Stage("causes", "which links are causes", "none", "10_causes"),)
 ANSWERS = (
     Stage("difficulty", "small, or hard?", "4.6", "07_difficulty"),
     Stage("mitigation", "what helps, and when", "5", "08_mitigation"),
+    Stage("calibration", "what helps untrained", "none", "11_calibrated"),
     Stage("scorecard", "which claims hold", "all", "09_what_held_up"),
 )
 # Only in the passes does one stage lead to the next.

@@ -222,3 +222,37 @@ def adaround(weight, grid, calls, targets):
             (chosen.grad,) = torch.autograd.grad(loss, chosen)
         optimizer.step()
     return (below + (chosen >= 0)).clamp(grid.low, grid.high).to(grid.code_dtype)
+
+
+@torch.inference_mode()
+def output_errors(model, quantized, images):
+    """Squared error of what each layer of a quantized model gives, as a share of what it should give.
+
+    Each layer is fed what the float model feeds it on the images: the errors are of its own weights alone.
+
+    Parameters
+    ----------
+    model, quantized : Module
+        The second as `quantskew.quantization.ptq.quantize_model` makes it of the first.
+    images : Tensor of float, shape (B, C, H, W)
+
+    Returns
+    -------
+    dict of str to float
+        By the name of the layer, in the order in which layers are called.
+    """
+    errors = {}
+
+    def watch(name):
+        def compare(layer, inputs, output):
+            error = quantized.get_submodule(name)(*inputs) - output
+            errors[name] = float(error.square().sum() / output.square().sum())
+
+        return compare
+
+    names = [name.removesuffix(".weight") for name in quantized.quantized]
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(watch(name)))
+        model(images)
+    return errors
