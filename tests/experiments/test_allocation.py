@@ -1,5 +1,6 @@
 """Bits by layer against enumeration, and calibration sets, on the digits."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -12,11 +13,13 @@ import samples
 from quantskew.audits.audit import Audit
 from quantskew.audits.layers import audit_layers
 from quantskew.audits.model import audit_model, calibration_images
+from quantskew.claims import register
 from quantskew.cli import main
 from quantskew.experiments import allocation, catalogue
 from quantskew.experiments.allocation import GOALS, allocate
 from quantskew.measures.fairness import fvo
 from quantskew.measures.forward import group_accuracy, group_loss
+from quantskew.quantization import batchnorm
 from quantskew.quantization.ptq import quantize_model, weight_parameters
 from quantskew.quantization.qat import QATOptions
 from quantskew.training import loop
@@ -134,14 +137,15 @@ def test_a_plan_goes_before_other_precisions_and_may_leave_layers_alone(model):
 def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypatch):
     monkeypatch.setattr(allocation, "BITS", (2, 4))
     goals = ("worst-group", "fvo")
-    audit = allocation.front(QUICK, (2.5, 4), goals, device="cpu")
-    uniform = ["int2:mse", "int4:mse"]
+    audit = allocation.front(QUICK, (2.5, 4), goals, "int4:mse", device="cpu")
+    uniform = ["int2", "int4"]
     plans = [f"{budget} bits for {goal}" for budget in ("2.5", "4") for goal in goals]
     assert audit.precisions == ("fp32", *uniform, *plans)
-    plain = catalogue.audit(QUICK, ["fp32", *uniform], device="cpu")
+    plain = catalogue.audit(QUICK, ["fp32", "int2:mse", "int4:mse"], device="cpu")
     np.testing.assert_array_equal(audit.logits[:3], plain.logits)
     _, data, model, _ = catalogue.ready(QUICK, device="cpu")
     known = {bits: audit_layers(model, data.validation, f"int{bits}:mse") for bits in allocation.BITS}
+    assert len(data.validation) <= allocation._IMAGES_LAYERS
     for column, facts in audit.provenance["plans"].items():
         assert facts["plan"] == allocate(known, facts["mean_bits"], facts["for"])
         assert facts["spent_bits"] <= facts["mean_bits"]
@@ -151,7 +155,7 @@ def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypat
     assert (own.quantized.keys()) == audit.provenance["plans"]["4 bits for fvo"]["plan"].keys()
     assert fvo(audit)["value"].notna().all()
     monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("trained again"))
-    assert allocation.front(QUICK, (2.5, 4), goals, device="cpu").provenance == audit.provenance
+    assert allocation.front(QUICK, (2.5, 4), goals, "int4:mse", device="cpu").provenance == audit.provenance
 
 
 def test_a_plan_from_the_command_line_is_what_methods_quantize_by(tmp_path, capsys):
@@ -188,33 +192,72 @@ def test_what_is_no_plan_is_refused(tmp_path, text):
         allocation.read_plan(tmp_path / "plan.json")
 
 
-def test_calibration_sets_are_compared_in_one_audit(caplog):
-    audit = allocation.calibration_audit(QUICK, ["int2:gptq", "W4A4"], (10, 100), device="cpu")
+def test_what_calibrates_is_compared_in_one_audit(caplog, monkeypatch):
+    monkeypatch.setattr(allocation, "IMAGES", 12)
+    monkeypatch.setattr(allocation, "SIZES", (5,))
+    audit = allocation.calibration_audit(QUICK, ("int2",), device="cpu")
     _, data, model, _ = catalogue.ready(QUICK, device="cpu")
-    least = data.train.group_counts.min()
-    assert 10 <= least < 100
-    mixes = ["proportional", "balanced", "majority", "minority", "loss-weighted"]
-    large = [mix for mix in mixes if mix not in ("minority",)]
-    if data.train.group_counts.max() < 100:
-        large.remove("majority")
-    columns = [
-        f"{own} on {size} {mix}"
-        for size, known in ((10, mixes), (100, large))
-        for mix in known
-        for own in ("int2:gptq", "W4A4")
-    ]
-    assert audit.precisions == ("fp32", *columns)
-    assert "minority on 100 images is left out" in caplog.text
-    images = calibration_images(data, "balanced", 10)
-    with torch.no_grad():
-        expected = quantize_model(model, "int2:gptq", images)(catalogue.normalise(data.test.images))
-    row = audit.index("int2:gptq on 10 balanced")
-    np.testing.assert_allclose(audit.logits[row], expected, atol=1e-3)
-    losses = group_loss.of_samples(audit_model(model, data.train, ["fp32"]))[0]
-    images = calibration_images(data, "loss-weighted", 100, losses=losses)
-    with torch.no_grad():
-        expected = quantize_model(model, "int2:gptq", images)(catalogue.normalise(data.test.images))
-    row = audit.index("int2:gptq on 100 loss-weighted")
-    np.testing.assert_allclose(audit.logits[row], expected, atol=1e-3)
-    with pytest.raises(ValueError, match="int4:mse does not depend on images"):
-        allocation.calibration_audit(QUICK, ["int4:mse"])
+    assert data.train.group_counts.min() < 12 <= data.train.group_counts.max()
+    assert "minority is left out: it has 11 of 12 training images" in caplog.text
+    mixes = ["balanced", "majority", "loss-weighted", "5"]
+    expected = ["int2", "int2 batch norm", "int2 gptq", "int2 gptq batch norm"]
+    expected += [f"int2 gptq {mix}" for mix in mixes]
+    assert audit.precisions == ("fp32", *expected, "int2 adaround")
+    assert list(audit.provenance["seconds"]) == list(audit.precisions)
+    images = catalogue.normalise(data.test.images)
+    few = calibration_images(data, "balanced", 12)
+    made = {
+        "int2": quantize_model(model, "int2:mse,per-channel,ends-int8"),
+        "int2 gptq balanced": quantize_model(model, "int2:gptq,per-channel,ends-int8", few),
+    }
+    made["int2 batch norm"] = copy.deepcopy(made["int2"])
+    batchnorm.reestimate(made["int2 batch norm"], data.train, QUICK.recipe)
+    for column, quantized in made.items():
+        with torch.no_grad():
+            np.testing.assert_allclose(audit.logits[audit.index(column)], quantized(images), atol=1e-3)
+    monkeypatch.setattr(allocation, "quantize_model", lambda *_, **__: pytest.fail("made again"))
+    again = allocation.calibration_audit(QUICK, ("int2",), device="cpu")
+    np.testing.assert_array_equal(again.logits, audit.logits)
+
+
+def test_losses_are_known_of_some_images_alone(monkeypatch):
+    monkeypatch.setattr(allocation, "_IMAGES_LAYERS", 30)
+    _, data, model, _ = catalogue.ready(QUICK, device="cpu")
+    losses = allocation._losses(model, data.train)
+    everything = group_loss.of_samples(audit_model(model, data.train, ["fp32"]))[0]
+    assert np.count_nonzero(losses) == 30
+    np.testing.assert_allclose(losses[losses > 0], everything[losses > 0], rtol=1e-4)
+
+
+def test_claims_of_remedies_compare_the_columns_that_they_name():
+    columns = ["int3", "int3 batch norm", "int3 gptq", "int3 gptq batch norm", "3 bits for mean"]
+    columns += [f"int3 gptq {mix}" for mix in ("minority", "majority", "balanced")]
+    columns += ["3 bits for worst-group"]
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(range(3), (30, 20, 10)))
+    logits = {name: rng.normal(size=(60, 3)) + 2 * np.eye(3)[groups] for name in ("fp32", *columns)}
+    audit = Audit.from_logits(logits, groups, groups, ["a", "b", "c"])
+    mpqat = Audit.from_logits(
+        {"fp32": logits["fp32"], "int3": logits["int3 gptq majority"]}, groups, groups, ["a", "b", "c"]
+    )
+    evidence = {"calibration": [audit], "front": [audit], "mpqat": [mpqat]}
+    table = register.judged(evidence, list(register.REMEDIES)).set_index("key")
+    own = {
+        name: np.array([(values.argmax(axis=1) == groups)[groups == group].mean() for group in range(3)])
+        for name, values in logits.items()
+    }
+    least, gap = ({name: how(values) for name, values in own.items()} for how in (np.min, np.ptp))
+    turned = own["int3 gptq minority"] - own["int3 gptq majority"]
+    expected = {
+        "inputs_serve": least["int3 gptq"] - least["int3"],
+        "inputs_fairer": gap["int3"] - gap["int3 gptq"],
+        "statistics_serve": least["int3 gptq batch norm"] - least["int3 gptq"],
+        "mix_serves": turned[2],
+        "mix_decides": turned[2] - turned[0],
+        "balance_fairer": gap["int3 gptq"] - gap["int3 gptq balanced"],
+        "pipeline_serves": least["int3 gptq batch norm"] - least["int3 gptq majority"],
+        "pipeline_fairer": gap["int3 gptq majority"] - gap["int3 gptq batch norm"],
+        "bits_serve": least["3 bits for worst-group"] - least["int3"],
+        "goal_serves": least["3 bits for worst-group"] - least["3 bits for mean"],
+    }
+    assert table["effect"].to_dict() == pytest.approx(expected)

@@ -258,9 +258,10 @@ def test_a_method_that_shifts_answers_comes_closer_to_the_float_model(fresh_cach
 
 
 def test_claims_of_cause_are_this_books_and_stand_apart_from_the_papers(audit):
-    assert not register.CAUSES.keys() & register.CLAIMS.keys()
-    assert {own.source for own in register.CAUSES.values()} == {"this book"}
-    assert not any(own.quote for own in register.CAUSES.values())
+    assert not register.OWN.keys() & register.CLAIMS.keys()
+    assert register.OWN == register.CAUSES | register.REMEDIES
+    assert {own.source for own in register.OWN.values()} == {"this book"}
+    assert not any(own.quote for own in register.OWN.values())
     keys = list(register.CAUSES)
     table = register.judged({"base": [audit], "causes": [audit]}, keys, ["int3"]).set_index("key")
     assert (table["verdict"] == "one seed").all()

@@ -18,14 +18,16 @@ import samples
 from quantskew import cache, cli
 from quantskew.audits.audit import Audit, in_half
 from quantskew.claims.register import CLAIMS, judged, needs
-from quantskew.experiments import catalogue, difficulty, interventions, runs
+from quantskew.experiments import allocation, catalogue, difficulty, interventions, runs
 from quantskew.experiments.difficulty import BALANCED
 from quantskew.experiments.methods import RECORDED, REPEATED
 from quantskew.experiments.runs import (
     ACTIVATIONS,
     BASE,
+    CALIBRATION,
     CAUSES,
     EVERY_CUT,
+    FRONT,
     LAYERS,
     beside,
     file_name,
@@ -76,6 +78,8 @@ def made(folder, monkeypatch):
     monkeypatch.setattr(difficulty, "rotation", lambda e, key, **more: stand_in(key, e, **more))
     monkeypatch.setattr(catalogue, "audit", audit)
     monkeypatch.setattr(interventions, "audit", lambda e, **more: stand_in(CAUSES, e, **more))
+    for key, name in {CALIBRATION: "calibration_audit", FRONT: "front"}.items():
+        monkeypatch.setattr(allocation, name, lambda e, key=key, **more: stand_in(key, e, **more))
     monkeypatch.setattr(catalogue, "layer_audit", lambda e, **more: stand_in(LAYERS, e, **more))
     monkeypatch.setattr(catalogue, "load_data", lambda *_: fake("data", 0))
     return calls
@@ -267,7 +271,7 @@ def test_the_records_of_an_experiment_are_all_that_the_book_reads(made, folder):
     paths = [path for _, _, path in written(None, (0, 2), data_dir="images")]
     expected, names = [], []
     for seed, methods in ((0, RECORDED), (2, REPEATED)):
-        keys = [*methods, ACTIVATIONS, CAUSES, LAYERS, BALANCED, *CUTS]
+        keys = [*methods, ACTIVATIONS, CAUSES, LAYERS, CALIBRATION, FRONT, BALANCED, *CUTS]
         expected += [("digits", key, seed, "images", "cpu") for key in ("with curvature", *keys)]
         names += [file_name("digits", key, seed) for key in (BASE, *keys)]
     assert made == expected

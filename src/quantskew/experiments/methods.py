@@ -148,6 +148,8 @@ FIXES = (
     "shift",
     "batchnorm+shift",
     "mse+batchnorm",
+    "gptq",
+    "calibrated",
     "no-training",
 )
 # The methods that the book keeps records of, and those of which it keeps several seeds: claims rest on

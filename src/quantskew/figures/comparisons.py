@@ -209,9 +209,9 @@ def front(measure):
 
 
 def front_legend(_, axes):
-    """One legend below all panels, of the first one's lines."""
-    if axes.get_subplotspec().is_first_col() and axes.get_subplotspec().is_first_row():
-        axes.figure.legend(loc="outside lower center", ncols=2)
+    """One legend below all panels."""
+    if axes.get_subplotspec().is_first_col():
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def bits_map(audits, axes):
@@ -228,7 +228,8 @@ def by_layer(table, axes):
     """Lines over the layers, one for each column of a table, on a logarithmic axis."""
     for name, look in shaded(table.columns).items():
         axes.plot(range(1, len(table) + 1), table[name], linewidth=1.2, markersize=4, **look)
-    axes.set_yscale("log")
+    style.log_scale(axes, "y")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layer, from the input on")
     axes.set_ylabel("error of its output, share")
     return style_legend(axes, shaded(table.columns))
