@@ -24,6 +24,7 @@ from quantskew.book.prose import (
 )
 from quantskew.claims import register, verdicts
 from quantskew.experiments import catalogue, difficulty, interventions, methods
+from quantskew.experiments.allocation import as_methods
 from quantskew.experiments.runs import BASE, CALIBRATION, CAUSES, EVERY_CUT, FRONT, LAYERS, beside, read
 from quantskew.figures import comparisons, flow, lines
 from quantskew.figures.flow import Map

@@ -261,3 +261,6 @@ def test_claims_of_remedies_compare_the_columns_that_they_name():
         "goal_serves": least["3 bits for worst-group"] - least["3 bits for mean"],
     }
     assert table["effect"].to_dict() == pytest.approx(expected)
+    (own,) = allocation.as_methods([audit])["calibrated"]
+    assert own.precisions == ("fp32", "int3")
+    np.testing.assert_array_equal(own.logits[1], audit.logits[audit.index("int3 gptq batch norm")])

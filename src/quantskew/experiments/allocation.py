@@ -97,6 +97,17 @@ def calibration_audit(experiment, precisions=("int3", "int4"), *, data_dir=None,
     return _joined("calibration_audit", full, *ready, device)
 
 
+def as_methods(audits):
+    """Audits of `calibration_audit` as those of methods that are among their columns, by key."""
+
+    def of(audit, end):
+        names = {at: at + end for at in audit.precisions if " " not in at and at + end in audit.precisions}
+        return replace(audit.select(["fp32", *names.values()]), precisions=("fp32", *names))
+
+    ends = {"no-training": " batch norm", "calibrated": " gptq batch norm"}
+    return {key: [of(audit, end) for audit in audits] for key, end in ends.items()} if audits else {}
+
+
 def _losses(model, split):
     """Loss of some thousand training images at random; 0 of the others, which then are not drawn."""
     some = np.random.default_rng(0).permutation(len(split))[:_IMAGES_LAYERS]
