@@ -319,7 +319,7 @@ def audit(options):
     held_to = conditions(options.fail_if, columns)
     if options.logits:
         audits = _audits_of_logits(options)
-    elif options.test:
+    elif options.test and not options.curvature:
         audits = _audits_of_file(options, quantizers, runtimes=runtimes)
     else:
         curvature = options.curvature and (options.curvature_images or True)
