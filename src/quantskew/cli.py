@@ -236,9 +236,7 @@ def train(options):
     print(f"model: {model_path(experiment.name, record['key'])}")
 
 
-_CONDITION = (
-    'such as "accuracy_change[worst] < -0.01 at int8", or a file with one a line: status 1 where met; repeat'
-)
+_CONDITION = 'such as "accuracy_change[worst] < -0.01 at int8", or a file of them: status 1 where met; repeat'
 _GATE = (
     _option("--fail-if", _CONDITION, "CONDITION", action="append", default=[]),
     _option("--confidently", "where the whole 95 %% interval meets it", action="store_true"),
@@ -319,7 +317,7 @@ def audit(options):
     held_to = conditions(options.fail_if, columns)
     if options.logits:
         audits = _audits_of_logits(options)
-    elif options.test:
+    elif options.test and not options.curvature:
         audits = _audits_of_file(options, quantizers, runtimes=runtimes)
     else:
         curvature = options.curvature and (options.curvature_images or True)

@@ -122,12 +122,13 @@ def test_claims_are_judged_as_far_as_a_trained_model_goes(place, capsys):
 
 def test_a_model_in_a_file_is_a_cell_of_a_grid(place, tmp_path):
     _, expected = place
-    given = {"experiment": "m.pt2", "test": "test.csv", **HOW, "precisions": ["fp32", "int4"]}
+    given = {"experiment": "m.pt2", "test": "test.csv", **HOW, "precisions": ["fp32"], "curvature": True}
     cell = audit_cell(given, tmp_path)
     assert "m.pt2" in cell.id
     own, options = split_audit(cell.parameters)
     made = catalogue.audit(catalogue.get(**own), **options)
     assert made.logits[0] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert np.isfinite(made.curvature.lambda_max).all()
     with pytest.raises(ValueError, match="mean must be of type str, not list"):
         audit_cell(given | {"mean": [0.5]}, tmp_path)
 

@@ -378,10 +378,8 @@ class Fed(Logits):
         how, self.reverse = opened.how, opened.how.channels == "bgr"
         ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, how.width, 1, 1)
         # Both ways of feeding it are straight lines through the darkest and the lightest pixel.
-        (low, high), (dark, light) = (
-            normalise(ends).double().flip(1 if self.reverse else ()),
-            how.inputs(ends),
-        )
+        low, high = normalise(ends).double().flip(1 if self.reverse else ())
+        dark, light = how.inputs(ends)
         factor = (light - dark) / (high - low)
         self.register_buffer("factor", factor.float(), persistent=False)
         self.register_buffer("offset", (dark - low * factor).float(), persistent=False)
