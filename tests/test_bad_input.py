@@ -276,7 +276,7 @@ def test_an_audit_of_a_grid_is_refused(change):
         ("04_loss: {cells: [{seed: one}]}", "seed must be of type int, not str ('one')"),
         ("04_loss: {cells: [{seeds: 0}]}", "seeds must be at least 1; got 0"),
         ("04_loss: {cells: [{seeds: 1000000000000}]}", "seeds must be at most 1000"),
-        ("04_loss: {cells: [{record: nothing}]}", "no record 'nothing'; known: digits"),
+        ("04_loss: {cells: [{record: nothing}]}", "no record 'nothing'; known: cifar10_long_tail"),
         ("04_loss: {cells: [{record: ''}]}", "a record is a name such as utkface"),
         ("04_loss: {cells: [{experiment: digit}]}", "unknown experiment 'digit'"),
         ("04_loss: {cells: [{device: tpu}]}", "device 'tpu' cannot be used here"),

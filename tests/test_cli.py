@@ -204,6 +204,8 @@ def test_records_are_written_seed_by_seed(fresh_cache, tmp_path, monkeypatch, ca
         "-activations",
         "-causes",
         "-layers",
+        "-calibration",
+        "-front",
         "-balanced",
         *(f"-cut-{digit}" for digit in range(10)),
     ]

@@ -133,7 +133,7 @@ def test_models_that_cannot_be_audited_are_refused(tabular):
     ):
         with pytest.raises(ValueError, match=message):
             qs.audit(model, data)
-    with pytest.raises(ValueError, match="give the whole Dataset, not one split of it, or calibration"):
+    with pytest.raises(ValueError, match="not one split of it, calibration, or --train"):
         qs.audit(tabular, data, ["W8A8"])
 
 

@@ -201,7 +201,10 @@ def test_calibration_images_of_each_mix(digits):
         ({"data": samples.tiny_data().test}, "give the whole Dataset, not one split of it"),
         ({"curvature": True}, "cannot be differentiated through rounded activations; leave out curvature"),
         ({"quantizers": ["fp32", "W8A99"]}, "unknown precision 'int99'"),
-        ({"data": Dataset("none", *[samples.tiny_data().train.subset([])] * 3)}, "give a float tensor"),
+        (
+            {"data": Dataset("none", *[samples.tiny_data().train.subset([])] * 3)},
+            "calibration is on training images",
+        ),
     ],
 )
 def test_activations_that_cannot_be_quantized_are_refused(options, message):

@@ -373,7 +373,9 @@ def test_the_playground_works_by_keyboard_alone(play):
     page.keyboard.press("ArrowUp")
     assert page.text_content(".live-readout").startswith("9 (")
     page.focus("input[name=live-precision]:checked")
-    assert "int3" in press(page, lambda: page.keyboard.press("ArrowRight"))
+    # At two bits some images change their answer, whatever the model.
+    for precision in ("int3", "int2"):
+        assert precision in press(page, lambda: page.keyboard.press("ArrowRight"))
     page.focus("[aria-label='bits of head']")
     assert "1 layer set by hand" in press(page, lambda: page.keyboard.press("ArrowRight"))
     page.focus(".live-tile")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import samples
+from quantskew.figures import style
 from quantskew.interactive import views
 from quantskew.interactive.pictures import png
 from quantskew.interactive.views import CHAIN, VIEWS
@@ -22,7 +23,11 @@ def test_every_view_can_be_drawn_and_says_its_headline(view, curved_audit):
     numbers = view.numbers(pair)
     alt, caption, table = view.words(pair, numbers, "digits, int2")
     assert list(table.columns) == ["fp32", "int2"]
-    assert list(table.index) == list(dict.fromkeys(numbers["group"]))
+    # The largest group first, as in every figure.
+    shown = set(numbers["group"])
+    groups = [look.name for look in style.group_looks(pair) if look.name in shown]
+    assert [name for name in table.index if name in groups] == groups
+    assert set(table.index) == shown
     assert alt.startswith(f"{view.title}, digits, int2: ")
     for words, row in view.headline(pair).items():
         assert f"{words}: {table.loc[row, 'int2']}" in caption

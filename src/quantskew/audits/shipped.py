@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
 from torch import nn
 
 from quantskew.audits.model import Logits, audit_model
@@ -260,6 +259,9 @@ def _shape(path):
 
 def _is_better(other, given, gain, chance):
     """Whether the other way is right more often by so much, and McNemar's exact test says so."""
+    # Here, since it is slow to import and every command comes by.
+    from scipy.stats import binomtest
+
     more, fewer = int((other & ~given).sum()), int((given & ~other).sum())
     enough = more - fewer >= max(gain * len(given), 1)
     return enough and binomtest(more, more + fewer, alternative="greater").pvalue < chance
@@ -325,6 +327,8 @@ class Opened:
     def doubt(self, predictions, labels):
         """Add to the warnings what speaks against such predictions (N,) of the model as it is."""
         self.facts["warnings"] += better_order(predictions, labels, self.names)
+        from scipy.stats import binomtest
+
         found = binomtest(int((predictions == labels).sum()), len(labels))
         if found.proportion_ci(0.99).high < self.accuracy:
             said = f"the accuracy is {found.statistic:.1%} where {self.accuracy:.1%} is expected"

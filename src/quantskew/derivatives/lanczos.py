@@ -83,7 +83,7 @@ def top_eigenvalue(operator, start, rtol=1e-2, max_matvecs=100, seed=0):
             what = "the products are not those of a symmetric matrix"
             why = "so a second derivative is wrong, as torch's of weight_norm is"
             raise ValueError(f"{what}, {why}: remove_parametrizations first, or write the layer plainly")
-        noise = 8 * eps * scale  # what rounding leaves of a product with an eigenvector
+        noise = 32 * eps * scale  # what rounding leaves of a product with an eigenvector
         if steps in (start.numel(), max_matvecs):
             break
         if beta <= noise:

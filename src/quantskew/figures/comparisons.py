@@ -1,5 +1,7 @@
 """Figures that compare runs: difficulty, methods, and how often verdicts are right; their axes out."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -182,7 +184,8 @@ def _rows(axes, found, names, label):
             axes.errorbar(values.mean(), place, xerr=reach, fmt="D", color="black", markersize=4.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), list(names))
-    axes.set_xlabel(label)
+    # A longer line would reach below the names of the next panel, where a page cuts a picture in two.
+    axes.set_xlabel(textwrap.fill(label, 26))
     return axes
 
 

@@ -64,7 +64,7 @@ class Map:
     forward pass: weights → [logits] → softmax → loss
     backward pass: gradients → Hessian
     interventions: causes
-    what can be done: difficulty, mitigation, scorecard
+    what can be done: difficulty, mitigation, calibration, scorecard
     """
 
     def __init__(self, here=None):
