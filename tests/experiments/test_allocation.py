@@ -156,6 +156,10 @@ def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypat
     assert fvo(audit)["value"].notna().all()
     monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert allocation.front(QUICK, (2.5, 4), goals, "int4:mse", device="cpu").provenance == audit.provenance
+    # The same plans and names of columns under another quantizer are no columns of this one.
+    other = allocation.front(QUICK, (2.5, 4), goals, "int4:gptq", device="cpu")
+    assert (other.precisions, other.provenance["plans"]) == (audit.precisions, audit.provenance["plans"])
+    assert (other.logits[1:] != audit.logits[1:]).any(axis=(1, 2)).all()
 
 
 def test_a_plan_from_the_command_line_is_what_methods_quantize_by(tmp_path, capsys):

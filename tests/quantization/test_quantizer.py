@@ -147,13 +147,13 @@ def test_every_record_of_the_book_still_loads(repository):
     assert paths
     for path in paths:
         audit = Audit.load(path)
+        assert audit.index("fp32") == 0
         if "plans" in audit.provenance:
-            continue  # named by their mean bits
+            continue  # its columns are named by their mean bits
         # Behind a blank stands what else was done.
         names = [name.partition(" ")[0] for name in audit.precisions]
         assert [Quantizer.parse(name).name for name in names] == names, path
         assert audit.plain().precisions == audit.precisions or "A8" in audit.precisions
-        assert audit.index("fp32") == 0
 
 
 def test_names_are_read_without_torch():

@@ -279,4 +279,6 @@ def front(experiment, budgets=(2.5, 3, 3.5), goals=GOALS, quantizer="int4:mse,pe
     columns |= {f"int{bits}": partial(quantize_model, model, own.at(f"int{bits}"), images) for bits in BITS}
     for name, plan in plans.items():
         columns[name] = partial(quantize_model, model, own, images, plan["plan"])
-    return _joined("front", columns, *ready, where.get("device", "auto"), plans=plans)
+    # Plans of two quantizers may be the same, and so are the names of the columns.
+    facts = {"plans": plans, "quantizer": own.name}
+    return _joined("front", columns, *ready, where.get("device", "auto"), **facts)
