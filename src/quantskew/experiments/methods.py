@@ -123,7 +123,7 @@ METHODS = {method.key: method for method in _METHODS}
 # Figures 11 and 12 of the paper.
 PAPER = ("ptq", "u-o", "wcr", "u-o+wcr", "mpqat", "fair-qat")
 # PTQ against QAT, the start and the number of steps held equal; the second control has QAT's grids too.
-CONTROLLED = ("ptq", "fine-tuned", "fine-tuned-equal", "mpqat", "qat-scratch")
+CONTROLLED = ("ptq", "fine-tuned", "fine-tuned-equal", "mpqat")
 # From PTQ to QAT, one part more a rung: what each adds to the one before it.
 LADDER = {
     "ptq": "min-max PTQ",
