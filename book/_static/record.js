@@ -1,17 +1,20 @@
-// What a page draws from numbers that a chapter lays into it: figures of measures over precisions, of another training
-// run, of all, of some groups, and forest plots of verdicts. Without this file there are their pictures and tables.
+// What a page draws from numbers that a chapter lays into it: measures over precisions, against each other and as maps,
+// of another training run, of all, of some groups, and forest plots of verdicts. Without this file there are their
+// pictures and tables.
 (() => {
   const { html, svg, number, axis, tickLabel, MARKS } = quantskewDrawing;
   const WIDE = 340, HIGH = 262, BOX = { left: 46, right: 332, top: 40, bottom: 212 }, SHIFT = 0.2;
   // Of Student's t: so many standard errors reach to either side of a mean of two, three, ... training runs.
   const T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131];
-  const MEAN = "mean", ALL = "all";
+  const MEAN = "mean", ALL = "all", AGAINST = "against", MAP = "map";
   const known = (value, log) => value !== null && Number.isFinite(value) && (value > 0 || !log);
 
-  // Mean over training runs of each precision and group, with its 95 % interval.
-  const mean = (seeds, limits) => seeds[0].map((row, p) => row.map((_, g) => {
-    const values = seeds.map((seed) => seed[p][g][0]).filter((value) => value !== null), n = values.length;
-    const middle = values.reduce((sum, value) => sum + value, 0) / n;
+  // Mean over training runs of each precision and group, with its 95 % interval, or of both coordinates of a point.
+  const average = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+  const mean = ({ seeds, limits, kind }) => seeds[0].map((row, p) => row.map((_, g) => {
+    const of = (k) => seeds.map((seed) => seed[p][g][k]).filter((value) => value !== null);
+    if (kind === AGAINST) return [average(of(0)), average(of(1))];
+    const values = of(0), n = values.length, middle = average(values);
     const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (n - 1) / n);
     const reach = (T[n - 2] ?? 1.96) * spread, [least, most] = limits ?? [-Infinity, Infinity];
     if (!n) return [null, null, null];
@@ -19,12 +22,12 @@
   }));
 
   // What is shown of a panel: one table of values by precision and group, or one a training run.
-  const tables = ({ seeds, limits, runs }, seed) => (seed === ALL ? seeds
-    : [seed === MEAN ? mean(seeds, limits) : seeds[runs.indexOf(Number(seed))]]);
+  const tables = (panel, seed) => (seed === ALL ? panel.seeds
+    : [seed === MEAN ? mean(panel) : panel.seeds[panel.runs.indexOf(Number(seed))]]);
 
   // Over all training runs, so that the axis stands still; as wide as is possible where values fill that.
-  const frame = ({ seeds, log, limits }) => {
-    const values = seeds.flat(2).map(([value]) => value).filter((value) => known(value, log));
+  const frame = ({ seeds, log, limits }, k = 0) => {
+    const values = seeds.flat(2).map((own) => own[k]).filter((value) => known(value, log));
     if (!values.length) return log ? [1, 10] : [0, 1];
     const [low, high] = [Math.min(...values), Math.max(...values)];
     if (log) return [low / 1.3, high * 1.3];
@@ -40,21 +43,34 @@
     fill: look.color, stroke: "none",
   });
 
-  const ground = (panel, own, x, title) => {
+  const titles = (panel, title) => [
+    text(title, BOX.left - 40, 14, "start", { "font-weight": 700, "font-size": 13 }),
+    text(panel.label + (panel.log && panel.kind !== MAP ? ", log scale" : ""), BOX.left - 40, 31, "start"),
+  ];
+
+  const ground = (panel, own, across) => {
     const { left, right, top, bottom } = BOX, ink = { stroke: "currentColor" };
-    const turned = panel.precisions.join("").length > 40;
     return [
-      text(title, left - 40, 14, "start", { "font-weight": 700, "font-size": 13 }),
-      text(panel.label + (panel.log ? ", log scale" : ""), left - 40, 31, "start"),
       own.ticks.map((value) => [
         svg("line", { x1: left, x2: right, y1: own.at(value), y2: own.at(value), ...ink, "stroke-opacity": 0.2 }),
         text(tickLabel(value), left - 5, own.at(value) + 4, "end"),
       ]),
-      svg("path", { d: `M${left},${top}V${bottom}H${right}`, fill: "none", ...ink }),
-      panel.precisions.map((name, p) => text(name, x(p), bottom + 17, turned ? "end" : "middle",
-        turned ? { transform: `rotate(-25 ${x(p)} ${bottom + 17})` } : {})),
-      text(panel.axis, (left + right) / 2, bottom + (turned ? 48 : 36), "middle"),
+      svg("path", { d: `M${left},${top}V${bottom}H${right}`, fill: "none", ...ink }), across,
     ];
+  };
+
+  const below = (panel, x) => {
+    const turned = panel.precisions.join("").length > 40, under = BOX.bottom + 17;
+    return [
+      panel.precisions.map((name, p) => text(name, x(p), under, turned ? "end" : "middle",
+        turned ? { transform: `rotate(-25 ${x(p)} ${under})` } : {})),
+      text(panel.axis, (BOX.left + BOX.right) / 2, BOX.bottom + (turned ? 48 : 36), "middle"),
+    ];
+  };
+
+  const written = (panel, [value, low, high]) => {
+    const own = (each) => number(each, panel.digits, panel.scientific);
+    return own(value) + (low === null || high === null ? "" : ` [${own(low)}, ${own(high)}]`);
   };
 
   // One group: a line and, of a single table, markers with their intervals.
@@ -67,8 +83,7 @@
       return [
         panel.joined ? svg("path", { d: path.join(""), fill: "none", stroke: look.color, "stroke-width": crowd ? 0.9 : 1.5 }) : null,
         crowd && panel.joined ? null : points.map(([place, [value, low, high], p]) => svg("g", {},
-          svg("title", {}, `${look.name}, ${panel.precisions[p]}: ${number(value, panel.digits, panel.scientific)}${
-            low === null ? "" : ` [${number(low, panel.digits, panel.scientific)}, ${number(high, panel.digits, panel.scientific)}]`}`),
+          svg("title", {}, `${look.name}, ${panel.precisions[p]}: ${written(panel, [value, low, high])}`),
           low === null || high === null ? null : svg("line", {
             x1: place, x2: place, y1: low > 0 || !panel.log ? inside(low) : BOX.bottom, y2: inside(high), stroke: look.color,
           }),
@@ -81,15 +96,68 @@
   const said = (panel, seed) => (panel.seeds.length < 2 ? panel.title
     : `${panel.title}, ${seed === MEAN ? `mean of ${panel.seeds.length} runs` : seed === ALL ? `all ${panel.seeds.length} runs` : `seed ${seed}`}`);
 
-  const draw = (panel, seed, hidden) => {
+  const overPrecisions = (panel, shown, hidden, crowd) => {
     const own = axis(frame(panel), panel.log, BOX.bottom, BOX.top, 2.4), last = panel.precisions.length - 1;
     const x = (place) => BOX.left + 24 + (place / (last || 1)) * (BOX.right - BOX.left - 48);
-    const shown = tables(panel, seed), end = shown[0][last], title = said(panel, seed);
-    const spoken = panel.groups.map(({ name }, g) => `${name} ${end[g][0] === null ? "not defined" : number(end[g][0], panel.digits, panel.scientific)}`);
-    const described = seed === ALL ? `a line for each of ${panel.seeds.length} runs` : `${panel.precisions[last]}: ${spoken.join(", ")}`;
+    return [ground(panel, own, below(panel, x)),
+      panel.groups.map((look, g) => (hidden.has(look.name) ? null : group(panel, g, look, shown, own, x, crowd)))];
+  };
+
+  // A point a group and precision, its first precision hollow and its last one large where there are several.
+  const against = (panel, shown, hidden, crowd) => {
+    const { left, right, bottom } = BOX, last = panel.precisions.length - 1;
+    const up = axis(frame(panel), panel.log, bottom, BOX.top, 2.4);
+    const across = axis(frame({ ...panel, ...panel.across }, 1), panel.across.log, left, right, 2.4);
+    const ends = last ? `(hollow: ${panel.precisions[0]}, large: ${panel.precisions[last]})` : "";
+    const axes = [across.ticks.map((value) => text(tickLabel(value), across.at(value), bottom + 17, "middle")),
+      [panel.across.label + (panel.across.log ? ", log scale" : ""), ends].map((words, row) =>
+        text(words, (left + right) / 2, bottom + 33 + 13 * row, "middle"))];
+    const own = (look, g) => shown.map((rows) => {
+      const points = rows.map((row, p) => [row[g], p]).filter(([[y, x]]) => known(y, panel.log) && known(x, panel.across.log));
+      const places = points.map(([[y, x]]) => `${across.at(x).toFixed(1)},${up.at(y).toFixed(1)}`);
+      return [last ? svg("path", { d: `M${places.join("L")}`, fill: "none", stroke: look.color, "stroke-width": crowd ? 0.7 : 1.2 }) : null,
+        crowd && last ? null : points.map(([[y, x], p]) => {
+          const hollow = last && p === 0 ? { fill: "#fff", stroke: look.color, "stroke-width": 0.3 } : {};
+          const made = mark(look, across.at(x), up.at(y), last && p && p < last ? 3 : crowd ? 3.5 : 5.5);
+          for (const [name, value] of Object.entries(hollow)) made.setAttribute(name, value);
+          return svg("g", {}, svg("title", {}, `${look.name}, ${panel.precisions[p]}: ${panel.label} ${written(panel, [y, null, null])}, ${
+            panel.across.label} ${tickLabel(Number(x.toPrecision(3)))}`), made);
+        })];
+    });
+    return [ground(panel, up, axes),
+      panel.groups.map((look, g) => (hidden.has(look.name) ? null : svg("g", { "data-group": look.name }, own(look, g))))];
+  };
+
+  // A cell a group and precision, each column with its own shades; of all training runs their mean.
+  const map = (panel, shown, hidden) => {
+    const rows = shown.length > 1 ? mean(panel) : shown[0], { right, top, bottom } = BOX;
+    const left = Math.min(112, 18 + 7 * Math.max(...panel.groups.map(({ name }) => name.length)));
+    const wide = (right - left) / panel.precisions.length, tall = (bottom - top) / panel.groups.length;
+    const x = (place) => left + wide * (place + 0.5);
+    const most = panel.precisions.map((_, p) => Math.max(...rows[p].map(([value]) => value ?? 0)));
+    const cells = panel.groups.map((look, g) => (hidden.has(look.name) ? null : svg("g", { "data-group": look.name, class: "drawn-row" },
+      text(look.name, left - 8, top + tall * (g + 0.5) + 4, "end", { "font-size": 11 }),
+      panel.precisions.map((name, p) => {
+        const [value] = rows[p][g], y = top + tall * g, share = value === null ? 0 : value / (most[p] || 1);
+        const words = value === null ? "null" : value < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(2)));
+        return svg("g", {}, svg("title", {}, `${look.name}, ${name}: ${value === null ? "not defined" : written(panel, rows[p][g])}`),
+          svg("rect", { x: left + wide * p, y, width: wide - 1, height: tall - 1, fill: "currentColor", "fill-opacity": (0.02 + 0.38 * share).toFixed(3) }),
+          text(words, x(p), y + tall / 2 + 4, "middle", { "font-size": 11 }));
+      }))));
+    return [cells, below(panel, x)];
+  };
+
+  const KINDS = { [AGAINST]: against, [MAP]: map };
+  const draw = (panel, seed, hidden) => {
+    const shown = tables(panel, seed), last = panel.precisions.length - 1, title = said(panel, seed);
+    const spoken = panel.groups.map(({ name }, g) => {
+      const [value] = shown[0][last][g];
+      return `${name} ${value === null ? "not defined" : number(value, panel.digits, panel.scientific)}`;
+    });
+    const every = `every one of ${panel.seeds.length} runs`;
+    const described = seed === ALL && panel.kind !== MAP ? every : `${panel.precisions[last]}: ${spoken.join(", ")}`;
     return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}, ${panel.label}; ${described}` },
-      ground(panel, own, x, title),
-      panel.groups.map((look, g) => (hidden.has(look.name) ? null : group(panel, g, look, shown, own, x, seed === ALL))));
+      titles(panel, title), (KINDS[panel.kind] ?? overPrecisions)(panel, shown, hidden, seed === ALL));
   };
 
   const save = (name, kind, content) => {
@@ -101,9 +169,11 @@
   // All that the figure can show, one line a value.
   const csv = (panels) => {
     const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value ?? "");
-    const lines = panels.flatMap((panel) => panel.seeds.flatMap((rows, seed) => rows.flatMap((row, p) =>
-      row.map((values, g) => [panel.title, panel.label, panel.runs[seed], panel.groups[g].name, panel.precisions[p], ...values]))));
-    const head = ["experiment", "measure", "seed", "group", "precision", "value", "low", "high"];
+    const crossed = panels[0].kind === AGAINST;
+    const values = (panel, own) => (crossed ? [own[0], panel.across.label, own[1]] : own);
+    const lines = panels.flatMap((panel) => panel.seeds.flatMap((rows, seed) => rows.flatMap((row, p) => row.map((own, g) =>
+      [panel.title, panel.label, panel.runs[seed], panel.groups[g].name, panel.precisions[p], ...values(panel, own)]))));
+    const head = ["experiment", "measure", "seed", "group", "precision", "value", ...(crossed ? ["against", "at"] : ["low", "high"])];
     return [head, ...lines].map((line) => line.map(quoted).join(",")).join("\n") + "\n";
   };
 

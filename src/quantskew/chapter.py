@@ -124,9 +124,9 @@ class Chapter:
         rows = what if isinstance(what, list) else [what]
         draw = [lines.of(row) if isinstance(row, Measure) else row for row in rows]
         figure = compare(draw, audits, **options)
-        if all(isinstance(row, Measure) and not row.from_reference for row in rows):
+        if all(hasattr(own, "numbers") for own in draw):
             seeds = {title: self._seeds(audit) for title, audit in audits.items()}
-            figure.numbers = [lines.numbers(row, *own) for row in rows for own in seeds.items()]
+            figure.numbers = [own.numbers(*each) for own in draw for each in seeds.items()]
         return figure
 
     def _seeds(self, first):

@@ -17,7 +17,10 @@ from PIL import Image
 from scipy.stats import sem, t
 
 from browser import grave, needs_browser, pictures
+from quantskew.audits.audit import Audit
 from quantskew.book import chapters
+from quantskew.figures import lines
+from quantskew.measures.forward import cosine_distance, group_accuracy, group_loss
 
 pytestmark = needs_browser
 
@@ -273,6 +276,76 @@ def test_the_mean_over_runs_is_that_of_python(open_page):
     assert [
         float(own) for own in re.findall(r"[\d.]+", title.text_content().split(": ")[1])
     ] == pytest.approx([values.mean(), *ends], abs=0.006)
+
+
+@pytest.fixture
+def open_drawn(open_in_browser, html):
+    """Open the small page with one more figure, which is drawn from panels of numbers."""
+
+    def opened(panels):
+        text = json.dumps({"fig-further": panels})
+        figure = '<figure id="fig-further"><img alt="A picture."></figure>'
+        script = f'<script type="application/json" class="figure-numbers">{text}</script>'
+        path = html.with_name("further.html")
+        path.write_text(html.read_text().replace("</article>", f"{figure}{script}</article>"))
+        page = open_in_browser(path)
+        return page, page.locator("#fig-further")
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Three training runs of noise, the second one without intervals of the first group."""
+    rng = np.random.default_rng(1)
+    labels, groups = rng.integers(0, 3, 90), np.arange(90) % 3
+    names = ("fp32", "int8", "int4")
+    return [
+        Audit.from_logits({name: rng.normal(size=(90, 3)) for name in names}, labels, groups)
+        for _ in range(3)
+    ]
+
+
+def test_a_map_has_a_cell_a_group_and_precision_and_the_mean_over_runs(open_drawn, runs):
+    drawn = lines.of(cosine_distance).numbers("noise", runs)
+    assert drawn["kind"] == "map"
+    assert drawn["precisions"] == ["int8", "int4"]
+    page, figure = open_drawn([drawn])
+    cells = figure.locator(".drawn-panels [data-group='group 1'] g text").all_text_contents()
+    value = cosine_distance(runs[0]).set_index(["group", "precision"])["value"]
+    assert [float(own) for own in cells] == pytest.approx(value["group 1"].to_list()[1:], rel=0.06)
+    figure.locator("select").select_option("mean")
+    mean = np.mean([cosine_distance(own).query("group == 'group 1'")["value"] for own in runs], axis=0)
+    cells = figure.locator(".drawn-panels [data-group='group 1'] g text").all_text_contents()
+    assert [float(own) for own in cells] == pytest.approx(mean[1:], rel=0.06)
+    assert page.seen == []
+
+
+def test_a_measure_against_another_has_a_point_a_precision_where_both_are(open_drawn, runs, tmp_path):
+    drawn = lines.against(group_loss, group_accuracy).numbers("noise", runs)
+    page, figure = open_drawn([drawn])
+    points = figure.locator(".drawn-panels [data-group='group 2'] g path")
+    assert points.count() == 3
+    places = [
+        re.findall(r"translate\(([\d.]+),([\d.]+)\)", own.get_attribute("transform")) for own in points.all()
+    ]
+    across, up = (np.array([own[0] for own in places], dtype=float)[:, k] for k in (0, 1))
+    loss, accuracy = (
+        own(runs[0]).query("group == 'group 2'")["value"].to_numpy() for own in (group_loss, group_accuracy)
+    )
+    # Larger is further right, and further up.
+    assert np.argsort(across).tolist() == np.argsort(accuracy).tolist()
+    assert np.argsort(-up).tolist() == np.argsort(loss).tolist()
+    assert np.corrcoef(across, accuracy)[0, 1] == pytest.approx(1, abs=1e-3)
+    figure.locator("select").select_option("all")
+    assert figure.locator(".drawn-panels [data-group='group 2'] path").count() == 3
+    with page.expect_download() as file:
+        figure.locator(".drawn-files button").nth(1).click()
+    file.value.save_as(tmp_path / "numbers.csv")
+    table = pd.read_csv(tmp_path / "numbers.csv").query("seed == 0 and group == 'group 2'")
+    assert table["value"].to_numpy() == pytest.approx(loss, rel=1e-3)
+    assert table["at"].to_numpy() == pytest.approx(accuracy, rel=1e-3)
+    assert page.seen == []
 
 
 def test_the_search_finds_what_is_in_a_formula(html):

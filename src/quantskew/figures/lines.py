@@ -3,6 +3,8 @@
 `quantskew.figures.style.compare` puts several Audits side by side.
 """
 
+from functools import partial
+
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
@@ -25,6 +27,7 @@ def of(measure):
             return distance_map(audit, axes, measure)
         return by_precision(axes, style.group_looks(audit), measure(audit), measure)
 
+    draw.numbers = partial(numbers, measure)
     return draw
 
 
@@ -36,28 +39,42 @@ def by_precision(axes, groups, table, measure):
 
 
 def numbers(measure, title, audits):
-    """What a page draws the lines of a measure from, dict: of an Audit a seed, with what scales them.
+    """What a page draws lines or a map of a measure from, dict: of an Audit a seed, with what scales it.
 
     ``seeds`` is a list by training run, precision and group, the largest first, of value, low and high; the
     runs are those of which there is this measure.
     """
+    own = _panel(measure, title, audits, measure, ["value", "low", "high"])
+    return own | ({"kind": "map"} if measure.from_reference else {"joined": style.ordered(own["precisions"])})
+
+
+def _points(up, across, at, title, audits):
+    """As `numbers`, of a measure against another one: ``seeds`` has value and place of each point."""
+
+    def table(audit):
+        return up(audit).assign(place=_across(audit, across).ravel())
+
+    scale, when = {"label": audits[0].counted, "log": True}, f" at {at}" if at else ""
+    if across:
+        scale = {"label": across.label + when, "log": across.log, "limits": across.limits}
+    own = _panel(up, title, audits, table, ["value", "place"], at)
+    return own | {"label": up.label + when, "kind": "against", "across": scale}
+
+
+def _panel(measure, title, audits, table, columns, at=None):
+    """What every kind of drawing has: at all precisions that have a value, or at one."""
     first, looks = audits[0], style.group_looks(audits[0])
-    runs = {seed: own for seed, own in by_seed(audits).items() if measure.applies(own)}
-    seeds = []
-    for table in map(measure, runs.values()):
-        rows = table.set_index(["precision", "group"])[["value", "low", "high"]].astype(float)
-        keys = [(precision, look.name) for precision in first.precisions for look in looks]
-        texts = rows.reindex(keys).map(lambda value: float(f"{value:.4g}")).replace(np.nan, None)
-        seeds.append(texts.to_numpy().reshape(len(first.precisions), len(looks), 3).tolist())
+    runs = {seed: table(own) for seed, own in by_seed(audits).items() if measure.applies(own)}
+    precisions = [at] if at else _changed(first, measure) if measure.from_reference else first.precisions
+    keys, seeds = [(precision, look.name) for precision in precisions for look in looks], []
+    for own in runs.values():
+        rows = own.set_index(["precision", "group"])[columns].astype(float).reindex(keys)
+        rows = rows.map(lambda value: float(f"{value:.4g}")).replace(np.nan, None)
+        seeds.append(rows.to_numpy().reshape(len(precisions), len(looks), -1).tolist())
     known = {name: getattr(measure, name) for name in ("label", "log", "limits", "digits", "scientific")}
     named = {"title": title, "counted": first.counted, "groups": [look.described for look in looks]}
-    own = {
-        "precisions": first.precisions,
-        "joined": style.ordered(first.precisions),
-        "seeds": seeds,
-        "runs": list(runs),
-    }
-    return known | named | own | {"axis": style.precision_label(first.precisions)}
+    own = {"precisions": precisions, "seeds": seeds, "runs": list(runs)}
+    return known | named | own | {"axis": style.precision_label(precisions)}
 
 
 def against(up, across):
@@ -71,12 +88,20 @@ def against(up, across):
         axes.set_ylabel(up.label)
         return style.scaled(axes, "y", up)
 
+    draw.numbers = partial(_points, up, across, None)
     return draw
 
 
 def _values(audit, measure):
     """Values of a measure, a row a precision and a column a group."""
     return measure(audit)["value"].to_numpy().reshape(len(audit.precisions), -1)
+
+
+def _across(audit, measure=None):
+    """Values of a measure, or else the training images of the groups, at each precision."""
+    if measure:
+        return _values(audit, measure)
+    return np.tile(audit.train_counts, (len(audit.precisions), 1))
 
 
 def fvo(audit, axes):
@@ -165,13 +190,19 @@ def distance_map(audit, axes, measure):
     """
     values = measure(audit).pivot(index="group", columns="precision", values="value")
     values = values.loc[[look.name for look in style.group_looks(audit)]]
-    precisions = [p for p in audit.precisions[1:] if values[p].notna().any()]
+    precisions = _changed(audit, measure)
     shades = values[precisions] / values[precisions].max()
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
     axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
     axes.set_ylabel("group, largest on top")
     return axes
+
+
+def _changed(audit, measure):
+    """The precisions at which a distance from the reference has a value."""
+    known = measure(audit).dropna(subset=["value"])["precision"].to_list()
+    return [precision for precision in audit.precisions[1:] if precision in known]
 
 
 def layer_map(measure, table):
@@ -234,43 +265,41 @@ def group_and_class_legend(audit, axes):
     return style.legend_below(axes, handles, labels, f"group ({audit.counted}), class", handlelength=2)
 
 
-def gradient_against_size(audit, axes):
-    """Fig. 8a: gradient norm of each group against its number of training images."""
-    style.log_scale(axes, "x")
-    return _against(audit, axes, surface.gradient_norm)
+def _at_one(name, up, across=None):
+    """What draws a measure against another one, or against the training images: a marker a group.
+
+    It is of the paper's precision: int4, or the lowest where there is none.
+    """
+
+    def draw(audit, axes):
+        row = audit.index(_paper_precision(audit))
+        x, y = _across(audit, across)[row], _values(audit, up)[row]
+        for look in style.group_looks(audit):
+            axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
+        if across is None or across is surface.lambda_max:
+            style.log_scale(axes, "x")
+        at = audit.precisions[row]
+        axes.set_xlabel(f"{across.label} at {at}" if across else audit.counted)
+        axes.set_ylabel(f"{up.label} at {at}")
+        return style.scaled(axes, "y", up)
+
+    draw.__name__ = draw.__qualname__ = name
+    draw.numbers = lambda title, audits: _points(up, across, _paper_precision(audits[0]), title, audits)
+    return draw
 
 
-def gradient_against_accuracy(audit, axes):
-    """Fig. 8b: gradient norm of each group against its accuracy."""
-    return _against(audit, axes, surface.gradient_norm, forward.group_accuracy)
+def _paper_precision(audit):
+    return _AT if _AT in audit.precisions else audit.precisions[-1]
 
 
-def lambda_against_accuracy(audit, axes):
-    """Fig. 9a: lambda_max of each group against its accuracy."""
-    return _against(audit, axes, surface.lambda_max, forward.group_accuracy)
-
-
-def lambda_against_confidence(audit, axes):
-    """Fig. 9a: lambda_max of each group against its average prediction probability (Eq. 11)."""
-    return _against(audit, axes, surface.lambda_max, forward.top_probability)
-
-
-def gradient_against_lambda(audit, axes):
-    """Fig. 9b: gradient norm of each group against its lambda_max."""
-    style.log_scale(axes, "x")
-    return _against(audit, axes, surface.gradient_norm, surface.lambda_max)
-
-
-def _against(audit, axes, up, across=None):
-    """A marker a group at the paper's precision: int4, or the lowest where there is none."""
-    at = _AT if _AT in audit.precisions else audit.precisions[-1]
-    y = _values(audit, up)[audit.index(at)]
-    x = audit.train_counts if across is None else _values(audit, across)[audit.index(at)]
-    for look in style.group_looks(audit):
-        axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
-    axes.set_xlabel(audit.counted if across is None else f"{across.label} at {at}")
-    axes.set_ylabel(f"{up.label} at {at}")
-    return style.scaled(axes, "y", up)
+# Fig. 8a and b, Fig. 9a (twice) and b of the paper.
+gradient_against_size = _at_one("gradient_against_size", surface.gradient_norm)
+gradient_against_accuracy = _at_one(
+    "gradient_against_accuracy", surface.gradient_norm, forward.group_accuracy
+)
+lambda_against_accuracy = _at_one("lambda_against_accuracy", surface.lambda_max, forward.group_accuracy)
+lambda_against_confidence = _at_one("lambda_against_confidence", surface.lambda_max, forward.top_probability)
+gradient_against_lambda = _at_one("gradient_against_lambda", surface.gradient_norm, surface.lambda_max)
 
 
 def loss_profile(audit, axes):
