@@ -306,11 +306,12 @@ def loss_profile(audit, axes):
     """Loss of the best- and the worst-served group along the top eigenvector and along quantization."""
     own, colors = audit.curvature, {look.name: look.color for look in style.group_looks(audit)}
     for (group, direction), rows in surface.loss_profile(audit).groupby(["group", "direction"], sort=False):
-        look = {"color": colors[group], "linestyle": "-" if direction == "top eigenvector" else "--"}
-        axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
+        top = direction == "top eigenvector"
+        label = f"{group}, {direction if top else f'to {own.profile_precision}'}"
+        axes.plot(rows["step"], rows["value"], "-" if top else "--", label=label, color=colors[group])
     style.log_scale(axes, "y")
     steep, change = own.profile_lengths
-    axes.set_xlabel(f"step (solid: length {steep:.2g};\ndashed: {change:.2g}, to {own.profile_precision})")
+    axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g})")
     axes.set_ylabel("cross-entropy (nats)")
     return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
