@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from quantskew.claims import register
 from quantskew.cli import main
 from quantskew.experiments import allocation, catalogue
 from quantskew.experiments.allocation import GOALS, allocate
+from quantskew.figures import comparisons
 from quantskew.measures.fairness import fvo
 from quantskew.measures.forward import group_accuracy, group_loss
 from quantskew.quantization import batchnorm
@@ -134,7 +136,7 @@ def test_a_plan_goes_before_other_precisions_and_may_leave_layers_alone(model):
             quantize_model(model, "int4", plan=wrong)
 
 
-def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypatch):
+def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypatch, tmp_path):
     monkeypatch.setattr(allocation, "BITS", (2, 4))
     goals = ("worst-group", "fvo")
     audit = allocation.front(QUICK, (2.5, 4), goals, "int4:mse", device="cpu")
@@ -154,6 +156,14 @@ def test_the_front_has_plain_ptq_and_plans_chosen_on_validation_images(monkeypat
     own = quantize_model(model, "int4:mse", plan=audit.provenance["plans"]["4 bits for fvo"]["plan"])
     assert (own.quantized.keys()) == audit.provenance["plans"]["4 bits for fvo"]["plan"].keys()
     assert fvo(audit)["value"].notna().all()
+    # The map goes from the input to the output, and by budget, from a record too.
+    audit.save(tmp_path / "front.safetensors")
+    _, axes = plt.subplots()
+    comparisons.bits_map([Audit.load(tmp_path / "front.safetensors")], axes)
+    layers = [name.removesuffix(".weight") for name in weight_parameters(model)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == layers
+    assert [label.get_text() for label in axes.get_xticklabels()] == plans
+    plt.close()
     monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert allocation.front(QUICK, (2.5, 4), goals, "int4:mse", device="cpu").provenance == audit.provenance
     # The same plans and names of columns under another quantizer are no columns of this one.

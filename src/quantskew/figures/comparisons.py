@@ -219,8 +219,10 @@ def front_legend(_, axes):
 
 def bits_map(audits, axes):
     """Bits of each layer in the plans of a front's first seed, a column a plan, the more the darker."""
-    plans = audits[0].provenance["plans"]
-    bits = pd.DataFrame({name: own["plan"] for name, own in plans.items()})
+    first, plans = audits[0], audits[0].provenance["plans"]
+    # A file has the plans by their names, and their layers too.
+    bits = pd.DataFrame({name: plans[name]["plan"] for name in first.precisions if name in plans})
+    bits = bits.loc[list(first.weights.layers)]
     bits = bits.map(lambda own: int(own[3:])).rename(index=lambda own: own.removesuffix(".weight"))
     style.number_map(axes, bits, bits.astype(str), bits > 5, cmap="Greys", vmin=0, vmax=10)
     axes.tick_params(axis="x", rotation=45)
