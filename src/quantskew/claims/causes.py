@@ -110,7 +110,7 @@ def shift_widens(run):
 
 @_cause("10_causes#fig-prior", POINTS, at="int3")
 def shift_of_answers(run):
-    """One number for each class, fitted without labels, takes back some of the gap.
+    """One number for each class, fitted without labels, takes back some of the gap in accuracy.
 
     FVO minus FVO with the numbers added to the logits
     """
@@ -119,7 +119,7 @@ def shift_of_answers(run):
 
 @_cause("10_causes#fig-prior", POINTS, at="int3")
 def shift_leaves(run):
-    """With one number for each class the gap is still wider than before quantization.
+    """With one number for each class the gap in accuracy is still wider than before quantization.
 
     FVO with the numbers added to the logits minus FVO at the reference
     """
