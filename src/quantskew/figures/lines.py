@@ -30,7 +30,7 @@ def of(measure):
 
 def by_precision(axes, groups, table, measure):
     """One line a group (see `quantskew.figures.style.looks`) over the precisions of a table of a measure."""
-    lines = [(table[table["group"] == look.name], look.style | {"markersize": 4}) for look in groups]
+    lines = [(own, look.style | {"markersize": 4}) for look, own in style.by_group(groups, table)]
     style.side_by_side(axes, lines, measure.label)
     return style.zoomed(axes, measure)
 
@@ -51,13 +51,8 @@ def numbers(measure, title, audits):
         seeds.append(texts.to_numpy().reshape(len(first.precisions), len(looks), 3).tolist())
     known = {name: getattr(measure, name) for name in ("label", "log", "limits", "digits", "scientific")}
     named = {"title": title, "counted": first.counted, "groups": [look.described for look in looks]}
-    own = {
-        "precisions": first.precisions,
-        "joined": style.ordered(first.precisions),
-        "seeds": seeds,
-        "runs": list(runs),
-    }
-    return known | named | own | {"axis": style.precision_label(first.precisions)}
+    own = {"precisions": first.precisions, "joined": style.ordered(first.precisions), "seeds": seeds}
+    return known | named | own | {"runs": list(runs), "axis": style.precision_label(first.precisions)}
 
 
 def against(up, across):
@@ -67,8 +62,8 @@ def against(up, across):
         rows, columns = _values(audit, up), _values(audit, across)
         for look in style.group_looks(audit):
             style.path(axes, columns[:, look.group], rows[:, look.group], look.style)
-        axes.set_xlabel(f"{across.label}\n(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})")
-        axes.set_ylabel(up.label)
+        ends = f"(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})"
+        axes.set(xlabel=f"{across.label}\n{ends}", ylabel=up.label)
         return style.scaled(axes, "y", up)
 
     return draw
@@ -111,7 +106,7 @@ def sparsity(audit, axes):
         axes.plot(np.arange(len(own)), own["value"], **grey)
     axes.plot([], [], label="each layer", **grey)
     axes.plot(weights.sparsity(audit)["value"], label="all weights", **_TOTAL)
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(style.SHARES)
     axes.legend(loc="upper left")
     return style.precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
 
@@ -149,10 +144,8 @@ def ridge(axes, table, row, heights, **look):
 
 
 def _ridge_axis(axes, precisions, label):
+    axes.set(xlabel=label, ylabel=style.precision_label(precisions), ylim=(-0.05, len(precisions)))
     axes.set_yticks(np.arange(len(precisions)), precisions[::-1])
-    axes.set_ylim(-0.05, len(precisions))
-    axes.set_xlabel(label)
-    axes.set_ylabel(style.precision_label(precisions))
     axes.grid(axis="y", visible=False)
     return axes
 
@@ -169,8 +162,8 @@ def distance_map(audit, axes, measure):
     shades = values[precisions] / values[precisions].max()
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
-    axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
-    axes.set_ylabel("group, largest on top")
+    across = f"{style.precision_label(precisions)}\n({measure.label})"
+    axes.set(xlabel=across, ylabel="group, largest on top")
     return axes
 
 
@@ -218,7 +211,7 @@ def class_accuracy(audit, axes):
         for number, name in enumerate(audit.class_names)
         if of_cell[look.name, name]["count"].any()
     ]
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(style.SHARES)
     return style.side_by_side(axes, lines, "accuracy of each class\n(share of its images)", width=0.3)
 
 
@@ -268,8 +261,8 @@ def _against(audit, axes, up, across=None):
     x = audit.train_counts if across is None else _values(audit, across)[audit.index(at)]
     for look in style.group_looks(audit):
         axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
-    axes.set_xlabel(audit.counted if across is None else f"{across.label} at {at}")
-    axes.set_ylabel(f"{up.label} at {at}")
+    label = audit.counted if across is None else f"{across.label} at {at}"
+    axes.set(xlabel=label, ylabel=f"{up.label} at {at}")
     return style.scaled(axes, "y", up)
 
 
@@ -281,8 +274,8 @@ def loss_profile(audit, axes):
         axes.plot(rows["step"], rows["value"], label=f"{group}, {direction}", **look)
     style.log_scale(axes, "y")
     steep, change = own.profile_lengths
-    axes.set_xlabel(f"step (solid: length {steep:.2g};\ndashed: {change:.2g}, to {own.profile_precision})")
-    axes.set_ylabel("cross-entropy (nats)")
+    ends = f"(solid: length {steep:.2g};\ndashed: {change:.2g}, to {own.profile_precision})"
+    axes.set(xlabel=f"step {ends}", ylabel="cross-entropy (nats)")
     return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
@@ -290,15 +283,14 @@ def excess_loss(audit, axes):
     """What quantization adds to each group's loss, as a share of Tran et al.'s bound on it."""
     table = surface.excess_loss(audit)
     table = table.assign(value=table["share"], low=np.nan, high=np.nan)
-    lines = [(table[table["group"] == look.name], look.style) for look in style.group_looks(audit)]
+    lines = [(own, look.style) for look, own in style.by_group(style.group_looks(audit), table)]
     return style.side_by_side(axes, lines, "added loss / bound")
 
 
 def taylor(audit, axes):
     """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
     table = surface.taylor(audit).dropna(subset=["predicted", "value"])
-    for look in style.group_looks(audit):
-        own = table[table["group"] == look.name]
+    for look, own in style.by_group(style.group_looks(audit), table):
         style.path(axes, own["predicted"].to_numpy(), own["value"].to_numpy(), look.style)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=0.1)
@@ -308,6 +300,6 @@ def taylor(audit, axes):
         # The scale's own labels are mathematics, which is text here.
         axis.set_major_formatter("{x:g}")
     first, *_, last = table["precision"]
-    axes.set_xlabel(f"predicted by Eq. 4 (nats)\n(hollow: {first}, large: {last})")
-    axes.set_ylabel("added loss (nats)")
+    ends = f"(hollow: {first}, large: {last})"
+    axes.set(xlabel=f"predicted by Eq. 4 (nats)\n{ends}", ylabel="added loss (nats)")
     return axes

@@ -26,6 +26,8 @@ from quantskew.quantization.quantizer import PRECISIONS
 _MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
+# Limits of an axis of shares.
+SHARES = (-0.03, 1.03)
 _SCALES = {"log": "log scale", "symlog": "partly log"}
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
@@ -78,9 +80,9 @@ def group_looks(audit):
     return looks(audit.group_names, audit.train_counts)
 
 
-def group_order(audit):
-    """Group ids from the largest training share to the smallest, ndarray of int, shape (G,)."""
-    return np.array([look.group for look in group_looks(audit)])
+def by_group(groups, table):
+    """Each of some `looks` with the rows of a table that are of its group, list of pairs."""
+    return [(look, table[table["group"] == look.name]) for look in groups]
 
 
 def shaded(names, first=0.88, last=0.0):
@@ -268,8 +270,7 @@ def precision_axis(axes, precisions, label):
     column_ticks(axes, precisions)
     for line in () if ordered(precisions) else axes.lines:
         line.set(linestyle="none", marker="_" if line.get_marker() == "None" else line.get_marker())
-    axes.set_xlabel(precision_label(precisions))
-    axes.set_ylabel(label)
+    axes.set(xlabel=precision_label(precisions), ylabel=label)
     axes.grid(axis="x", visible=False)
     return axes
 

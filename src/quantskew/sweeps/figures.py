@@ -90,8 +90,7 @@ def tradeoff(table, axes):
         axes.plot(own["fvo"], own["accuracy"], **style, markersize=5, linestyle="", alpha=0.8)
         front = front_line(axes, own["fvo"], own["accuracy"], color=style["color"])
         axes.plot(*front, **style, markeredgecolor="black", markersize=7, linestyle="")
-    axes.set_xlabel("FVO (left is fairer)")
-    axes.set_ylabel("overall accuracy")
+    axes.set(xlabel="FVO (left is fairer)", ylabel="overall accuracy")
     return style_legend(axes, styles, "precision of the weights")
 
 
