@@ -144,7 +144,7 @@ def written(figure):
 
 
 # Beside a figure the numbers that it is drawn from: `quantskew.book.chapters` lays them into the page.
-_NUMBERS = "application/vnd.quantskew.numbers+json"
+NUMBERS = "application/vnd.quantskew.numbers+json"
 
 
 class PageFigure(Figure):
@@ -153,7 +153,7 @@ class PageFigure(Figure):
     numbers = ()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {_NUMBERS: self.numbers} if self.numbers else {}
+        return {NUMBERS: self.numbers} if self.numbers else {}
 
 
 def compare(draw, audits, height=3.2, legend=True, width=None, below=False):
@@ -378,11 +378,10 @@ def crossed(table, rows, columns, value="value", digits=3, scientific=False, lik
     `rows` go down and `columns` across, in the order of their first appearance, groups as in the figures of
     an Audit that they are to be `like`; numbers are as `number`.
     """
-    shown = [value, *(name for name in ("low", "high") if name in table)]
-    texts = table[shown].map(number, digits=digits, scientific=scientific)
-    cells = texts[value]
-    if "low" in table:
-        cells = cells + " [" + texts["low"] + ", " + texts["high"] + "]"
+    shown = table.reindex(columns=[value, "low", "high"])
+    texts = shown.map(number, digits=digits, scientific=scientific)
+    intervals = " [" + texts["low"] + ", " + texts["high"] + "]"
+    cells = texts[value] + intervals.where(shown["low"].notna(), "")
     frame = table[[rows, columns]].assign(cell=cells.where(np.isfinite(table[value]), "not defined"))
     pivoted = frame.pivot(index=rows, columns=columns, values="cell")
     places = {look.name: place for place, look in enumerate(group_looks(like) if like else [])}
