@@ -227,43 +227,33 @@ def group_and_class_legend(audit, axes):
     return style.legend_below(axes, handles, labels, f"group ({audit.counted}), class", handlelength=2)
 
 
-def gradient_against_size(audit, axes):
-    """Fig. 8a: gradient norm of each group against its number of training images."""
-    style.log_scale(axes, "x")
-    return _against(audit, axes, surface.gradient_norm)
+def at_one(up, across=None):
+    """What draws a measure of each group against another one, or its training images, at one precision.
+
+    It is the paper's: int4, or the lowest where there is none.
+    """
+
+    def draw(audit, axes):
+        at = _AT if _AT in audit.precisions else audit.precisions[-1]
+        y = _values(audit, up)[audit.index(at)]
+        x = audit.train_counts if across is None else _values(audit, across)[audit.index(at)]
+        for look in style.group_looks(audit):
+            axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
+        label = audit.counted if across is None else f"{across.label} at {at}"
+        axes.set(xlabel=label, ylabel=f"{up.label} at {at}")
+        if across is None or across.log:
+            style.log_scale(axes, "x")
+        return style.scaled(axes, "y", up)
+
+    return draw
 
 
-def gradient_against_accuracy(audit, axes):
-    """Fig. 8b: gradient norm of each group against its accuracy."""
-    return _against(audit, axes, surface.gradient_norm, forward.group_accuracy)
-
-
-def lambda_against_accuracy(audit, axes):
-    """Fig. 9a: lambda_max of each group against its accuracy."""
-    return _against(audit, axes, surface.lambda_max, forward.group_accuracy)
-
-
-def lambda_against_confidence(audit, axes):
-    """Fig. 9a: lambda_max of each group against its average prediction probability (Eq. 11)."""
-    return _against(audit, axes, surface.lambda_max, forward.top_probability)
-
-
-def gradient_against_lambda(audit, axes):
-    """Fig. 9b: gradient norm of each group against its lambda_max."""
-    style.log_scale(axes, "x")
-    return _against(audit, axes, surface.gradient_norm, surface.lambda_max)
-
-
-def _against(audit, axes, up, across=None):
-    """A marker a group at the paper's precision: int4, or the lowest where there is none."""
-    at = _AT if _AT in audit.precisions else audit.precisions[-1]
-    y = _values(audit, up)[audit.index(at)]
-    x = audit.train_counts if across is None else _values(audit, across)[audit.index(at)]
-    for look in style.group_looks(audit):
-        axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
-    label = audit.counted if across is None else f"{across.label} at {at}"
-    axes.set(xlabel=label, ylabel=f"{up.label} at {at}")
-    return style.scaled(axes, "y", up)
+# Fig. 8a and b, Fig. 9a (with accuracy and with Eq. 11), Fig. 9b.
+gradient_against_size = at_one(surface.gradient_norm)
+gradient_against_accuracy = at_one(surface.gradient_norm, forward.group_accuracy)
+lambda_against_accuracy = at_one(surface.lambda_max, forward.group_accuracy)
+lambda_against_confidence = at_one(surface.lambda_max, forward.top_probability)
+gradient_against_lambda = at_one(surface.gradient_norm, surface.lambda_max)
 
 
 def loss_profile(audit, axes):
