@@ -24,7 +24,7 @@ from tqdm import tqdm
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import source_digest
-from quantskew.checks import shortened
+from quantskew.checks import check_whole, shortened
 from quantskew.experiments.experiment import get
 from quantskew.files import digest, digest_of, replacing, scratch, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
@@ -76,9 +76,10 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     RuntimeError
         If Snakemake is not installed, refuses its options, or ends before the cells do.
     """
-    _check_installed()
-    if workers < 1:
-        raise ValueError(f"--jobs must be at least 1; got {workers}")
+    for name in ("snakemake", "pyarrow"):
+        if importlib.util.find_spec(name) is None:
+            raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
+    check_whole("--jobs", workers, 1)
     root, folder = Path(root).resolve(), Path(folder)
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,13 +162,6 @@ def batch_size(count, workers):
     """How many of `count` audits share a process: its start costs little, but no worker has nothing to do."""
     enough = min(_LEAST_AUDITS, math.ceil(count / workers))
     return max(enough, math.ceil(count / (_BATCHES_EACH * workers)), 1)
-
-
-def _check_installed():
-    """Say how to install what a sweep needs, where it is missing."""
-    for name in ("snakemake", "pyarrow"):
-        if importlib.util.find_spec(name) is None:
-            raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
 
 
 def failures(folder, names):
