@@ -213,13 +213,10 @@ def _folder(options, kind=""):
 def experiments(options):
     """List the named experiments."""
     for experiment in EXPERIMENTS.values():
-        recipe = experiment.recipe
-        chosen = {"label": experiment.label, "group": experiment.group}
-        named = "".join(f", {what} {name}" for what, name in chosen.items() if name)
-        print(
-            f"{experiment.name:17} {experiment.model} on {experiment.dataset}{named}, {recipe.epochs} epochs "
-            f"of {recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
-        )
+        own, named = experiment.recipe, [f"{experiment.model} on {experiment.dataset}"]
+        named += [f"{what} {name}" for what in ("label", "group") if (name := getattr(experiment, what))]
+        how = f"{own.epochs} epochs of {own.optimizer} at {own.learning_rate}, batches of {own.batch_size}"
+        print(f"{experiment.name:17} {', '.join(named)}, {how}")
 
 
 @_command(*_EXPERIMENT)

@@ -65,14 +65,13 @@ def _ridges(axes, audit, table, row, color, height):
 def _markers(audit, axes, table, measure):
     """What has no place on a logarithmic axis is left out; if that is every group, the axes say so."""
     looks = group_looks(audit)[::-1]
-    by_precision = {key: own.set_index("group") for key, own in table.groupby("precision")}
-    names = [look.name for look in looks]
-    first, last = (by_precision[audit.precisions[end]].loc[names] for end in (0, -1))
-    before, values = first["value"].to_numpy(), last["value"].to_numpy()
+    rows = table.set_index(["precision", "group"])[["value", "low", "high"]]
+    ends = (rows.loc[audit.precisions[end]].loc[[look.name for look in looks]] for end in (0, -1))
+    (before, *_), (values, low, high) = (own.to_numpy().T for own in ends)
     shown = np.isfinite(values) & ((values > 0) | (not measure.log))
     beside = len(audit.precisions) > 1 and not measure.from_reference
     # Lines of all groups at once: an errorbar for each takes most of the time that a figure takes.
-    lines = [(last["low"].to_numpy(), last["high"].to_numpy(), shown)]
+    lines = [(low, high, shown)]
     if beside:
         lines.append((before, values, np.isfinite(before) & np.isfinite(values)))
     for left, right, drawn in lines:
