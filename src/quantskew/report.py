@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
 from tqdm.auto import tqdm
 
 from quantskew.audits.audit import quantizer_of
@@ -16,7 +15,7 @@ from quantskew.audits.runtimes import RUNTIMES
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines, style
-from quantskew.figures.style import compare, crossed, wide
+from quantskew.figures.style import TEMPLATES, compare, crossed, wide
 from quantskew.files import replacing, write_bytes
 from quantskew.measures import fairness, forward, harm, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
@@ -182,9 +181,8 @@ def write_page(audit, path):
     if path.suffix == ".md":
         text = "\n\n".join(_markdown(*part) for part in parts if part[0] != "file")
     else:
-        pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-        pages.filters |= {"one_line": _one_line, "png": _png, "base64": _base64}
-        text = pages.get_template("report.html").render(parts=parts)
+        filters = {"one_line": _one_line, "png": _png, "base64": _base64}
+        text = TEMPLATES.get_template("report.html").render(parts=parts, **filters)
     write_bytes(path, text.encode())
 
 

@@ -83,7 +83,8 @@ def lead_to_pages(notebook, stems):
 def surroundings(root, *patterns):
     """Digest of what every chapter depends on beside its text: the package, the records, and more files."""
     content, root = hashlib.sha256(), Path(root)
-    paths = sorted(Path(__file__).parents[1].rglob("*.py"))
+    own = Path(__file__).parents[1].rglob("*.*")
+    paths = sorted(path for path in own if path.suffix in (".py", ".html", ".css", ".mplstyle"))
     for pattern in ("book/records/*.safetensors", *patterns):
         paths += sorted(root.glob(pattern))
     for path in paths:

@@ -4,12 +4,11 @@ The map has a place for each chapter: the chain of the paper, and what comes bef
 """
 
 from dataclasses import dataclass
-from html import escape
 
 import matplotlib.pyplot as plt
 
 from quantskew.checks import check_known
-from quantskew.figures.style import book_style
+from quantskew.figures.style import TEMPLATES, book_style
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,7 @@ class Map:
         return "\n".join(lines)
 
     def _repr_html_(self):
-        parts = "".join(
-            f'<li class="part" style="--stages: {len(stages)}"><span class="title">{part}</span>'
-            f'<ol class="{"chain" if "→" in arrow else "list"}">{"".join(map(self._item, stages))}</ol></li>'
-            for part, (stages, arrow) in _PARTS.items()
-        )
-        return f'<nav class="impact-flow" aria-label="Impact flow of quantization"><ol>{parts}</ol></nav>'
-
-    def _item(self, stage):
-        text = f"<strong>{escape(stage.name)}</strong> <span>{escape(stage.happens)}</span>"
-        if stage.name == self.here:
-            return f'<li class="here" aria-current="page">{text}</li>'
-        return f'<li><a href="{stage.chapter}.md">{text}</a></li>'
+        return TEMPLATES.get_template("figures/map.html").render(parts=_PARTS, here=self.here)
 
 
 def links(verdicts):

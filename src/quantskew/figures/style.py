@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from matplotlib import colormaps, font_manager, rc_params_from_file
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
 # Limits of an axis of shares.
 SHARES = (-0.03, 1.03)
 _SCALES = {"log": "log scale", "symlog": "partly log"}
+# Of HTML, in which whatever is not marked as safe is escaped.
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 

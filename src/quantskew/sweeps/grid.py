@@ -264,9 +264,11 @@ def _combinations(block, where, before):
         if not isinstance(values, list) or not values:
             shown = f"[{shortened(values)}]"
             raise ValueError(f"{where}: in a product {name} needs a list of values, as {shown}")
-    count = before + math.prod(map(len, product.values())) * bool(product) + len(cells)
-    if count > _MOST_CELLS:
-        raise ValueError(f"{where}: {count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it")
+    count = math.prod(map(len, product.values())) * bool(product) + len(cells)
+    if before + count > _MOST_CELLS:
+        raise ValueError(
+            f"{where}: {before + count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it"
+        )
     if not count:
         raise ValueError(f"{where}: there are no cells; write `product:` or `cells:` below it")
     found = []
