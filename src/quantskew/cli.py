@@ -18,6 +18,7 @@ from quantskew.cache import cache_dir
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, OWN, class_names, get
 from quantskew.experiments.methods import METHODS
+from quantskew.files import write_bytes
 from quantskew.quantization.quantizer import CALIBRATED, DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
@@ -244,7 +245,6 @@ _GATE = (
 
 def _status(outcomes, options):
     """Say what became of the conditions: 1 if one was met."""
-    from quantskew.files import write_bytes
     from quantskew.measures.gate import annotation, junit
 
     for outcome in outcomes:
@@ -524,7 +524,6 @@ def claims(options):
     from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
-    from quantskew.files import write_bytes
     from quantskew.report import written
 
     keys = options.claims or tuple(register.CLAIMS)

@@ -198,17 +198,16 @@ def _schedule(command, folder, plan, waiting, lock, here):
             pipes |= {"env": os.environ | here, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
-        while running:
-            try:
+        try:
+            while running:
                 running = process.poll() is None
                 left = [name for name in waiting if not _ended(folder, name)]
                 bar.update(len(plan) - len(left) - bar.n)
-                if running:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-            except KeyboardInterrupt:
-                # Snakemake is interrupted too, and ends its jobs.
-                process.wait()
-                raise
+                time.sleep(_SECONDS_BETWEEN_LOOKS if running else 0)
+        except KeyboardInterrupt:
+            # Snakemake is interrupted too, and ends its jobs.
+            process.wait()
+            raise
     if left:
         tail = (folder / _LOG).read_text(errors="replace").splitlines()[-15:]
         write_table(folder)
