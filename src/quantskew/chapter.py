@@ -45,8 +45,7 @@ from quantskew.quantization.rounding import output_errors
 _BOOK = "utkface"
 _DECLARED = {"experiment": "digits", "precisions": None, "scheme": "banner", "seed": 0, "seeds": 1}
 _DECLARED |= {"data_dir": None, "device": "auto"}
-_KINDS = {name: str if default is None else type(default) for name, default in _DECLARED.items()}
-_KINDS |= {"precisions": list, "experiments": list}
+_KINDS = {"precisions": list, "experiments": list}
 
 
 class Chapter:
@@ -254,5 +253,5 @@ def in_page(experiments, precisions, seed=0, *, data_dir=None, device="auto"):
 
 def _check(**given):
     """Refuse parameters that nothing can be made of: plain papermill gives a chapter whatever it is told."""
-    check_declared({name: _DECLARED.get(name) for name in given}, _KINDS, given, "this chapter")
+    check_declared({name: _DECLARED.get(name) for name in given}, given, "this chapter", _KINDS)
     check_values(given, "this chapter")

@@ -18,6 +18,7 @@ from quantskew.cache import cache_dir
 from quantskew.checks import MOST_SEED, MOST_SEEDS, check_folder, check_whole, shortened, some
 from quantskew.experiments.experiment import EXPERIMENTS, OWN, class_names, get
 from quantskew.experiments.methods import METHODS
+from quantskew.files import write_bytes
 from quantskew.quantization.quantizer import CALIBRATED, DEFAULT_PRECISIONS, PRECISIONS, SCHEMES, Quantizer
 
 _COMMANDS = []
@@ -213,13 +214,10 @@ def _folder(options, kind=""):
 def experiments(options):
     """List the named experiments."""
     for experiment in EXPERIMENTS.values():
-        recipe = experiment.recipe
-        chosen = {"label": experiment.label, "group": experiment.group}
-        named = "".join(f", {what} {name}" for what, name in chosen.items() if name)
-        print(
-            f"{experiment.name:17} {experiment.model} on {experiment.dataset}{named}, {recipe.epochs} epochs "
-            f"of {recipe.optimizer} at {recipe.learning_rate}, batches of {recipe.batch_size}"
-        )
+        own, named = experiment.recipe, [f"{experiment.model} on {experiment.dataset}"]
+        named += [f"{what} {name}" for what in ("label", "group") if (name := getattr(experiment, what))]
+        how = f"{own.epochs} epochs of {own.optimizer} at {own.learning_rate}, batches of {own.batch_size}"
+        print(f"{experiment.name:17} {', '.join(named)}, {how}")
 
 
 @_command(*_EXPERIMENT)
@@ -247,7 +245,6 @@ _GATE = (
 
 def _status(outcomes, options):
     """Say what became of the conditions: 1 if one was met."""
-    from quantskew.files import write_bytes
     from quantskew.measures.gate import annotation, junit
 
     for outcome in outcomes:
@@ -527,7 +524,6 @@ def claims(options):
     from quantskew.audits.audit import quantizer_of
     from quantskew.claims import register
     from quantskew.experiments import runs
-    from quantskew.files import write_bytes
     from quantskew.report import written
 
     keys = options.claims or tuple(register.CLAIMS)

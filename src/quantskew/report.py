@@ -5,9 +5,7 @@ import io
 import json
 import re
 import sys
-from html import escape
 from pathlib import Path
-from string import Template
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -17,49 +15,39 @@ from quantskew.audits.runtimes import RUNTIMES
 from quantskew.checks import check_known, some
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.figures import comparisons, lines, style
-from quantskew.figures.style import compare, crossed, wide
+from quantskew.figures.style import TEMPLATES, compare, crossed, wide
 from quantskew.files import replacing, write_bytes
 from quantskew.measures import fairness, forward, harm, surface, weights
 from quantskew.measures.measure import MEASURES, MODEL_MEASURES
 from quantskew.measures.seeds import comparison
 
+# One measure of each group against another one, and what quantization adds to their losses.
 _OF_SURFACE = (
-    lines.gradient_against_size,
-    lines.gradient_against_accuracy,
-    lines.lambda_against_accuracy,
-    lines.lambda_against_confidence,
-    lines.gradient_against_lambda,
-    lines.excess_loss,
-)
-# What else is told of an Audit: of which ones, in tables, and in figures with their legends.
-_FURTHER = (
-    (lambda audit: len(audit.precisions) > 1, (harm.harm, harm.flips), {}),
-    (lambda audit: True, (forward.dtdb_histogram,), {lines.fvo: False, lines.dtdb_distribution: False}),
-    (
-        lambda audit: audit.weights is not None,
-        (weights.absolute_difference, weights.sparsity, weights.mean_magnitude, weights.weight_histogram),
-        dict.fromkeys((lines.absolute_difference, lines.sparsity, lines.weight_distribution), False),
-    ),
-    (
-        surface.gradient_norm.applies,
-        (surface.excess_loss, surface.loss_profile),
-        {lines.loss_profile: False} | dict.fromkeys(_OF_SURFACE, True),
-    ),
-    (
-        lambda audit: audit.curvature is not None and audit.curvature.slopes is not None,
-        (surface.taylor,),
-        {lines.taylor: True},
-    ),
-    (
-        fairness.equalized_odds.applies,
-        (fairness.class_accuracy,),
-        {lines.class_accuracy: lines.group_and_class_legend},
-    ),
+    *("gradient_against_size", "gradient_against_accuracy", "gradient_against_lambda"),
+    *("lambda_against_accuracy", "lambda_against_confidence", "excess_loss"),
 )
 # Rows of a table of a page, at most: all are in its file.
 _ROWS = 100
 # Lines of a figure of the classes in each group, at most: of more none can be told from another.
 _LINES = 100
+
+
+def _further(audit):
+    """What else is told of an Audit: functions that give tables, and names of figures with their legends."""
+    if len(audit.precisions) > 1:
+        yield (harm.harm, harm.flips), {}
+    yield (forward.dtdb_histogram,), {"fvo": False, "dtdb_distribution": False}
+    if audit.weights is not None:
+        figures = dict.fromkeys(("absolute_difference", "sparsity", "weight_distribution"), False)
+        of_layers = weights.absolute_difference, weights.sparsity, weights.mean_magnitude
+        yield (*of_layers, weights.weight_histogram), figures
+    if surface.gradient_norm.applies(audit):
+        figures = {"loss_profile": False} | dict.fromkeys(_OF_SURFACE, True)
+        yield (surface.excess_loss, surface.loss_profile), figures
+    if audit.curvature is not None and audit.curvature.slopes is not None:
+        yield (surface.taylor,), {"taylor": True}
+    if fairness.equalized_odds.applies(audit):
+        yield (fairness.class_accuracy,), {"class_accuracy": lines.group_and_class_legend}
 
 
 def tables(audit):
@@ -71,8 +59,8 @@ def tables(audit):
                 yield f"{measure.name}_change", measure.change(audit)
             if hasattr(measure, "of_chance"):
                 yield f"{measure.name}_of_chance", measure.of_chance(audit)
-    for applies, functions, _ in _FURTHER:
-        for function in functions if applies(audit) else ():
+    for functions, _ in _further(audit):
+        for function in functions:
             yield function.__name__, function(audit)
     if {*RUNTIMES} & {*audit.precisions}:
         yield "agreement", agreement(audit)
@@ -84,12 +72,12 @@ def figures(audit):
         if measure.applies(audit):
             # A map names its groups itself.
             yield measure.name, lines.of(measure), not measure.from_reference
-    for applies, _, drawn in _FURTHER:
-        for function, legend in drawn.items() if applies(audit) else ():
-            if function is lines.class_accuracy and fairness.cell_counts(audit).size > _LINES:
+    for _, drawn in _further(audit):
+        for name, legend in drawn.items():
+            if name == "class_accuracy" and fairness.cell_counts(audit).size > _LINES:
                 print(f"no figure of each class in each group: more than {_LINES} lines", file=sys.stderr)
-                continue
-            yield function.__name__, function, legend
+            else:
+                yield name, getattr(lines, name), legend
 
 
 def write_report(audit, folder):
@@ -138,9 +126,6 @@ def write_layers(audit, folder):
     return written
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
 def as_csv(table):
     """A table as CSV in which no text is a formula: a spreadsheet takes for one what begins as these do.
 
@@ -151,12 +136,7 @@ def as_csv(table):
     group,value
     '=cmd(),-1.5
     """
-    texts = {name: own.map(_no_formula) for name, own in table.items() if own.dtype.kind not in "biuf"}
-    return table.assign(**texts).to_csv(index=False)
-
-
-def _no_formula(value):
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return table.replace(r"^(?=[-=+@\t\r])", "'", regex=True).to_csv(index=False)
 
 
 def _save(path, figure):
@@ -193,9 +173,8 @@ def write_page(audit, path):
     if path.suffix == ".md":
         text = "\n\n".join(_markdown(*part) for part in parts if part[0] != "file")
     else:
-        template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-        body = "\n".join(_html(*part) for part in parts)
-        text = template.substitute(title=escape(parts[0][1]), body=body)
+        filters = {"one_line": _one_line, "png": _png, "base64": _base64}
+        text = TEMPLATES.get_template("report.html").render(parts=parts, **filters)
     write_bytes(path, text.encode())
 
 
@@ -222,7 +201,7 @@ def _page(audit):
     yield "table", caption, pd.DataFrame(columns).loc[list(audit.precisions)].reset_index(names="column")
     yield "h2", "Change of each group"
     yield "table", f"From {audit.precisions[0]}, in points of accuracy, the worst first", _changes(found)
-    yield "file", "harm.csv", as_csv(found)
+    yield "file", "harm.csv", as_csv(found).encode()
     together = agreement(audit)
     if len(together):
         said = "Fake quantization and the real runtime (change: of the accuracy from one to the other)"
@@ -230,7 +209,7 @@ def _page(audit):
     yield "h2", "Flips"
     totals = found.groupby("precision", sort=False)[["harmed", "helped"]].sum().reset_index(names="column")
     yield "table", "Images that a column alone classifies wrong (harmed), or right (helped)", totals
-    yield "file", "flips.csv", as_csv(harm.flips(audit))
+    yield "file", "flips.csv", as_csv(harm.flips(audit)).encode()
     yield "h2", "Figures"
     for measure in MEASURES.values() if len(audit.precisions) > 1 else ():
         if (measure.chain or measure.swept) and measure.applies(shown):
@@ -272,30 +251,14 @@ def _changes(table):
     return pd.DataFrame(columns)
 
 
-def _html(kind, text, *content):
-    """A part of a page in HTML."""
-    said = escape(text)
-    if kind == "file":
-        data = base64.b64encode(content[0].encode()).decode()
-        return f'<p><a download="{said}" href="data:text/csv;base64,{data}">{said}</a></p>'
-    if kind == "figure":
-        picture = io.BytesIO()
-        content[0].savefig(picture, format="png", dpi=150)
-        source = base64.b64encode(picture.getvalue()).decode()
-        alt = f"{said}, one point per column; the numbers are in the table below it"
-        table = f"<details><summary>Numbers</summary>{_html('table', text, content[1])}</details>"
-        image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
-        return f"<figure><figcaption>{said}</figcaption>{image}{table}</figure>"
-    if kind == "table":
-        table = content[0].rename(columns=_one_line).map(_one_line)
-        first, *_ = table.columns
-        # The corner has the name of the first column, whose cells are headers.
-        table = table.set_index(first).rename_axis(None).rename_axis(first, axis="columns")
-        with pd.option_context("display.max_colwidth", None):
-            table = table.to_html(border=0, justify="left")
-        table = table.replace("<thead>", f"<caption>{said}</caption><thead>", 1)
-        return f'<div class="wide" role="region" aria-label="{said}" tabindex="0">{table}</div>'
-    return f'<p class="verdict">{said}</p>' if kind == "verdict" else f"<{kind}>{said}</{kind}>"
+def _png(figure):
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return _base64(picture.getvalue())
+
+
+def _base64(content):
+    return base64.b64encode(content).decode()
 
 
 def _markdown(kind, text, *content):

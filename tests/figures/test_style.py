@@ -5,7 +5,7 @@ import numpy as np
 
 import samples
 from quantskew.figures import lines
-from quantskew.figures.style import compare, group_looks, group_order, log_scale, path, wide
+from quantskew.figures.style import compare, group_looks, log_scale, path, wide
 from quantskew.measures import forward
 
 
@@ -27,7 +27,7 @@ def test_order_is_by_training_images_ties_by_id(digits_audit):
     audit = type(digits_audit)(
         **{**vars(digits_audit), "train_counts": np.array([5, 9, 5, 1, 1, 1, 1, 1, 1, 2])}
     )
-    assert group_order(audit)[:4].tolist() == [1, 0, 2, 9]
+    assert [look.group for look in group_looks(audit)][:4] == [1, 0, 2, 9]
 
 
 def test_compare_has_a_column_an_audit_and_leaves_no_figure_open(digits_audit):

@@ -13,13 +13,12 @@ from jupyter_core.utils import ensure_event_loop
 
 from quantskew.book import execution
 from quantskew.book.prose import for_page
+from quantskew.figures.style import NUMBERS
 from quantskew.files import digest, write_bytes
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # By the name of a file its text: what scripts of the pages read, see `quantskew.interactive.page`.
 _FILES = "application/vnd.quantskew.files+json"
-# From what a figure is drawn, see `quantskew.figures.style.PageFigure`.
-_NUMBERS = "application/vnd.quantskew.numbers+json"
 # Each kernel holds about a gigabyte.
 _MOST_AT_ONCE = 4
 
@@ -84,7 +83,8 @@ def lead_to_pages(notebook, stems):
 def surroundings(root, *patterns):
     """Digest of what every chapter depends on beside its text: the package, the records, and more files."""
     content, root = hashlib.sha256(), Path(root)
-    paths = sorted(Path(__file__).parents[1].rglob("*.py"))
+    own = Path(__file__).parents[1].rglob("*.*")
+    paths = sorted(path for path in own if path.suffix in (".py", ".html", ".css", ".mplstyle"))
     for pattern in ("book/records/*.safetensors", *patterns):
         paths += sorted(root.glob(pattern))
     for path in paths:
@@ -173,7 +173,7 @@ def _lay_out(root, source, texts, store):
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             for name, text in data.pop(_FILES, {}).items():
                 write_bytes(chapter.with_name(name), text.encode())
-            drawn[figure] = data.pop(_NUMBERS, None) or drawn.get(figure)
+            drawn[figure] = data.pop(NUMBERS, None) or drawn.get(figure)
     drawn = {figure: numbers for figure, numbers in drawn.items() if figure and numbers}
     if drawn:
         merged.cells.append(_script(drawn))

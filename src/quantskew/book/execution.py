@@ -67,14 +67,16 @@ def declared_parameters(notebook):
 
 def check_parameters(notebook, parameters, name):
     """Refuse parameters that a chapter does not declare, or that have another type, with a ValueError."""
-    declared = declared_parameters(notebook)
-    # A parameter that is empty by default is a name or a path.
-    kinds = {key: str if default is None else type(default) for key, default in declared.items()}
-    check_declared(declared, kinds, parameters, name)
+    check_declared(declared_parameters(notebook), parameters, name)
 
 
-def check_declared(declared, kinds, parameters, name):
-    """Refuse parameters that `name` does not declare, or that have another type; its defaults always fit."""
+def check_declared(declared, parameters, name, kinds=None):
+    """Refuse parameters that `name` does not declare, or that have another type; its defaults always fit.
+
+    The types are those of the defaults, or in `kinds`; what is empty by default is else a name or a path.
+    """
+    of_defaults = {key: str if default is None else type(default) for key, default in declared.items()}
+    kinds = of_defaults | (kinds or {})
     listing = ", ".join(f"{key}={value!r}" for key, value in declared.items())
     for key, value in parameters.items():
         if key not in declared:

@@ -14,7 +14,7 @@ from quantskew.claims.effects import effects
 from quantskew.claims.register import CLAIMS, compared, get, with_seeds
 from quantskew.claims.verdicts import VERDICTS, cell
 from quantskew.experiments.methods import METHODS, TAKES
-from quantskew.figures.style import group_order, number
+from quantskew.figures.style import group_looks, number
 from quantskew.measures.seeds import MEASURES, paired
 
 _DRAWN = ["claim", "at", "unit", "verdict", "lacks", "effect", "low", "high", "control_low", "control_high"]
@@ -43,8 +43,8 @@ def glue_table(prefix, table, digits=2, words=None):
 
 def roles(audit):
     """Ids of the groups with most and with fewest images in training, by what they are called."""
-    largest, *_, smallest = [*group_order(audit)] * 2
-    return {"majority": largest, "minority": smallest}
+    order = [look.group for look in group_looks(audit)]
+    return {"majority": order[0], "minority": order[-1]}
 
 
 def glue_roles(prefix, audit):

@@ -8,7 +8,6 @@ is: ``repository.url`` in ``_config.yml``.  Where that is empty, pages have no s
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import urlparse
 
 import nbformat
 import numpy as np
@@ -51,11 +50,11 @@ def links(page, repository, branch="main"):
     """
     if not repository:
         return {}
-    address = urlparse(repository)
-    name = address.path.strip("/").removesuffix(".git")
-    if address.scheme != "https" or address.netloc != "github.com" or name.count("/") != 1:
+    match = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/*", repository)
+    if not match:
         allowed = "repository.url in _config.yml must be empty or https://github.com/OWNER/NAME"
         raise ConfigError(f"{allowed}; got {repository!r}")
+    name = match[1]
     found = {"Source": f"https://github.com/{name}/blob/{branch}/{source(page)}"}
     if page.startswith(_PAGES):
         found["Binder"] = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{source(page)}"
@@ -65,9 +64,9 @@ def links(page, repository, branch="main"):
 
 
 _LOOKS = {
-    "Source": ("fas fa-file-lines", "The text that this page is made from"),
-    "Binder": ("_static/images/logo_binder.svg", "Run this chapter on Binder"),
-    "Colab": ("_static/images/logo_colab.png", "Run this chapter in Colab"),
+    "Source": {"icon": "fas fa-file-lines", "tooltip": "The text that this page is made from"},
+    "Binder": {"icon": "_static/images/logo_binder.svg", "tooltip": "Run this chapter on Binder"},
+    "Colab": {"icon": "_static/images/logo_colab.png", "tooltip": "Run this chapter in Colab"},
 }
 # Sphinx breaks tables of more rows than this over pages, and then no longer breaks the lines in their cells.
 _LONG = 30
@@ -90,11 +89,10 @@ def check_repository(app):
 def add_buttons(app, page, template, context, doctree):
     """Links to a page's source and to where it runs, in a group of buttons at its head."""
     found = links(page, *_repository(app)) if doctree else {}
-    buttons = []
-    for name, address in found.items():
-        icon, tooltip = _LOOKS[name]
-        button = {"type": "link", "text": name, "url": address, "icon": icon, "tooltip": tooltip}
-        buttons.append({**button, "label": f"{name.lower()}-button"})
+    buttons = [
+        {"type": "link", "text": name, "url": address, "label": f"{name.lower()}-button"} | _LOOKS[name]
+        for name, address in found.items()
+    ]
     if buttons:
         group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons", "buttons": buttons}
         context["header_buttons"].append({**group, "tooltip": "Source, and where to run it"})
@@ -103,8 +101,7 @@ def add_buttons(app, page, template, context, doctree):
 def drop_thebe(app, page, template, context, doctree):
     """Leave out Thebe, which runs cells through another host: unused, and declared twice, an error."""
     scripts = context.get("script_files", [])
-    kept = [own for own in scripts if "thebe" not in f"{own.filename}{own.attributes}".lower()]
-    context["script_files"] = kept
+    context["script_files"] = [js for js in scripts if "thebe" not in f"{js.filename}{js.attributes}".lower()]
 
 
 def prepare_downloads(app, error):

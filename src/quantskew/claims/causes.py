@@ -16,10 +16,14 @@ _cause = functools.partial(claim, None)
 _of_weights = functools.partial(_cause, "10_causes#fig-weights-changed", NATS, needs=(CAUSES,), grouped=False)
 
 
-def _added(run, name=""):
-    """Loss that an intervention adds, over all images (B,)."""
-    row = run.find(f"{run.precision} {name}".strip())
-    return run.overall(group_loss, row) - run.overall(group_loss, 0)
+def _row(run, name):
+    """Row of an intervention at the precision that is judged."""
+    return run.find(f"{run.precision} {name}")
+
+
+def _added(run, name=None):
+    """Loss that an intervention adds, or quantization itself, over all images (B,)."""
+    return run.overall(group_loss, name and _row(run, name)) - run.overall(group_loss, 0)
 
 
 def _gap(run, row=None):
@@ -78,7 +82,7 @@ def stale_statistics(run):
 
     gap in added loss between minority and majority minus that with batch norm re-estimated
     """
-    return _gap(run) - _gap(run, run.find(f"{run.precision} batch norm"))
+    return _gap(run) - _gap(run, _row(run, "batch norm"))
 
 
 @_cause("10_causes#fig-logits-changed", NATS, at="int3")
@@ -157,24 +161,15 @@ def _mended(shown, *needs):
     return _cause(f"11_calibrated#fig-{shown}", at="int3", needs=(CALIBRATION, *needs))
 
 
-def _row(run, name=""):
-    return run.find(f"{run.precision} {name}".strip())
-
-
-def _least(run, name=""):
+def _least(run, row=None):
     """Accuracy of the worst-served group (B,)."""
-    return run.of(group_accuracy, _row(run, name)).min(axis=-1)
-
-
-def _fvo(run, name=""):
-    return run.fvo(_row(run, name))
+    return run.of(group_accuracy, row).min(axis=-1)
 
 
 def _for_minority(run):
     """Accuracy of each group (B, G) calibrated on the minority less that calibrated on the majority."""
-    rows = (_row(run, f"gptq {mix}") for mix in ("minority", "majority"))
-    minority, majority = (run.of(group_accuracy, row) for row in rows)
-    return minority - majority
+    minority, majority = (_row(run, f"gptq {mix}") for mix in ("minority", "majority"))
+    return run.of(group_accuracy, minority) - run.of(group_accuracy, majority)
 
 
 @_mended("rounded")
@@ -183,7 +178,7 @@ def inputs_serve(run):
 
     its accuracy with GPTQ less that with rounding to the nearest
     """
-    return _least(run, "gptq") - _least(run)
+    return _least(run, _row(run, "gptq")) - _least(run)
 
 
 @_mended("rounded")
@@ -192,7 +187,7 @@ def inputs_fairer(run):
 
     FVO of rounding to the nearest less that of GPTQ
     """
-    return _fvo(run) - _fvo(run, "gptq")
+    return run.fvo() - run.fvo(_row(run, "gptq"))
 
 
 @_mended("rounded")
@@ -201,7 +196,7 @@ def statistics_serve(run):
 
     its accuracy with GPTQ and batch norm re-estimated less that with GPTQ alone
     """
-    return _least(run, "gptq batch norm") - _least(run, "gptq")
+    return _least(run, _row(run, "gptq batch norm")) - _least(run, _row(run, "gptq"))
 
 
 @_mended("mixes")
@@ -210,10 +205,7 @@ def mix_serves(run):
 
     its accuracy with the one less that with the other
     """
-    minority, majority = (
-        run.of(group_accuracy, _row(run, f"gptq {mix}")) for mix in ("minority", "majority")
-    )
-    return (minority - majority)[:, run.minority]
+    return _for_minority(run)[:, run.minority]
 
 
 @_mended("mixes")
@@ -222,10 +214,7 @@ def mix_decides(run):
 
     gap in accuracy between majority and minority calibrated on the one less calibrated on the other
     """
-    majority, minority = (
-        run.of(group_accuracy, _row(run, f"gptq {mix}")) for mix in ("majority", "minority")
-    )
-    return minority_less_majority(run, minority - majority)
+    return minority_less_majority(run, _for_minority(run))
 
 
 @_mended("mixes")
@@ -234,7 +223,7 @@ def balance_fairer(run):
 
     FVO calibrated in proportion less FVO calibrated on as many of each group
     """
-    return _fvo(run, "gptq") - _fvo(run, "gptq balanced")
+    return run.fvo(_row(run, "gptq")) - run.fvo(_row(run, "gptq balanced"))
 
 
 @_mended("rounded", "mpqat")
@@ -243,7 +232,7 @@ def pipeline_serves(run, mpqat):
 
     its accuracy with GPTQ and batch norm re-estimated less that with MPQAT
     """
-    return _least(run, "gptq batch norm") - _least(mpqat)
+    return _least(run, _row(run, "gptq batch norm")) - _least(mpqat)
 
 
 @_mended("rounded", "mpqat")
@@ -252,7 +241,7 @@ def pipeline_fairer(run, mpqat):
 
     FVO of MPQAT less that of GPTQ with batch norm re-estimated
     """
-    return _fvo(mpqat) - _fvo(run, "gptq batch norm")
+    return mpqat.fvo() - run.fvo(_row(run, "gptq batch norm"))
 
 
 @_cause("11_calibrated#fig-front", at="int3", needs=(FRONT,))
@@ -261,7 +250,7 @@ def bits_serve(run):
 
     accuracy of the worst-served group with 3 bits in the mean, chosen for it, less that with int3
     """
-    return run.of(group_accuracy, run.find("3 bits for worst-group")).min(axis=-1) - _least(run)
+    return _least(run, run.find("3 bits for worst-group")) - _least(run)
 
 
 @_cause("11_calibrated#fig-front", at="int3", needs=(FRONT,))
@@ -270,5 +259,4 @@ def goal_serves(run):
 
     accuracy of the worst-served group with 3 bits in the mean, chosen for it, less that chosen for the mean
     """
-    worst, mean = (run.find(f"3 bits for {goal}") for goal in ("worst-group", "mean"))
-    return run.of(group_accuracy, worst).min(axis=-1) - run.of(group_accuracy, mean).min(axis=-1)
+    return _least(run, run.find("3 bits for worst-group")) - _least(run, run.find("3 bits for mean"))

@@ -104,11 +104,10 @@ def claim(section, shown, unit=POINTS, **options):
     """
 
     def of(function):
-        words = (" ".join(part.split()) for part in function.__doc__.split("\n\n"))
-        statement, quote, effect = words if section else (next(words), "", *words)
+        words = [" ".join(part.split()) for part in function.__doc__.split("\n\n")]
+        statement, quote, effect = words if section else (words[0], "", *words[1:])
         source = f"section {section}" if section else "this book"
-        own = (function.__name__, source, shown, statement, quote, effect, unit, function)
-        return Claim(*own, **options)
+        return Claim(function.__name__, source, shown, statement, quote, effect, unit, function, **options)
 
     return of
 
@@ -246,16 +245,14 @@ def effects(claim, evidence, precision):
         try:
             with np.errstate(divide="ignore", invalid="ignore"):
                 value = np.asarray(claim.of_seed(*seen), dtype=float)
+            value = value.reshape(len(value), -1)
+            if not value.size:
+                raise NotJudged("a higher precision to compare with")
+            if not np.isfinite(value[0]).all():
+                raise LeftOut("an effect that is defined")
+            found.append(value)
         except LeftOut as left_out:
             lack = str(left_out)
-            continue
-        value = value.reshape(len(value), -1)
-        if not value.size:
-            raise NotJudged("a higher precision to compare with")
-        if np.isfinite(value[0]).all():
-            found.append(value)
-        else:
-            lack = "an effect that is defined"
     if not found:
         raise NotJudged(lack)
     if len({own.shape for own in found}) > 1:

@@ -90,10 +90,6 @@ def _of_base(audits):
     return {BASE: [audits] if isinstance(audits, Audit) else audits}
 
 
-def _reads(claim):
-    return claim.needs, claim.curvature
-
-
 def judged(evidence, keys=None, precisions=None):
     """Claims judged on one experiment, each verdict corrected for the claims that read the same evidence.
 
@@ -120,7 +116,7 @@ def judged(evidence, keys=None, precisions=None):
     claims, own, rows = [get(key) for key in keys or CLAIMS], {}, []
     for claim in claims:
         register = CLAIMS if claim.key in CLAIMS else OWN
-        family = [c for c in register.values() if _reads(c) == _reads(claim)]
+        family = [c for c in register.values() if (c.needs, c.curvature) == (claim.needs, claim.curvature)]
         own |= {c.key: judge(c, evidence) for c in family if c.key not in own}
         about = {"key": claim.key, "section": claim.source, "claim": claim.statement, "quote": claim.quote}
         about |= {"measured": claim.effect, "unit": claim.unit.name}

@@ -12,7 +12,7 @@ from quantskew.experiments import difficulty
 from quantskew.experiments.interventions import outcomes
 from quantskew.experiments.methods import LADDER
 from quantskew.figures import style
-from quantskew.figures.style import bars, shaded, side_by_side, style_legend, with_bars
+from quantskew.figures.style import bars, by_group, group_looks, shaded, style_legend, with_bars
 from quantskew.measures.intervals import CONFIDENCE
 from quantskew.measures.seeds import MEASURES, comparison, each_seed, pareto_front
 
@@ -25,10 +25,9 @@ def learning_curves(runs, axes):
     audits = runs[difficulty.BALANCED]
     epochs, end = difficulty.learning_curves(audits)
     last = _curves(audits[0], axes, epochs)
-    for rank, look in enumerate(style.group_looks(audits[0])):
-        style.with_bars(axes, [last * (1.05 + 0.03 * rank)], end[end["group"] == look.name], **look.style)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("accuracy: training (lines),\ntest (markers)")
+    for rank, (look, own) in enumerate(by_group(group_looks(audits[0]), end)):
+        with_bars(axes, [last * (1.05 + 0.03 * rank)], own, **look.style)
+    axes.set(ylim=style.SHARES, ylabel="accuracy: training (lines),\ntest (markers)")
     return axes
 
 
@@ -42,14 +41,13 @@ def gradient_curves(audits, axes):
 
 def rotation_map(runs, axes):
     """Change of each group's accuracy from the balanced set where one group is cut, a cell a pair."""
-    names = [look.name for look in style.group_looks(runs[difficulty.BALANCED][0])]
+    names = [look.name for look in group_looks(runs[difficulty.BALANCED][0])]
     table = difficulty.rotation_table(runs).pivot(index="cut", columns="group", values="value")
     change = 100 * (table.loc[names, names] - table.loc[difficulty.BALANCED, names])
     extent, texts = max(1.0, change.abs().max(axis=None)), change.map(lambda value: f"{round(value):+d}")
     style.number_map(axes, change, texts, change.abs() > 0.6 * extent, cmap="RdBu", vmin=-extent, vmax=extent)
     axes.tick_params(axis="x", rotation=45 if max(map(len, names)) > 2 else 0)
-    axes.set_xlabel("accuracy measured of group")
-    axes.set_ylabel("group that was cut")
+    axes.set(xlabel="accuracy measured of group", ylabel="group that was cut")
     return axes
 
 
@@ -60,13 +58,12 @@ def runs_legend(runs, axes):
     """
     if isinstance(runs, list):
         return style.group_legend(runs[0], axes)
-    looks = style.group_looks(runs[difficulty.BALANCED][0])
+    looks = group_looks(runs[difficulty.BALANCED][0])
     return style.legend_below(axes, style.legend_of(looks)[0], [look.name for look in looks], "group")
 
 
 def _curves(audit, axes, table):
-    for look in style.group_looks(audit):
-        own = table[table["group"] == look.name]
+    for look, own in by_group(group_looks(audit), table):
         axes.plot(own["epoch"], own["value"], color=look.color, linewidth=1.3)
         if (own["low"] < own["high"]).any():
             axes.fill_between(own["epoch"], own["low"], own["high"], color=look.color, alpha=0.12)
@@ -82,21 +79,19 @@ def verdict_share(table, axes):
     """
     for seeds, look in _by_seeds(table).items():
         rows = table[table["seeds"] == seeds]
-        style.with_bars(axes, rows["effect"], rows, **look)
+        with_bars(axes, rows["effect"], rows, **look)
     axes.axhline(_ALLOWED, color="#555555", linestyle="--", linewidth=1)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("true effect (accuracy)")
-    axes.set_ylabel("share of the experiments")
+    axes.set(ylim=style.SHARES, xlabel="true effect (accuracy)", ylabel="share of the experiments")
     return axes
 
 
 def seeds_legend(table, axes):
     """A legend below the axes: a line a number of seeds."""
-    return style.style_legend(axes, _by_seeds(table), "seeds")
+    return style_legend(axes, _by_seeds(table), "seeds")
 
 
 def _by_seeds(table):
-    return style.shaded(sorted(set(table["seeds"])), first=0.8)
+    return shaded(sorted(set(table["seeds"])), first=0.8)
 
 
 def _styles(table):
@@ -109,9 +104,9 @@ def by_method(measure):
 
     def draw(table, axes):
         own = table[table["measure"] == measure]
-        lines = [(own[own["method"] == method], style) for method, style in _styles(table).items()]
-        axes.set_ylim(-0.03, 1.03)
-        return side_by_side(axes, lines, MEASURES[measure], width=0.24)
+        lines = [(own[own["method"] == method], look) for method, look in _styles(table).items()]
+        axes.set_ylim(style.SHARES)
+        return style.side_by_side(axes, lines, MEASURES[measure], width=0.24)
 
     return draw
 
@@ -126,8 +121,7 @@ def accuracy_against_fvo(precision):
             rows = [values.loc[[method]] for values in (fvo, accuracy)]
             with_bars(axes, rows[0]["value"], rows[1], xerr=bars(rows[0]), markersize=7, **styles[method])
         front_line(axes, fvo["value"], accuracy["value"], color="#777777", zorder=0)
-        axes.set_xlabel(f"FVO at {precision} (left is fairer)")
-        axes.set_ylabel(f"overall accuracy at {precision}")
+        axes.set(xlabel=f"FVO at {precision} (left is fairer)", ylabel=f"overall accuracy at {precision}")
         return axes
 
     return draw
@@ -182,10 +176,13 @@ def _rows(axes, found, names, label):
         if len(values) > 1:
             reach = sem(values) * t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
             axes.errorbar(values.mean(), place, xerr=reach, fmt="D", color="black", markersize=4.5)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), list(names))
     # A longer line would reach below the names of the next panel, where a page cuts a picture in two.
     axes.set_xlabel(textwrap.fill(label, 26))
+    return _named_rows(axes, names)
+
+
+def _named_rows(axes, names):
+    axes.set(ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)), yticklabels=list(names))
     return axes
 
 
@@ -194,18 +191,15 @@ def front(measure):
 
     def draw(audits, axes):
         plans = audits[0].provenance["plans"]
-        lines = {
-            "the same everywhere": {own: int(own[3:]) for own in audits[0].precisions if own[:3] == "int"}
-        }
+        everywhere = {own: int(own[3:]) for own in audits[0].precisions if own[:3] == "int"}
+        lines = {"the same everywhere": everywhere}
         for name, plan in plans.items():
             lines.setdefault(f"chosen for {plan['for']}", {})[name] = plan["spent_bits"]
-        for (name, bits), look in zip(lines.items(), shaded(lines).values(), strict=True):
-            bits = {own: spent for own, spent in bits.items() if spent <= 4}
+        for name, look in shaded(lines).items():
+            bits = {own: spent for own, spent in lines[name].items() if spent <= 4}
             table = comparison({name: audits}, list(bits))
             with_bars(axes, list(bits.values()), table[table["measure"] == measure], label=name, **look)
-        axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel("mean bits of a weight")
-        axes.set_ylabel(MEASURES[measure])
+        axes.set(ylim=style.SHARES, xlabel="mean bits of a weight", ylabel=MEASURES[measure])
         return axes
 
     return draw
@@ -235,13 +229,12 @@ def by_layer(table, axes):
         axes.plot(range(1, len(table) + 1), table[name], linewidth=1.2, markersize=4, **look)
     style.log_scale(axes, "y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("layer, from the input on")
-    axes.set_ylabel("error of its output, share")
+    axes.set(xlabel="layer, from the input on", ylabel="error of its output, share")
     return style_legend(axes, shaded(table.columns))
 
 
 # Dark and light, as in grey print.
-_RUNGS = style.shaded(("fvo", "least"), first=0.1, last=0.65)
+_RUNGS = shaded(("fvo", "least"), first=0.1, last=0.65)
 
 
 def ladder(runs):
@@ -258,14 +251,8 @@ def ladder(runs):
             axes.scatter(own["value"], own["method"].map(list(audits).index), s=14, alpha=0.5, **look)
             means = own.groupby("method", sort=False)["value"].mean()
             axes.plot(means, means.index.map(list(audits).index), color=look["color"], linewidth=1.2)
-        axes.set_ylim(len(audits) - 0.5, -0.5)
-        axes.set_xlim(-0.05, 1.05)
-        axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-        axes.set_yticks(range(len(audits)), list(audits))
-        if axes.get_subplotspec().is_first_col():
-            axes.set_ylabel(runs.title)
-        else:
-            axes.tick_params(labelleft=False)
+        axes.set(xlim=(-0.05, 1.05), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"], ylabel=runs.title)
+        _named_rows(axes, audits).label_outer()
         return axes
 
     return draw

@@ -4,41 +4,39 @@ The map has a place for each chapter: the chain of the paper, and what comes bef
 """
 
 from dataclasses import dataclass
-from html import escape
 
 import matplotlib.pyplot as plt
 
 from quantskew.checks import check_known
-from quantskew.figures.style import book_style
+from quantskew.figures.style import TEMPLATES, book_style
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One place of the map: its name, what happens there, the paper's section and the chapter."""
+    """One place of the map: its name, what happens there, and the chapter."""
 
     name: str
     happens: str
-    section: str
     chapter: str
 
 
-QUESTION = (Stage("problem", "who loses accuracy", "1, 3", "00_problem"),)
+QUESTION = (Stage("problem", "who loses accuracy", "00_problem"),)
 FORWARD = (
-    Stage("weights", "move and turn to zero", "4.1", "01_weights"),
-    Stage("logits", "turn and lose variance", "4.2", "02_logits"),
-    Stage("softmax", "moves to the boundary", "4.2", "03_softmax"),
-    Stage("loss", "rises, accuracy falls", "4.3", "04_loss"),
+    Stage("weights", "move and turn to zero", "01_weights"),
+    Stage("logits", "turn and lose variance", "02_logits"),
+    Stage("softmax", "moves to the boundary", "03_softmax"),
+    Stage("loss", "rises, accuracy falls", "04_loss"),
 )
 BACKWARD = (
-    Stage("gradients", "grow for small groups", "4.4", "05_gradients"),
-    Stage("Hessian", "shows steeper loss", "4.5", "06_hessian"),
+    Stage("gradients", "grow for small groups", "05_gradients"),
+    Stage("Hessian", "shows steeper loss", "06_hessian"),
 )
-CAUSES = (Stage("causes", "which links are causes", "none", "10_causes"),)
+CAUSES = (Stage("causes", "which links are causes", "10_causes"),)
 ANSWERS = (
-    Stage("difficulty", "small, or hard?", "4.6", "07_difficulty"),
-    Stage("mitigation", "what helps, and when", "5", "08_mitigation"),
-    Stage("calibration", "what helps untrained", "none", "11_calibrated"),
-    Stage("scorecard", "which claims hold", "all", "09_what_held_up"),
+    Stage("difficulty", "small, or hard?", "07_difficulty"),
+    Stage("mitigation", "what helps, and when", "08_mitigation"),
+    Stage("calibration", "what helps untrained", "11_calibrated"),
+    Stage("scorecard", "which claims hold", "09_what_held_up"),
 )
 # Only in the passes does one stage lead to the next.
 _PARTS = {
@@ -80,18 +78,7 @@ class Map:
         return "\n".join(lines)
 
     def _repr_html_(self):
-        parts = "".join(
-            f'<li class="part" style="--stages: {len(stages)}"><span class="title">{part}</span>'
-            f'<ol class="{"chain" if "→" in arrow else "list"}">{"".join(map(self._item, stages))}</ol></li>'
-            for part, (stages, arrow) in _PARTS.items()
-        )
-        return f'<nav class="impact-flow" aria-label="Impact flow of quantization"><ol>{parts}</ol></nav>'
-
-    def _item(self, stage):
-        text = f"<strong>{escape(stage.name)}</strong> <span>{escape(stage.happens)}</span>"
-        if stage.name == self.here:
-            return f'<li class="here" aria-current="page">{text}</li>'
-        return f'<li><a href="{stage.chapter}.md">{text}</a></li>'
+        return TEMPLATES.get_template("figures/map.html").render(parts=_PARTS, here=self.here)
 
 
 def links(verdicts):

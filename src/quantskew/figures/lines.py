@@ -33,7 +33,7 @@ def of(measure):
 
 def by_precision(axes, groups, table, measure):
     """One line a group (see `quantskew.figures.style.looks`) over the precisions of a table of a measure."""
-    lines = [(table[table["group"] == look.name], look.style | {"markersize": 4}) for look in groups]
+    lines = [(own, look.style | {"markersize": 4}) for look, own in style.by_group(groups, table)]
     style.side_by_side(axes, lines, measure.label)
     return style.zoomed(axes, measure)
 
@@ -84,8 +84,8 @@ def against(up, across):
         rows, columns = _values(audit, up), _values(audit, across)
         for look in style.group_looks(audit):
             style.path(axes, columns[:, look.group], rows[:, look.group], look.style)
-        axes.set_xlabel(f"{across.label}\n(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})")
-        axes.set_ylabel(up.label)
+        ends = f"(hollow: {audit.precisions[0]}, large: {audit.precisions[-1]})"
+        axes.set(xlabel=f"{across.label}\n{ends}", ylabel=up.label)
         return style.scaled(axes, "y", up)
 
     draw.numbers = partial(_points, up, across, None)
@@ -136,7 +136,7 @@ def sparsity(audit, axes):
         axes.plot(np.arange(len(own)), own["value"], **grey)
     axes.plot([], [], label="each layer", **grey)
     axes.plot(weights.sparsity(audit)["value"], label="all weights", **_TOTAL)
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(style.SHARES)
     axes.legend(loc="upper left")
     return style.precision_axis(axes, audit.precisions, "sparsity\n(share of zero weights)")
 
@@ -174,10 +174,8 @@ def ridge(axes, table, row, heights, **look):
 
 
 def _ridge_axis(axes, precisions, label):
+    axes.set(xlabel=label, ylabel=style.precision_label(precisions), ylim=(-0.05, len(precisions)))
     axes.set_yticks(np.arange(len(precisions)), precisions[::-1])
-    axes.set_ylim(-0.05, len(precisions))
-    axes.set_xlabel(label)
-    axes.set_ylabel(style.precision_label(precisions))
     axes.grid(axis="y", visible=False)
     return axes
 
@@ -194,8 +192,8 @@ def distance_map(audit, axes, measure):
     shades = values[precisions] / values[precisions].max()
     texts = values.map(lambda value: f"{value:.2g}" if np.isfinite(value) else "null")
     style.number_map(axes, shades, texts, shades > 0.85, cmap="Greys", vmin=0, vmax=1.3)
-    axes.set_xlabel(f"{style.precision_label(precisions)}\n({measure.label})")
-    axes.set_ylabel("group, largest on top")
+    across = f"{style.precision_label(precisions)}\n({measure.label})"
+    axes.set(xlabel=across, ylabel="group, largest on top")
     return axes
 
 
@@ -249,7 +247,7 @@ def class_accuracy(audit, axes):
         for number, name in enumerate(audit.class_names)
         if of_cell[look.name, name]["count"].any()
     ]
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(style.SHARES)
     return style.side_by_side(axes, lines, "accuracy of each class\n(share of its images)", width=0.3)
 
 
@@ -265,25 +263,23 @@ def group_and_class_legend(audit, axes):
     return style.legend_below(axes, handles, labels, f"group ({audit.counted}), class", handlelength=2)
 
 
-def _at_one(name, up, across=None):
-    """What draws a measure against another one, or against the training images: a marker a group.
+def at_one(up, across=None):
+    """What draws a measure of each group against another one, or its training images, at one precision.
 
-    It is of the paper's precision: int4, or the lowest where there is none.
+    It is the paper's: int4, or the lowest where there is none.
     """
 
     def draw(audit, axes):
-        row = audit.index(_paper_precision(audit))
-        x, y = _across(audit, across)[row], _values(audit, up)[row]
+        at = _paper_precision(audit)
+        x, y = _across(audit, across)[audit.index(at)], _values(audit, up)[audit.index(at)]
         for look in style.group_looks(audit):
             axes.plot(x[look.group], y[look.group], linestyle="", markersize=7, **look.style)
-        if across is None or across is surface.lambda_max:
+        label = audit.counted if across is None else f"{across.label} at {at}"
+        axes.set(xlabel=label, ylabel=f"{up.label} at {at}")
+        if across is None or across.log:
             style.log_scale(axes, "x")
-        at = audit.precisions[row]
-        axes.set_xlabel(f"{across.label} at {at}" if across else audit.counted)
-        axes.set_ylabel(f"{up.label} at {at}")
         return style.scaled(axes, "y", up)
 
-    draw.__name__ = draw.__qualname__ = name
     draw.numbers = lambda title, audits: _points(up, across, _paper_precision(audits[0]), title, audits)
     return draw
 
@@ -292,14 +288,12 @@ def _paper_precision(audit):
     return _AT if _AT in audit.precisions else audit.precisions[-1]
 
 
-# Fig. 8a and b, Fig. 9a (twice) and b of the paper.
-gradient_against_size = _at_one("gradient_against_size", surface.gradient_norm)
-gradient_against_accuracy = _at_one(
-    "gradient_against_accuracy", surface.gradient_norm, forward.group_accuracy
-)
-lambda_against_accuracy = _at_one("lambda_against_accuracy", surface.lambda_max, forward.group_accuracy)
-lambda_against_confidence = _at_one("lambda_against_confidence", surface.lambda_max, forward.top_probability)
-gradient_against_lambda = _at_one("gradient_against_lambda", surface.gradient_norm, surface.lambda_max)
+# Fig. 8a and b, Fig. 9a (with accuracy and with Eq. 11), Fig. 9b.
+gradient_against_size = at_one(surface.gradient_norm)
+gradient_against_accuracy = at_one(surface.gradient_norm, forward.group_accuracy)
+lambda_against_accuracy = at_one(surface.lambda_max, forward.group_accuracy)
+lambda_against_confidence = at_one(surface.lambda_max, forward.top_probability)
+gradient_against_lambda = at_one(surface.gradient_norm, surface.lambda_max)
 
 
 def loss_profile(audit, axes):
@@ -311,8 +305,8 @@ def loss_profile(audit, axes):
         axes.plot(rows["step"], rows["value"], "-" if top else "--", label=label, color=colors[group])
     style.log_scale(axes, "y")
     steep, change = own.profile_lengths
-    axes.set_xlabel(f"step (solid: length {steep:.2g}; dashed: {change:.2g})")
-    axes.set_ylabel("cross-entropy (nats)")
+    step = f"step (solid: length {steep:.2g}; dashed: {change:.2g})"
+    axes.set(xlabel=step, ylabel="cross-entropy (nats)")
     return style.legend_below(axes, *axes.get_legend_handles_labels(), None)
 
 
@@ -320,15 +314,14 @@ def excess_loss(audit, axes):
     """What quantization adds to each group's loss, as a share of Tran et al.'s bound on it."""
     table = surface.excess_loss(audit)
     table = table.assign(value=table["share"], low=np.nan, high=np.nan)
-    lines = [(table[table["group"] == look.name], look.style) for look in style.group_looks(audit)]
+    lines = [(own, look.style) for look, own in style.by_group(style.group_looks(audit), table)]
     return style.side_by_side(axes, lines, "added loss / bound")
 
 
 def taylor(audit, axes):
     """What quantization adds to each group's loss against what the terms of Eq. 4 predict, by precision."""
     table = surface.taylor(audit).dropna(subset=["predicted", "value"])
-    for look in style.group_looks(audit):
-        own = table[table["group"] == look.name]
+    for look, own in style.by_group(style.group_looks(audit), table):
         style.path(axes, own["predicted"].to_numpy(), own["value"].to_numpy(), look.style)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("symlog", linthresh=0.1)
@@ -338,6 +331,6 @@ def taylor(audit, axes):
         # The scale's own labels are mathematics, which is text here.
         axis.set_major_formatter("{x:g}")
     first, *_, last = table["precision"]
-    axes.set_xlabel(f"predicted by Eq. 4 (nats)\n(hollow: {first}, large: {last})")
-    axes.set_ylabel("added loss (nats)")
+    ends = f"(hollow: {first}, large: {last})"
+    axes.set(xlabel=f"predicted by Eq. 4 (nats)\n{ends}", ylabel="added loss (nats)")
     return axes

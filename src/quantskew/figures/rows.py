@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from quantskew.figures.lines import ridge
-from quantskew.figures.style import group_looks, scaled
+from quantskew.figures.style import by_group, group_looks, scaled
 from quantskew.measures import forward, weights
 
 
@@ -29,10 +29,8 @@ def of(measure):
         scaled(axes, "x", measure)
         if measure.log:
             axes.minorticks_off()
-        _group_axis(audit, axes)
         axes.set_ylim(-0.6, len(audit.group_names) - 0.4)
-        axes.set_xlabel(label + ("" if measure.from_reference else _key(audit, "hollow")))
-        return axes
+        return _group_axis(audit, axes, label + ("" if measure.from_reference else _key(audit, "hollow")))
 
     return draw
 
@@ -42,22 +40,18 @@ def weight_distribution(audit, axes):
     _ridges(axes, audit, weights.weight_histogram(audit), 0, "#55557f", lambda own: own / own.max())
     share = weights.sparsity(audit)["value"].iloc[-1]
     axes.text(0.98, 0.9, f"{share:.1%} are zero", transform=axes.transAxes, ha="right")
-    axes.set_ylim(0, 1.05)
-    axes.set_xlabel("weight (deviations of its layer)" + _key(audit, "outline"))
-    axes.set_ylabel("share (highest bin: 1)")
+    label = "weight (deviations of its layer)" + _key(audit, "outline")
+    axes.set(ylim=(0, 1.05), xlabel=label, ylabel="share (highest bin: 1)")
     return axes
 
 
 def dtdb_distribution(audit, axes):
     """Distribution of the distance to the decision boundary in each group; an outline is the reference."""
     table = forward.dtdb_histogram(audit)
-    for row, look in enumerate(reversed(group_looks(audit))):
-        own = table[table["group"] == look.name]
+    for row, (look, own) in enumerate(by_group(reversed(group_looks(audit)), table)):
         _ridges(axes, audit, own, row, look.color, lambda value: 0.9 * np.sqrt(value))
-    _group_axis(audit, axes)
     axes.set_ylim(-0.1, len(audit.group_names))
-    axes.set_xlabel("distance to the decision boundary" + _key(audit, "outline"))
-    return axes
+    return _group_axis(audit, axes, "distance to the decision boundary" + _key(audit, "outline"))
 
 
 def _ridges(axes, audit, table, row, color, height):
@@ -71,14 +65,13 @@ def _ridges(axes, audit, table, row, color, height):
 def _markers(audit, axes, table, measure):
     """What has no place on a logarithmic axis is left out; if that is every group, the axes say so."""
     looks = group_looks(audit)[::-1]
-    by_precision = {key: own.set_index("group") for key, own in table.groupby("precision")}
-    names = [look.name for look in looks]
-    first, last = (by_precision[audit.precisions[end]].loc[names] for end in (0, -1))
-    before, values = first["value"].to_numpy(), last["value"].to_numpy()
+    rows = table.set_index(["precision", "group"])[["value", "low", "high"]]
+    ends = (rows.loc[audit.precisions[end]].loc[[look.name for look in looks]] for end in (0, -1))
+    (before, *_), (values, low, high) = (own.to_numpy().T for own in ends)
     shown = np.isfinite(values) & ((values > 0) | (not measure.log))
     beside = len(audit.precisions) > 1 and not measure.from_reference
     # Lines of all groups at once: an errorbar for each takes most of the time that a figure takes.
-    lines = [(last["low"].to_numpy(), last["high"].to_numpy(), shown)]
+    lines = [(low, high, shown)]
     if beside:
         lines.append((before, values, np.isfinite(before) & np.isfinite(values)))
     for left, right, drawn in lines:
@@ -102,8 +95,8 @@ def _key(audit, sign):
     return f"\n({sign}: {audit.precisions[0]})" if len(audit.precisions) > 1 else "\n"
 
 
-def _group_axis(audit, axes):
+def _group_axis(audit, axes, label):
     names = [look.name for look in reversed(group_looks(audit))]
-    axes.set_yticks(np.arange(len(names)), names)
-    axes.set_ylabel("group, largest on top")
+    axes.set(yticks=range(len(names)), yticklabels=names, ylabel="group, largest on top", xlabel=label)
     axes.grid(axis="y", visible=False)
+    return axes

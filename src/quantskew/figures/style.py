@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from matplotlib import colormaps, font_manager, rc_params_from_file
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -26,7 +27,11 @@ from quantskew.quantization.quantizer import PRECISIONS
 _MARKERS = (*"osD^vPX*hp<>d8H1234+x|_", *((points, 1) for points in range(3, 10)))
 # Of more groups the ends are drawn; characters of names below an axis; share of a range that is little.
 _MANY, _ENDS, _ROOM, _LITTLE = 12, 5, 44, 0.4
+# Limits of an axis of shares.
+SHARES = (-0.03, 1.03)
 _SCALES = {"log": "log scale", "symlog": "partly log"}
+# Of HTML, in which whatever is not marked as safe is escaped.
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 
 
@@ -78,9 +83,9 @@ def group_looks(audit):
     return looks(audit.group_names, audit.train_counts)
 
 
-def group_order(audit):
-    """Group ids from the largest training share to the smallest, ndarray of int, shape (G,)."""
-    return np.array([look.group for look in group_looks(audit)])
+def by_group(groups, table):
+    """Each of some `looks` with the rows of a table that are of its group, list of pairs."""
+    return [(look, table[table["group"] == look.name]) for look in groups]
 
 
 def shaded(names, first=0.88, last=0.0):
@@ -142,7 +147,7 @@ def written(figure):
 
 
 # Beside a figure the numbers that it is drawn from: `quantskew.book.chapters` lays them into the page.
-_NUMBERS = "application/vnd.quantskew.numbers+json"
+NUMBERS = "application/vnd.quantskew.numbers+json"
 
 
 class PageFigure(Figure):
@@ -151,7 +156,7 @@ class PageFigure(Figure):
     numbers = ()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {_NUMBERS: self.numbers} if self.numbers else {}
+        return {NUMBERS: self.numbers} if self.numbers else {}
 
 
 def compare(draw, audits, height=3.2, legend=True, width=None, below=False):
@@ -268,8 +273,7 @@ def precision_axis(axes, precisions, label):
     column_ticks(axes, precisions)
     for line in () if ordered(precisions) else axes.lines:
         line.set(linestyle="none", marker="_" if line.get_marker() == "None" else line.get_marker())
-    axes.set_xlabel(precision_label(precisions))
-    axes.set_ylabel(label)
+    axes.set(xlabel=precision_label(precisions), ylabel=label)
     axes.grid(axis="x", visible=False)
     return axes
 
@@ -377,11 +381,10 @@ def crossed(table, rows, columns, value="value", digits=3, scientific=False, lik
     `rows` go down and `columns` across, in the order of their first appearance, groups as in the figures of
     an Audit that they are to be `like`; numbers are as `number`.
     """
-    shown = [value, *(name for name in ("low", "high") if name in table)]
-    texts = table[shown].map(number, digits=digits, scientific=scientific)
-    cells = texts[value]
-    if "low" in table:
-        cells = cells + " [" + texts["low"] + ", " + texts["high"] + "]"
+    shown = table.reindex(columns=[value, "low", "high"])
+    texts = shown.map(number, digits=digits, scientific=scientific)
+    intervals = " [" + texts["low"] + ", " + texts["high"] + "]"
+    cells = texts[value] + intervals.where(shown["low"].notna(), "")
     frame = table[[rows, columns]].assign(cell=cells.where(np.isfinite(table[value]), "not defined"))
     pivoted = frame.pivot(index=rows, columns=columns, values="cell")
     places = {look.name: place for place, look in enumerate(group_looks(like) if like else [])}

@@ -23,7 +23,7 @@ OPTIONS = {
 }
 
 
-def bit_width(view, audits, model=None, scheme="banner", precisions=None):
+def bit_width(view, audits, model=None, scheme="banner"):
     """A figure and its numbers at a precision that the reader chooses, of several experiments side by side.
 
     Parameters
@@ -36,13 +36,11 @@ def bit_width(view, audits, model=None, scheme="banner", precisions=None):
         What the first column is computed from after each press; without one every Audit is only read.
     scheme : str
         Of the first Audit, with which the model begins.
-    precisions : sequence of str, optional
-        By default those of the first Audit.
 
     Raises
     ------
     ValueError
-        If there is nothing to choose, a name is not known, or no Audit has a precision and no model makes it.
+        If there is nothing to choose, or a name is not known.
 
     Examples
     --------
@@ -63,31 +61,22 @@ def bit_width(view, audits, model=None, scheme="banner", precisions=None):
     # Precision and scheme have buttons of their own.
     audits = {title: audit.plain() for title, audit in audits.items()}
     title, own = next(iter(audits.items()))
-    precisions = tuple(precisions or own.precisions)
-    for precision in precisions:
-        if model is None and all(_read(audit, precision) is None for audit in audits.values()):
-            raise ValueError(f"no Audit has {precision!r}, and there is no model to make one")
-    rows = {"precision": _buttons("Precision", precisions)}
+    rows = {"precision": _buttons("Precision", own.precisions)}
     if model is not None:
         rows["scheme"] = _buttons("Scheme", SCHEMES, scheme)
 
-    def live(precision, chosen):
-        (quantizer,) = Quantizer.each([precision], scheme=chosen or scheme)
-
-        def make():
-            return model.audit(quantizer, view.surface, own.precisions[0]).plain()
-
-        # Floating point has no grid to choose.
-        if chosen and quantizer.bits:
-            return f"{title}, {precision}, {chosen}", make
-        return f"{title}, {precision}", lambda: _read(own, precision) or make()
-
     def columns(precision, scheme=None):
-        read = {key: (f"{key}, {precision}", partial(_read, own, precision)) for key, own in audits.items()}
-        return read if model is None else read | {title: live(precision, scheme)}
+        found = {key: (f"{key}, {precision}", partial(_read, own, precision)) for key, own in audits.items()}
+        if scheme:
+            (quantizer,) = Quantizer.each([precision], scheme=scheme)
+            # Floating point has no grid to choose.
+            if quantizer.bits:
+                made = partial(model.audit, quantizer, view.surface, own.precisions[0])
+                found[title] = f"{title}, {precision}, {scheme}", lambda: made().plain()
+        return found
 
     def words(precision, **_):
-        return f"{view.title} at {precision} (of {', '.join(precisions)}): {', '.join(audits)}"
+        return f"{view.title} at {precision} (of {', '.join(own.precisions)}): {', '.join(audits)}"
 
     # Until something is chosen no Audit is made by a scheme: what the chapter has measured is shown.
     return Control(view, rows, columns, {"scheme": None}, words)

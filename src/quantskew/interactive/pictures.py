@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from quantskew.checks import check_known
-from quantskew.figures.style import book_style
+from quantskew.figures.style import TEMPLATES, book_style
 from quantskew.files import digest
 
 _DPI = 160
@@ -104,15 +104,5 @@ def radio_page(title, panels, chosen):
     check_known("panel", chosen, panels)
     # Named by content: the same on every build, and different for two controls of a page.
     name = f"bit-width-{digest([title, panels])[:8]}"
-    buttons, rules = "", []
-    for place, value in enumerate(panels):
-        mark, button = " checked" if value == chosen else "", f"{name}-{place}"
-        buttons += f'<input type="radio" name="{name}" id="{button}" value="{escape(value)}"{mark}>'
-        buttons += f'<label for="{button}">{escape(value)}</label>'
-        rules.append(f"#{button}:checked ~ .bit-width-panels > :nth-child({place + 1})")
-    shown = "".join(f"<div>{panel}</div>" for panel in panels.values())
-    return (
-        f"<style>{LOOK}{', '.join(rules)} {{ display: block; }}\n</style>"
-        f'<fieldset class="bit-width"><legend>{escape(title)}</legend>{buttons}'
-        f'<div class="bit-width-panels">{shown}</div></fieldset>'
-    )
+    template = TEMPLATES.get_template("interactive/control.html")
+    return template.render(title=title, panels=panels, chosen=chosen, name=name)

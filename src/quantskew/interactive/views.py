@@ -1,6 +1,5 @@
 """What a control shows of one precision beside the reference: a figure, its numbers, and both in words."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +10,7 @@ from quantskew.figures import rows
 from quantskew.figures.style import book_style, compare, crossed, group_looks, number, written
 from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import cosine_distance, dtdb, group_accuracy, group_loss, logit_variance
-from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, audit_rows
+from quantskew.measures.measure import MEASURES, MODEL_MEASURES, OVERALL, Measure, audit_rows
 from quantskew.measures.surface import gradient_norm, lambda_max
 from quantskew.measures.weights import absolute_difference, sparsity
 
@@ -28,19 +27,15 @@ class View:
 
     title: str
     draw: tuple
-    measure: Callable | None = None
+    measure: Measure | None = None
     whole: dict = field(default_factory=dict)
-    digits: int = 2
-    scientific: bool = False
     height: float = 2.9
     surface: str | None = None
 
     @classmethod
     def of(cls, title, *measures, **options):
         """The view of some measures, with the numbers of the first one."""
-        first, draw = measures[0], tuple(map(rows.of, measures))
-        own = {"draw": draw, "measure": first, "digits": first.digits, "scientific": first.scientific}
-        return cls(title, **(own | options))
+        return cls(title, tuple(map(rows.of, measures)), measures[0], **options)
 
     def figure(self, audit, named, _=None):
         """The figure of an Audit that has this name."""
@@ -61,7 +56,9 @@ class View:
 
     def words(self, audit, numbers, named):
         """What the picture shows, for those who do not see it; its caption; the table for below."""
-        look = {"digits": self.digits, "scientific": self.scientific}
+        # Of the weights only few are moved or turned to zero by a high precision.
+        own = self.measure
+        look = {"digits": own.digits, "scientific": own.scientific} if own else {"digits": 4}
         table, precision = crossed(numbers, "group", "precision", **look, like=audit), audit.precisions[-1]
         values = numbers[numbers["precision"] == precision].set_index("group")["value"]
         spoken = ", ".join(f"{row} {number(value, **look)}" for row, value in values.items())
@@ -70,23 +67,16 @@ class View:
         return f"{self.title}, {named}: {spoken}.", caption, table
 
 
-def _norms(audit):
-    # A norm is exact for its images: it has no interval.
-    return gradient_norm(audit).drop(columns=["low", "high"])
-
-
 _ACCURACIES = {"overall accuracy": overall_accuracy, "FVO": fvo}
 _WEIGHTS = {"share of zeros": sparsity, "mean |W~ − W|": partial(absolute_difference, mean=True)}
 _LOGITS = cosine_distance, logit_variance
 VIEWS = {
     "accuracy": View.of("Accuracy of each group", group_accuracy, whole=_ACCURACIES),
-    "weights": View("Distribution of the weights", (rows.weight_distribution,), whole=_WEIGHTS, digits=4),
+    "weights": View("Distribution of the weights", (rows.weight_distribution,), whole=_WEIGHTS),
     "logits": View.of("Cosine distance and variance of the logits", *_LOGITS, height=2.4),
-    "boundary": View.of(
-        "Distance to the decision boundary", dtdb, draw=(rows.dtdb_distribution,), height=3.4
-    ),
+    "boundary": View("Distance to the decision boundary", (rows.dtdb_distribution,), dtdb, height=3.4),
     "loss": View.of("Loss of each group", group_loss),
-    "gradients": View.of("Gradient norm of each group", gradient_norm, measure=_norms, surface="gradients"),
+    "gradients": View.of("Gradient norm of each group", gradient_norm, surface="gradients"),
     "hessian": View.of("Largest Hessian eigenvalue of each group", lambda_max, surface="hessian"),
 }
 
@@ -121,9 +111,7 @@ class Chain:
         table = self.table(numbers, precision)
         whole = crossed(numbers[numbers["group"] == OVERALL], "measure", "precision", digits=2)[precision]
         titles = {"sparsity": "share of zeros"} | {m.key: m.title for m in MODEL_MEASURES.values() if m.chain}
-        # A share of the weights is counted: it has no interval.
-        cells = whole.str.removesuffix(" [nan, nan]")
-        said = "; ".join(f"{title} {cells[key]}" for key, title in titles.items())
+        said = "; ".join(f"{title} {whole[key]}" for key, title in titles.items())
         accuracies = ", ".join(f"{group} {value}" for group, value in table[group_accuracy.title].items())
         alt = f"The chain at {named}: {said}; accuracy of each group: {accuracies}."
         hollow = f" (hollow markers: {audit.precisions[0]})" if len(audit.precisions) > 1 else ""

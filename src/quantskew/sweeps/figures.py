@@ -90,17 +90,15 @@ def tradeoff(table, axes):
         axes.plot(own["fvo"], own["accuracy"], **style, markersize=5, linestyle="", alpha=0.8)
         front = front_line(axes, own["fvo"], own["accuracy"], color=style["color"])
         axes.plot(*front, **style, markeredgecolor="black", markersize=7, linestyle="")
-    axes.set_xlabel("FVO (left is fairer)")
-    axes.set_ylabel("overall accuracy")
+    axes.set(xlabel="FVO (left is fairer)", ylabel="overall accuracy")
     return style_legend(axes, styles, "precision of the weights")
 
 
 def _points(table):
     """FVO and overall accuracy, a row a run and precision."""
     overall = table[(table["group"] == OVERALL) & table["measure"].isin(["accuracy", "fvo"])]
-    order = overall.drop_duplicates(["run", "precision"])[["run", "precision"]]
-    values = overall.pivot(index=["run", "precision"], columns="measure", values="value").reset_index()
-    return order.merge(values).dropna()
+    values = overall.set_index(["run", "precision", "measure"])["value"].unstack(sort=False)
+    return values.dropna().reset_index()
 
 
 def on_the_front(table):
@@ -113,9 +111,8 @@ def on_the_front(table):
     points["alike"] = points.groupby(same)["run"].transform("size") - 1
     points = points.drop_duplicates(same)
     by_precision = (own for _, own in points.groupby("precision", sort=False))
-    fronts = (own[pareto_front(own["accuracy"], own["fvo"])] for own in by_precision)
-    parts = [front.sort_values("fvo", kind="stable") for front in fronts]
-    return pd.concat(parts, ignore_index=True)[["precision", "run", "accuracy", "fvo", "alike"]]
+    fronts = [own[pareto_front(own["accuracy"], own["fvo"])].sort_values("fvo") for own in by_precision]
+    return pd.concat(fronts, ignore_index=True)[["precision", "run", "accuracy", "fvo", "alike"]]
 
 
 def shown(table, most=MOST):

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 import re
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,10 @@ from quantskew.sweeps.cells import AUDIT
 _QUANTIZER = {own.name: own.default for own in dataclasses.fields(Quantizer) if own.name != "precision"}
 _OPTIONS = {"precisions": list(DEFAULT_PRECISIONS), **_QUANTIZER, "data_dir": None, "device": "auto"}
 _OPTIONS |= {"curvature": False, "curvature_images": None}
-# The type of an option that is empty by default, where it is no name or path.
-_KINDS = {"curvature_images": int}
+# Types of parameters that are empty by default and are no names or paths.
+_KINDS = {"size": int, "resize": int, "accuracy": float, "curvature_images": int}
+# Fields of an experiment that are said in another way, or have no plain value.
+_NOT_GIVEN = {"name", "dataset", "whole", "start", "own", "recipe", "targets", "class_weights"}
 # Of a grid: bytes, and cells, each of which is at least a second of work.
 _LONGEST, _MOST_CELLS = 500_000, 10_000
 
@@ -109,19 +110,12 @@ def audit_cell(given, root, here=True):
     of_file = {name: given[name] for name in OWN if name in given}
     with contextlib.chdir(root):
         experiment = catalogue.get(given["experiment"], **of_file)
-    defaults, kinds = {}, {}
-    for part in (experiment, experiment.recipe, *filter(None, [experiment.own])):
-        for field in dataclasses.fields(part):
-            kind = _plain_kind(field.type)
-            if kind and field.name not in ("name", "dataset", "whole", "start"):
-                # What is given of a model in a file has no default.
-                defaults[field.name] = getattr(part, field.name) if field.name not in OWN else None
-                kinds[field.name] = kind
-    for name, default in _OPTIONS.items():
-        defaults[name] = default
-        kinds[name] = _KINDS.get(name, str if default is None else type(default))
+    # What is given of a model in a file has no default.
+    of_own = dict.fromkeys(OWN if experiment.own else ())
+    known = {**vars(experiment), **vars(experiment.recipe), **of_own, **_OPTIONS}
+    defaults = {name: value for name, value in known.items() if name not in _NOT_GIVEN}
     named = {name: value for name, value in given.items() if name != "experiment"}
-    execution.check_declared(defaults, kinds, named, "an audit")
+    execution.check_declared(defaults, named, "an audit", _KINDS)
     cell = Cell(AUDIT, {"experiment": given["experiment"], **_exact(named, defaults)}, defaults)
     own, options = split_audit(cell.given)
     place = _with_data_dir(cell.given, root)
@@ -150,12 +144,6 @@ def split_audit(parameters):
     if parameters.get("curvature"):
         options["curvature"] = parameters.get("curvature_images") or True
     return own, {"quantizers": [quantizer.name for quantizer in chosen], **options}
-
-
-def _plain_kind(annotation):
-    """The type of a field that takes one plain type, beside None or not; None for any other field."""
-    kinds = set(typing.get_args(annotation) or [annotation]) - {type(None)}
-    return kinds.pop() if len(kinds) == 1 and kinds <= {int, float, str, bool} else None
 
 
 def _exact(given, defaults):
@@ -276,19 +264,20 @@ def _combinations(block, where, before):
         if not isinstance(values, list) or not values:
             shown = f"[{shortened(values)}]"
             raise ValueError(f"{where}: in a product {name} needs a list of values, as {shown}")
-    count = before + math.prod(map(len, product.values())) * bool(product) + len(cells)
-    if count > _MOST_CELLS:
-        raise ValueError(f"{where}: {count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it")
+    count = math.prod(map(len, product.values())) * bool(product) + len(cells)
+    if before + count > _MOST_CELLS:
+        raise ValueError(
+            f"{where}: {before + count:.3g} cells, but a grid has at most {_MOST_CELLS:,}; split it"
+        )
+    if not count:
+        raise ValueError(f"{where}: there are no cells; write `product:` or `cells:` below it")
     found = []
-    if product:
-        for values in itertools.product(*product.values()):
-            given = dict(zip(product, values, strict=True))
-            words = ", ".join(f"{name}: {_word(value)}" for name, value in given.items())
-            found.append((f"{where}, product ({words})", given))
+    for values in itertools.product(*product.values()) if product else ():
+        given = dict(zip(product, values, strict=True))
+        words = ", ".join(f"{name}: {_word(value)}" for name, value in given.items())
+        found.append((f"{where}, product ({words})", given))
     for number, given in enumerate(cells, 1):
         if not isinstance(given, dict):
             raise ValueError(f"{where}, cell {number} is no mapping of parameters: {shortened(given)}")
         found.append((f"{where}, cell {number}", given))
-    if not found:
-        raise ValueError(f"{where}: there are no cells; write `product:` or `cells:` below it")
     return found

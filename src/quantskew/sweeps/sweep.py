@@ -24,7 +24,7 @@ from tqdm import tqdm
 from quantskew.book.chapters import chapter_key, surroundings, with_outputs
 from quantskew.book.execution import execute, read_text_notebook
 from quantskew.cache import source_digest
-from quantskew.checks import shortened
+from quantskew.checks import check_whole, shortened
 from quantskew.experiments.experiment import get
 from quantskew.files import digest, digest_of, replacing, scratch, write_bytes
 from quantskew.sweeps.cells import AUDIT, PLAN, SWEEP, cell_folder, result_of, visible_gpus
@@ -76,9 +76,10 @@ def run_sweep(grid, folder, workers=1, root=".", executor=None, timeout=None, pa
     RuntimeError
         If Snakemake is not installed, refuses its options, or ends before the cells do.
     """
-    _check_installed()
-    if workers < 1:
-        raise ValueError(f"--jobs must be at least 1; got {workers}")
+    for name in ("snakemake", "pyarrow"):
+        if importlib.util.find_spec(name) is None:
+            raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
+    check_whole("--jobs", workers, 1)
     root, folder = Path(root).resolve(), Path(folder)
     cells = read_grid(grid, root, here=executor in (None, "local"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,13 +164,6 @@ def batch_size(count, workers):
     return max(enough, math.ceil(count / (_BATCHES_EACH * workers)), 1)
 
 
-def _check_installed():
-    """Say how to install what a sweep needs, where it is missing."""
-    for name in ("snakemake", "pyarrow"):
-        if importlib.util.find_spec(name) is None:
-            raise RuntimeError(f'a sweep needs {name}: pip install "quantskew[book,sweep]"')
-
-
 def failures(folder, names):
     """The errors of those of the named cells that have failed, by id."""
     errors = {name: cell_folder(folder, name) / "error.txt" for name in names}
@@ -204,17 +198,16 @@ def _schedule(command, folder, plan, waiting, lock, here):
             pipes |= {"env": os.environ | here, "preexec_fn": _die_with_parent}
         process = subprocess.Popen(command, **pipes)
         running = True
-        while running:
-            try:
+        try:
+            while running:
                 running = process.poll() is None
                 left = [name for name in waiting if not _ended(folder, name)]
                 bar.update(len(plan) - len(left) - bar.n)
-                if running:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-            except KeyboardInterrupt:
-                # Snakemake is interrupted too, and ends its jobs.
-                process.wait()
-                raise
+                time.sleep(_SECONDS_BETWEEN_LOOKS if running else 0)
+        except KeyboardInterrupt:
+            # Snakemake is interrupted too, and ends its jobs.
+            process.wait()
+            raise
     if left:
         tail = (folder / _LOG).read_text(errors="replace").splitlines()[-15:]
         write_table(folder)

@@ -22,15 +22,12 @@ def gather(folder):
         the cache), ``audited`` (experiment, seed and method), and those of
         `quantskew.measures.measure.audit_rows`.
     """
-    plan, parts = _plan(folder), []
-    named = _named(plan)
-    for name, cell in plan["cells"].items():
-        result = result_of(folder, name, cell["key"])
+    named, cells = _cells(folder)
+    parts = []
+    for facts, result in cells:
         for audit in result["audits"] if result else ():
-            part = pd.DataFrame(audit["rows"])
-            facts = {"cell": name, "task": cell["task"], **_values(cell, named)}
-            facts |= {"audit": audit["audit"], "audited": audit["audited"]}
-            parts.append(pd.concat([pd.DataFrame([facts] * len(part)), part], axis=1))
+            of_audit = {"audit": audit["audit"], "audited": audit["audited"]}
+            parts.append(pd.DataFrame({**facts, **of_audit, **audit["rows"]}))
     if not parts:
         return pd.DataFrame(columns=["cell", "task", *named])
     table = pd.concat(parts, ignore_index=True)
@@ -49,28 +46,24 @@ def overview(folder):
         took from the cache) and ``seconds`` (its own, without the start of its process; empty where it is
         not done).
     """
-    plan, rows = _plan(folder), []
-    named = _named(plan)
-    for name, cell in plan["cells"].items():
-        result = result_of(folder, name, cell["key"]) or {"audits": [], "seconds": None}
-        made = {"audits": len(result["audits"]), "seconds": result["seconds"]}
-        rows.append({"task": cell["task"], **_values(cell, named), **made})
+    named, cells = _cells(folder)
+    nothing = {"audits": [], "seconds": None}
+    made = [(facts, result or nothing) for facts, result in cells]
+    rows = [facts | {"audits": len(own["audits"]), "seconds": own["seconds"]} for facts, own in made]
     table = pd.DataFrame(rows)
     return table[["task", *_varied(table, named), "audits", "seconds"]].convert_dtypes()
 
 
-def _plan(folder):
-    return json.loads((Path(folder) / PLAN).read_text(encoding="utf-8"))
-
-
-def _named(plan):
-    """Every parameter that the grid gives to any cell."""
-    return list(dict.fromkeys(name for cell in plan["cells"].values() for name in cell["given"]))
-
-
-def _values(cell, parameters):
-    values = {name: cell["settings"].get(name) for name in parameters}
-    return {name: ",".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items()}
+def _cells(folder):
+    """Every parameter that the grid gives to any cell; and what each cell is of, with its result or None."""
+    plan = json.loads((Path(folder) / PLAN).read_text(encoding="utf-8"))["cells"]
+    named, cells = list(dict.fromkeys(name for cell in plan.values() for name in cell["given"])), []
+    for name, cell in plan.items():
+        values = {own: cell["settings"].get(own) for own in named}
+        facts = {own: ",".join(map(str, v)) if isinstance(v, list) else v for own, v in values.items()}
+        facts = {"cell": name, "task": cell["task"], **facts}
+        cells.append((facts, result_of(folder, name, cell["key"])))
+    return named, cells
 
 
 def _varied(table, parameters):
