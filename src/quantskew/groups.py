@@ -72,16 +72,10 @@ def distinct(values, what="group"):
         remedy += "; of a regression make ranges of the target classes" if what == "label" else ""
         raise ValueError(f"{what}s must be integers or names; got dtype {array.dtype} ({remedy})")
     if array.dtype == object:
-        known, usual = {}, (str, bytes, numbers.Number)
-        # Equal values of different types, such as 1 and True, are told apart; what is left has no hash.
-        keys = [(type(value), value) if isinstance(value, usual) else id(value) for value in array]
-        for sample, (key, value) in enumerate(zip(keys, array, strict=True)):
-            if key not in known:
-                known[key] = _meant(value, sample, what)
-        kinds = {type(value) for value in known.values()}
-        if len(kinds) > 1:
+        values = [_meant(value, sample, what) for sample, value in enumerate(array)]
+        if len({type(value) for value in values}) > 1:
             raise ValueError(f"{what}s are numbers for some samples and names for others; give one of them")
-        array = np.array([known[key] for key in keys])
+        array = np.array(values)
     found, ids = np.unique(array, return_inverse=True)
     return ids.astype(np.int64), found.tolist()
 

@@ -14,14 +14,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from quantskew.derivatives.gradients import (
-    batch_of_pixels,
-    check_problem,
-    flatten,
-    full_precision,
-    trainable_parameters,
-    unflatten,
-)
+from quantskew.derivatives.gradients import batch_of_pixels, check_problem, flatten, full_precision, unflatten
 from quantskew.derivatives.lanczos import top_eigenvalue
 from quantskew.groups import check_group_ids
 
@@ -39,7 +32,7 @@ class HessianOperator:
     """
 
     def __init__(self, model, images, labels, chunk_size=None, memory_budget=2**30):
-        self.model, self.parameters = model, trainable_parameters(model)
+        self.model, self.parameters = model, [p for p in model.parameters() if p.requires_grad]
         self.count = len(images)
         if chunk_size is None:
             chunk_size = batch_of_pixels(images, _PIXELS_PER_CHUNK)

@@ -60,7 +60,9 @@ class SmallResNet(nn.Module):
 
 def known_models():
     """Names that `build` accepts."""
-    models = _torchvision_models()
+    # Its import takes a second, which who audits small_resnet or a model of their own need not wait for.
+    from torchvision import models
+
     return ["small_resnet", *models.list_models(module=models)]
 
 
@@ -179,32 +181,23 @@ def _without_prefix(found, own, path):
 def check_takes(model, name, images):
     """Refuse a model that cannot take images of that size, before it is trained; `images` are normalised."""
     try:
-        _dry_pass(model, images)
+        # A copy: a forward pass may change the model.
+        with torch.inference_mode():
+            copy.deepcopy(model).to(images.device).eval()(images)
     except Exception as error:  # a model may raise anything
         said = f"{name} cannot take images of {images.shape[2]} x {images.shape[3]} pixels"
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{said} ({reason}); choose another size or model") from error
 
 
-@torch.inference_mode()
-def _dry_pass(model, images):
-    """A forward pass, where the images are, that leaves the model as it is."""
-    copy.deepcopy(model).to(images.device).eval()(images)
-
-
-def _torchvision_models():
-    # Its import takes a second, which who audits small_resnet or a model of their own need not wait for.
+def _torchvision_model(name, num_classes, in_channels):
     from torchvision import models
 
-    return models
-
-
-def _torchvision_model(name, num_classes, in_channels):
     options = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         # Their auxiliary classifiers return a tuple in training mode.
         options |= {"aux_logits": False, "init_weights": True}
-    model = _torchvision_models().get_model(name, weights=None, **options)
+    model = models.get_model(name, weights=None, **options)
     path, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != in_channels:
         sizes = (first.out_channels, first.kernel_size, first.stride, first.padding)
