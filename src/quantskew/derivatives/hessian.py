@@ -34,9 +34,7 @@ class HessianOperator:
     def __init__(self, model, images, labels, chunk_size=None, memory_budget=2**30):
         self.model, self.parameters = model, [p for p in model.parameters() if p.requires_grad]
         self.count = len(images)
-        if chunk_size is None:
-            chunk_size = batch_of_pixels(images, _PIXELS_PER_CHUNK)
-        chunks = -(-self.count // chunk_size)
+        chunks = -(-self.count // (chunk_size or batch_of_pixels(images, _PIXELS_PER_CHUNK)))
         self._chunks = list(zip(images.tensor_split(chunks), labels.tensor_split(chunks), strict=True))
         most = memory_budget // self._largest_graph()
         self._graphs, self.gradient = [], 0
@@ -113,12 +111,9 @@ def group_operators(model, images, labels, groups, num_groups=None, skip=(), **o
     >>> operator(torch.tensor([1.0, -1.0]))  # (diag(p) - p p^T) x^2 v with p = (1/2, 1/2)
     tensor([ 2., -2.])
     """
-    problem = check_problem(model, images, labels, groups, num_groups)
-    return (
-        (group, HessianOperator(problem.model, problem.images[members], problem.labels[members], **options))
-        for group, members in enumerate(problem.members)
-        if len(members) and group not in skip
-    )
+    model, images, labels, members = check_problem(model, images, labels, groups, num_groups)
+    present = ((group, own) for group, own in enumerate(members) if len(own) and group not in skip)
+    return ((group, HessianOperator(model, images[own], labels[own], **options)) for group, own in present)
 
 
 @dataclass(frozen=True, eq=False)
