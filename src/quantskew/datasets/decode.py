@@ -45,8 +45,6 @@ HIDDEN = "hidden"
 LOOP = "a link to a folder above"
 TEXT = "not an image"
 TWICE = "a link to a folder that is read already"
-_TOO_LARGE = f"more than {PIXEL_LIMIT // 10**6} million pixels"
-_BROKEN = "the image cannot be decoded"
 
 
 def is_image_name(name):
@@ -153,8 +151,8 @@ class _NotShown(Exception):
     """An image is left out; the text says why."""
 
 
-def decode_image(content, size, refuse=lambda reason: None):
-    """Pixels (3, size, size) of an encoded image as a viewer shows it, or `refuse(reason)`.
+def decode_image(content, size):
+    """Pixels (3, size, size) of an encoded image as a viewer shows it, or the reason why there are none.
 
     Upright, the first of several frames, transparent parts over white; more than 8 bits are scaled to 8.
     Instead of a size, a function may make the pixels of the whole RGB image.
@@ -163,7 +161,7 @@ def decode_image(content, size, refuse=lambda reason: None):
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             area = image.width * image.height
             if area > PIXEL_LIMIT:
-                return refuse(_TOO_LARGE)
+                raise Image.DecompressionBombError
             # One large image at a time, so that memory does not grow with the number of readers.
             with _large_image if area > 2**24 else contextlib.nullcontext():
                 if callable(size):
@@ -171,15 +169,15 @@ def decode_image(content, size, refuse=lambda reason: None):
                 # JPEG scales down for free by powers of two while it decodes.
                 image.draft("RGB", (size, size))
                 pixels = _shown(image).resize((size, size), Image.Resampling.BILINEAR)
-    except _NotShown as error:
-        return refuse(str(error))
+                return np.asarray(pixels).transpose(2, 0, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return refuse(_TOO_LARGE)
+        return f"more than {PIXEL_LIMIT // 10**6} million pixels"
+    except _NotShown as error:
+        return str(error)
     except MemoryError:
         raise
     except Exception:  # Whatever bytes from outside make a decoder raise.
-        return refuse(_BROKEN)
-    return np.asarray(pixels).transpose(2, 0, 1)
+        return "the image cannot be decoded"
 
 
 def _shown(image):
@@ -227,7 +225,7 @@ def decode(members, size, title="decoding"):
                 name, content = next(members, (None, None))
             if content is None:
                 return
-            found = content if isinstance(content, str) else decode_image(content, size, str)
+            found = content if isinstance(content, str) else decode_image(content, size)
             (left_out if isinstance(found, str) else decoded)[name] = found
 
     # Threads suffice: the JPEG decoder and the resizing release the interpreter's lock.
