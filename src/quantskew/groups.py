@@ -157,8 +157,7 @@ def largest_gap(values):
     0.5
     """
     values = np.asarray(values, dtype=np.float64)
-    present = ~np.isnan(values)
-    high = np.where(present, values, -np.inf).max(axis=-1, initial=-np.inf)
-    low = np.where(present, values, np.inf).min(axis=-1, initial=np.inf)
-    gap = np.where(present.sum(axis=-1) >= 2, high - low, np.nan)
+    # These pass over NaN.
+    high, low = np.fmax.reduce(values, -1, initial=-np.inf), np.fmin.reduce(values, -1, initial=np.inf)
+    gap = np.where((~np.isnan(values)).sum(axis=-1) >= 2, high - low, np.nan)
     return gap if gap.ndim else float(gap)

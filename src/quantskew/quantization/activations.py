@@ -15,8 +15,6 @@ from torch import nn
 
 from quantskew.quantization.grids import QParams, choose_qparams, quantize_dequantize
 
-_BATCH_SIZE = 64
-
 
 class InputQuantizer(nn.Module):
     """Puts the input of a layer on a grid: its pre-hook, and its child, to be moved and saved with it."""
@@ -77,13 +75,13 @@ class Enough(Exception):
     """What follows in a forward pass is not needed."""
 
 
-def watch(model, images, hooks):
+def watch(model, images, hooks, batch_size=64):
     """Forward passes over batches of images, seen by the pre-hook of each layer that `hooks` name."""
     device = next(model.parameters()).device
     with contextlib.ExitStack() as stack:
         for name, hook in hooks.items():
             stack.enter_context(model.get_submodule(name).register_forward_pre_hook(hook))
-        for batch in images.split(_BATCH_SIZE):
+        for batch in images.split(batch_size):
             with contextlib.suppress(Enough):
                 model(batch.to(device))
 

@@ -47,22 +47,23 @@ class QParams:
     @property
     def code_dtype(self):
         """Smallest integer dtype of torch that holds every code."""
-        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
-            limits = torch.iinfo(dtype)
-            if limits.min <= self.low and self.high <= limits.max:
-                return dtype
-        raise AssertionError("16 bits always fit into int32")
+        limits = map(torch.iinfo, (torch.uint8, torch.int8, torch.int16, torch.int32))
+        fitting = next(own for own in limits if own.min <= self.low and self.high <= own.max)
+        return getattr(torch, fitting.dtype)
 
 
-def _other_axes(weight, channel_axis):
-    return [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+def _shared(weight, channel_axis):
+    """The axes along which all weights have one grid, and whether these axes are kept when it is chosen."""
+    if channel_axis is None:
+        return (), False
+    return [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim], True
 
 
 def _range(weight, channel_axis):
     """Smallest and largest weight, of the tensor or of each channel (shape broadcastable to it)."""
-    others, kept = ((), False) if channel_axis is None else (_other_axes(weight, channel_axis), True)
+    shared = _shared(weight, channel_axis)
     # Twice as fast as torch.aminmax.
-    return weight.amin(others, keepdim=kept), weight.amax(others, keepdim=kept)
+    return weight.amin(*shared), weight.amax(*shared)
 
 
 def _positive(scale):
@@ -126,7 +127,7 @@ def symmetric(weight, bits, channel_axis):
 @_scheme
 def mse(weight, bits, channel_axis):
     """Signed grid with the step of least squared error of 100, as in Nagel et al. (2022)."""
-    widest = _symmetric_scale(weight, bits, channel_axis)
+    widest, shared = _symmetric_scale(weight, bits, channel_axis), _shared(weight, channel_axis)
     shares = [candidate / _MSE_CANDIDATES for candidate in range(_MSE_CANDIDATES, 0, -1)]
     shares = torch.tensor(shares, dtype=weight.dtype, device=weight.device)
     promising = _promising(weight, widest, shares, bits, channel_axis)
@@ -135,9 +136,7 @@ def mse(weight, bits, channel_axis):
     best_scale, best_error = widest, torch.full_like(widest, math.inf)
     for place in range(int(promising.sum(dim=1).max())):
         grid = _signed(widest * shares[order[:, place]].view_as(widest), bits)
-        error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_()
-        whole = channel_axis is None
-        error = error.sum() if whole else error.sum(_other_axes(weight, channel_axis), keepdim=True)
+        error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_().sum(*shared)
         better = error < best_error
         best_scale = torch.where(better, grid.scale, best_scale)
         best_error = torch.where(better, error, best_error)
@@ -305,7 +304,7 @@ def on_own_grid(weight, quantizer, channel_axis=0, rounding=None):
         codes = rounding(working, grid)
         values = dequantize(codes, grid)
     if quantizer.bias_correction:
-        shift = (working - values).mean(_other_axes(working, channel_axis), keepdim=True)
+        shift = (working - values).mean(*_shared(working, channel_axis))
         grid = replace(grid, offset=shift if grid.offset is None else grid.offset + shift)
         values = dequantize(codes, grid)
     return codes, grid, values.to(weight.dtype)

@@ -36,9 +36,7 @@ class QuantizedWeight:
 
     @property
     def zeros(self):
-        """Number of weights that are exactly 0, counted on the codes."""
-        if self.grid.offset is None:
-            return int((self.codes == self.grid.zero_point.to(self.codes.dtype)).sum())
+        """Number of weights that are exactly 0."""
         # A grid that starts at the smallest weight may hold 0 at any code or at none.
         return int((dequantize(self.codes, self.grid) == 0).sum())
 

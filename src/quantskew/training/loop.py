@@ -229,7 +229,8 @@ def _small_maps(device, compute):
 
 def on_device(recipe, device):
     """The recipe with its `compute` chosen for a device: what a key and a provenance say."""
-    return dataclasses.replace(recipe, compute=_chosen_compute(recipe.compute, torch.device(device)))
+    compute = _chosen_compute(recipe.compute, torch.device(device))
+    return recipe if compute == recipe.compute else dataclasses.replace(recipe, compute=compute)
 
 
 def _chosen_compute(compute, device):

@@ -12,7 +12,7 @@ from safetensors.torch import load as from_bytes
 from torch import nn
 
 from quantskew.checks import check_known
-from quantskew.files import read_tensors
+from quantskew.files import Damaged, read_tensors
 
 # Where training scripts keep the state_dict.
 _STATES = ("state_dict", "model_state_dict", "model", "net")
@@ -123,19 +123,16 @@ def load_weights(model, path):
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; give a file with weights in it")
     try:
-        saved = saved_by_torch(path)
-        found = _state_dict(path) if saved else read_tensors(path, from_bytes)[0]
+        found = _state_dict(path) if saved_by_torch(path) else read_tensors(path, from_bytes)[0]
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            str(error) if saved else f"{path} is not a whole safetensors file ({error})"
-        ) from error
+    except (Damaged, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
     found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
-    differing = [name for name in own if name not in found] + [name for name in found if name not in own]
-    differing += [name for name in own if name in found and own[name].shape != found[name].shape]
+    ours, theirs = ({name: value.shape for name, value in state.items()} for state in (own, found))
+    differing = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     if differing:
         what = f"{path} holds the weights of another architecture or another number of classes"
         raise ValueError(f"{what}: {len(differing)} tensors differ, such as {differing[0]}")
