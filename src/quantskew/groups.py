@@ -26,15 +26,15 @@ def check_group_ids(groups, num_groups=None, what="group"):
         raise ValueError(f"{what}s must be one-dimensional, one id a sample; got shape {ids.shape}")
     if ids.size and not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"{what}s must be integers; got dtype {ids.dtype}")
-    ids = ids.astype(np.int64)
-    largest = int(ids.max()) if ids.size else -1
     if ids.size and ids.min() < 0:
-        raise ValueError(f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {ids.min()}")
-    if num_groups is None:
-        num_groups = largest + 1
-    elif largest >= num_groups:
-        raise ValueError(f"sample {int(ids.argmax())} has {what} {largest}, but only {num_groups} are named")
-    return ids, num_groups
+        said = f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {ids.min()}"
+        raise ValueError(f"{said}: {_leave_out(what)}")
+    largest = int(ids.max(initial=-1))
+    if num_groups is not None and largest >= num_groups:
+        remedy = "name every id from 0 on" if what == "group" else "number the classes from 0"
+        said = f"sample {int(ids.argmax())} has {what} {largest}, but only {num_groups} are named"
+        raise ValueError(f"{said}; {remedy}")
+    return ids.astype(np.int64), largest + 1 if num_groups is None else num_groups
 
 
 def as_array(values, what):
@@ -72,30 +72,12 @@ def distinct(values, what="group"):
         remedy += "; of a regression make ranges of the target classes" if what == "label" else ""
         raise ValueError(f"{what}s must be integers or names; got dtype {array.dtype} ({remedy})")
     if array.dtype == object:
-        known, usual = {}, (str, bytes, numbers.Number)
-        # Equal values of different types, such as 1 and True, are told apart; what is left has no hash.
-        keys = [(type(value), value) if isinstance(value, usual) else id(value) for value in array]
-        for sample, (key, value) in enumerate(zip(keys, array, strict=True)):
-            if key not in known:
-                known[key] = _meant(value, sample, what)
-        kinds = {type(value) for value in known.values()}
-        if len(kinds) > 1:
+        values = [_meant(value, sample, what) for sample, value in enumerate(array)]
+        if len({type(value) for value in values}) > 1:
             raise ValueError(f"{what}s are numbers for some samples and names for others; give one of them")
-        array = np.array([known[key] for key in keys])
+        array = np.array(values)
     found, ids = np.unique(array, return_inverse=True)
     return ids.astype(np.int64), found.tolist()
-
-
-def ids_of(ids, found, named, what, remedy=""):
-    """The values that `distinct` found for each sample, as ids below `named` (None: of any size)."""
-    if found and not isinstance(found[0], str):
-        if found[0] < 0:
-            said = f"{what}s must be 0 or larger; sample {int(ids.argmin())} has {found[0]}"
-            raise ValueError(f"{said}: {_leave_out(what)}")
-        if named is not None and found[-1] >= named:
-            sample = int(ids.argmax())
-            raise ValueError(f"sample {sample} has {what} {found[-1]}, but only {named} are named; {remedy}")
-    return ids if named is None else np.array(found, dtype=np.int64)[ids]
 
 
 def _leave_out(what):
@@ -175,8 +157,7 @@ def largest_gap(values):
     0.5
     """
     values = np.asarray(values, dtype=np.float64)
-    present = ~np.isnan(values)
-    high = np.where(present, values, -np.inf).max(axis=-1, initial=-np.inf)
-    low = np.where(present, values, np.inf).min(axis=-1, initial=np.inf)
-    gap = np.where(present.sum(axis=-1) >= 2, high - low, np.nan)
+    # These pass over NaN.
+    high, low = np.fmax.reduce(values, -1, initial=-np.inf), np.fmin.reduce(values, -1, initial=np.inf)
+    gap = np.where((~np.isnan(values)).sum(axis=-1) >= 2, high - low, np.nan)
     return gap if gap.ndim else float(gap)

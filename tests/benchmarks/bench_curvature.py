@@ -17,10 +17,9 @@ from torch.nn import functional
 
 from quantskew.audits.curvature import measure_curvature
 from quantskew.datasets import Split, normalise
-from quantskew.derivatives.folding import DifferentiableModel
 from quantskew.derivatives.gradients import flatten, group_gradient_norms, without_rounding
-from quantskew.derivatives.hessian import HessianOperator, group_operators, top_eigenpair, traces
-from quantskew.derivatives.lanczos import top_eigenvalue
+from quantskew.derivatives.hessian import HessianOperator, group_operators, top_eigenpair
+from quantskew.derivatives.lanczos import top_eigenvalue, trace_samples
 from quantskew.experiments import catalogue
 from quantskew.quantization.ptq import quantize_model
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
@@ -99,15 +98,14 @@ def gradient_norms(model, images, labels, title, groups=None):
 
 def products(model, images, labels, title):
     """One product with each way of keeping the graph."""
-    differentiable = DifferentiableModel(model, images[:2])
-    operator = HessianOperator(differentiable, images, labels)
-    rebuilt = HessianOperator(differentiable, images, labels, memory_budget=0)
+    operator = HessianOperator(model, images, labels)
+    rebuilt = HessianOperator(model, images, labels, memory_budget=0)
     parameters = list(model.parameters())
     graphs = [
         torch.autograd.grad(functional.cross_entropy(model(x), y), parameters, create_graph=True)
         for x, y in zip(images.split(64), labels.split(64), strict=True)
     ]
-    vector = torch.randn(operator.size)
+    vector = torch.randn_like(operator.gradient)
     pieces = [torch.randn_like(p) for p in parameters]
 
     def double_backward():
@@ -116,13 +114,13 @@ def products(model, images, labels, title):
 
     ways = {
         "forward and backward": lambda: forward_backward(model, images, labels, 64),
-        "build the operator": lambda: HessianOperator(differentiable, images, labels),
+        "build the operator": lambda: HessianOperator(model, images, labels),
         "product, graphs kept": lambda: operator(vector),
         "product, graphs rebuilt": lambda: rebuilt(vector),
         "double backward, graphs kept (PyHessian)": double_backward,
     }
     seconds = interleaved(ways, runs=4)
-    show(f"Hessian-vector product, {title}", seconds, "forward and backward", "at most 2.3")
+    show(f"Hessian-vector product, {title}", seconds, "forward and backward", "at most 3")
 
 
 def memory():
@@ -138,9 +136,7 @@ def _peak(count):
     model = models.build("resnet18", 5).eval()
     images = torch.randn(count, 3, 64, 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    operator = HessianOperator(
-        DifferentiableModel(model, images[:2]), images, torch.zeros(count, dtype=torch.long)
-    )
+    operator = HessianOperator(model, images, torch.zeros(count, dtype=torch.long))
     top_eigenvalue(operator, operator.gradient, rtol=0, max_matvecs=2)
     return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -180,7 +176,8 @@ def eigenvalues(name, model, images, labels, groups):
     print(f"  {sum(seconds for seconds, _ in pairs.values()):.1f} s", end="")
     if name == "digits":
         start = time.perf_counter()
-        traces(model, images, labels, groups)
+        for _, operator in group_operators(model, images, labels, groups):
+            trace_samples(operator, operator.gradient, 16)
         print(
             f", and {time.perf_counter() - start:.1f} s for the traces of one precision, 16 samples", end=""
         )
@@ -211,7 +208,7 @@ def peers(name, model, images, labels, groups, chosen):
         quantized = without_rounding(quantize_model(model, precision))
         for (_, group), (seconds, pair) in row.items():
             x, y = images[groups == group], labels[groups == group]
-            operator = HessianOperator(DifferentiableModel(quantized, x[:2]), x, y)
+            operator = HessianOperator(quantized, x, y)
             exact = top_eigenvalue(operator, pair.vector, 1e-5).value
             del operator
             ends = {

@@ -142,5 +142,5 @@ def test_unknown_names_are_refused_with_the_known_ones(call, known):
 
 
 def test_an_impossible_size_is_refused():
-    with pytest.raises(ValueError, match="at least 1 pixel; got 0"):
+    with pytest.raises(ValueError, match=r"size \(pixels a side\) must be at least 1; got 0"):
         datasets.load("digits", size=0)

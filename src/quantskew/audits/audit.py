@@ -24,7 +24,6 @@ from quantskew.groups import (
     check_names,
     distinct,
     group_counts,
-    ids_of,
 )
 from quantskew.quantization.quantizer import Quantizer
 
@@ -254,16 +253,16 @@ class Audit:
             raise ValueError(
                 f"labels are names, such as {shortened(found[0])}; give for each sample {wanted}"
             )
-        labels = ids_of(labels, found, shape[1], "label", "number the classes from 0")
+        labels = np.array(found, dtype=np.int64)[labels]
         groups, found = distinct(groups)
+        named = bool(found) and isinstance(found[0], str)
+        numbers = groups if named else check_group_ids(np.array(found)[groups])[0]
         if group_names is None:
-            ids_of(groups, found, None, "group")
             group_names = [name if isinstance(name, str) else f"group {name}" for name in found]
-        elif found and isinstance(found[0], str):
+        elif named:
             raise ValueError("give group_names only where the groups are numbers")
         else:
-            group_names = check_names(group_names, "group")
-            groups = ids_of(groups, found, len(group_names), "group", "name every id from 0 on")
+            group_names, groups = check_names(group_names, "group"), numbers
         if OVERALL in group_names:
             raise ValueError(f"no group can be named {OVERALL!r}, which stands for all samples; rename it")
         if len(group_names) > MOST:

@@ -2,9 +2,8 @@
 
 import importlib
 import inspect
-import numbers
 
-from quantskew.checks import check_known, shortened
+from quantskew.checks import check_known, check_whole, shortened
 from quantskew.datasets.split import Dataset, Split, normalise
 
 __all__ = ["MODULES", "Dataset", "Split", "load", "normalise"]
@@ -72,8 +71,8 @@ def load(name, data_dir=None, size=None, label=None, group=None, seed=0, downloa
 def check(name, size=None, label=None, group=None):
     """The module of a data set, unless it is not known or cannot have these values."""
     check_known("data set", name, MODULES)
-    if size is not None and not (isinstance(size, numbers.Integral) and 1 <= size <= 2048):
-        raise ValueError(f"size must be whole, at most 2048 and at least 1 pixel; got {shortened(size)}")
+    if size is not None:
+        check_whole("size (pixels a side)", size, 1, 2048)
     module = importlib.import_module(f"quantskew.datasets.{MODULES[name]}")
     for role, attribute, known in (("label", label, module.LABELS), ("group", group, module.GROUPS)):
         if None not in (attribute, known) and attribute not in known:

@@ -31,8 +31,6 @@ FILE_LIMIT = 64 * 2**20
 PIXEL_LIMIT = 50_000_000
 SHARE = 1 / 5
 _READERS = max(2, os.cpu_count() or 1)
-# Encoded images that wait for a reader, in bytes.
-_WAITING = 2**28
 _large_image = threading.Lock()
 
 Image.init()
@@ -47,8 +45,6 @@ HIDDEN = "hidden"
 LOOP = "a link to a folder above"
 TEXT = "not an image"
 TWICE = "a link to a folder that is read already"
-_TOO_LARGE = f"more than {PIXEL_LIMIT // 10**6} million pixels"
-_BROKEN = "the image cannot be decoded"
 
 
 def is_image_name(name):
@@ -155,8 +151,8 @@ class _NotShown(Exception):
     """An image is left out; the text says why."""
 
 
-def decode_image(content, size, refuse=lambda reason: None):
-    """Pixels (3, size, size) of an encoded image as a viewer shows it, or `refuse(reason)`.
+def decode_image(content, size):
+    """Pixels (3, size, size) of an encoded image as a viewer shows it, or the reason why there are none.
 
     Upright, the first of several frames, transparent parts over white; more than 8 bits are scaled to 8.
     Instead of a size, a function may make the pixels of the whole RGB image.
@@ -165,7 +161,7 @@ def decode_image(content, size, refuse=lambda reason: None):
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             area = image.width * image.height
             if area > PIXEL_LIMIT:
-                return refuse(_TOO_LARGE)
+                raise Image.DecompressionBombError
             # One large image at a time, so that memory does not grow with the number of readers.
             with _large_image if area > 2**24 else contextlib.nullcontext():
                 if callable(size):
@@ -173,15 +169,15 @@ def decode_image(content, size, refuse=lambda reason: None):
                 # JPEG scales down for free by powers of two while it decodes.
                 image.draft("RGB", (size, size))
                 pixels = _shown(image).resize((size, size), Image.Resampling.BILINEAR)
-    except _NotShown as error:
-        return refuse(str(error))
+                return np.asarray(pixels).transpose(2, 0, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return refuse(_TOO_LARGE)
+        return f"more than {PIXEL_LIMIT // 10**6} million pixels"
+    except _NotShown as error:
+        return str(error)
     except MemoryError:
         raise
     except Exception:  # Whatever bytes from outside make a decoder raise.
-        return refuse(_BROKEN)
-    return np.asarray(pixels).transpose(2, 0, 1)
+        return "the image cannot be decoded"
 
 
 def _shown(image):
@@ -220,29 +216,29 @@ def decode(members, size, title="decoding"):
 
     A member is a name with the encoded image, or with the reason why it was not read.
     """
-    decoded, left_out, waiting, held = {}, {}, deque(), 0
+    decoded, left_out, turn = {}, {}, threading.Lock()
+    members = iter(tqdm(members, title, unit=" images", leave=False, delay=1))
+
+    def work():
+        while True:
+            with turn:
+                name, content = next(members, (None, None))
+            if content is None:
+                return
+            found = content if isinstance(content, str) else decode_image(content, size)
+            (left_out if isinstance(found, str) else decoded)[name] = found
+
     # Threads suffice: the JPEG decoder and the resizing release the interpreter's lock.
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool, warnings.catch_warnings():
         # Of an image that is large or has odd metadata.
         warnings.simplefilter("ignore")
-
-        def collect():
-            name, length, result = waiting.popleft()
-            pixels = result.result()
-            (left_out if isinstance(pixels, str) else decoded)[name] = pixels
-            return length
-
-        for name, content in tqdm(members, title, unit=" images", leave=False, delay=1):
-            if isinstance(content, str):
-                left_out[name] = content
-                continue
-            waiting.append((name, len(content), pool.submit(decode_image, content, size, str)))
-            held += len(content)
-            while held > _WAITING or len(waiting) > 64 * _READERS:
-                held -= collect()
-        while waiting:
-            collect()
-    return dict(sorted(decoded.items())), left_out
+        try:
+            for result in [pool.submit(work) for _ in range(_READERS)]:
+                result.result()
+        finally:
+            # Where this is interrupted, the readers stop too.
+            members = iter(())
+    return dict(sorted(decoded.items())), dict(sorted(left_out.items()))
 
 
 def cached_decode(title, source, files, size, reject=lambda name: None, class_of=lambda name: "", bare=False):
@@ -290,7 +286,7 @@ def _named_once(source, members, reject, bare):
 def _write(index, decoded, skipped, source):
     """Keep decoded images beside their index; nothing stays there where it cannot be done."""
     if not decoded:
-        why = [f"{shortened(name)} ({reason})" for name, reason in sorted(skipped.items())]
+        why = [f"{shortened(name)} ({reason})" for name, reason in skipped.items()]
         why = some(why) or "there are no files"
         raise ValueError(f"no image in {source} could be used: {why}; give images such as PNG or JPEG")
     pixels, shape = index.with_suffix(".npy"), (len(decoded), *next(iter(decoded.values())).shape)
@@ -298,9 +294,8 @@ def _write(index, decoded, skipped, source):
     with replacing(pixels) as partial, open(partial, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for image in decoded.values():
-            file.write(np.ascontiguousarray(image))
-    facts = {"names": list(decoded), "skipped": dict(sorted(skipped.items())), "pixels": digest_of(pixels)}
+        file.writelines(map(np.ascontiguousarray, decoded.values()))
+    facts = {"names": list(decoded), "skipped": skipped, "pixels": digest_of(pixels)}
     try:
         # Written last: where it is, the array is whole.
         write_bytes(index, json.dumps(sealed(facts)).encode())

@@ -239,17 +239,15 @@ def _of_table(test, root, images):
     for line, values in rows(test, ("file", "label")):
         name, label = values.pop("file"), values.pop("label")
         empty = [column for column, value in values.items() if column and value.casefold() in MISSING]
-        wrong = None
-        if label.casefold() in MISSING:
-            wrong = "has no label; write one, or remove the row"
-        elif empty:
-            wrong = f"has no {empty[0]}: write one, 'unknown' for instance, or remove the row"
-        elif name in paths:
-            wrong = "is listed twice; remove one row"
-        elif images and not (root / name).is_file():
-            wrong = f"is not in {root}; name its folder with --image-root"
-        if wrong:
-            raise ValueError(f"{test}, row {line}: {shortened(name)} {wrong}")
+        wrong = {
+            "has no label; write one, or remove the row": label.casefold() in MISSING,
+            f"has no {some(empty, 1)}: write one, 'unknown' for instance, or remove the row": empty,
+            "is listed twice; remove one row": name in paths,
+            f"is not in {root}; name its folder with --image-root": images and not (root / name).is_file(),
+        }
+        for why, is_so in wrong.items():
+            if is_so:
+                raise ValueError(f"{test}, row {line}: {shortened(name)} {why}")
         paths[name] = root / name
         labels.append(label)
         for column, value in values.items():

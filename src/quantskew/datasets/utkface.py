@@ -44,13 +44,12 @@ def _source(data_dir):
             raise ValueError(f"{path} is neither a folder nor a tar archive ({', '.join(_ARCHIVES)})")
         return path
     path = path / "UTKFace" if (path / "UTKFace").is_dir() else path
-    files = sorted(path.iterdir())
-    if any(is_image_name(file.name) for file in files):
+    if any(is_image_name(file.name) for file in path.iterdir()):
         return path
-    for file in files:
-        if file.name.startswith("UTKFace.t"):
-            return file
-    raise ValueError(f"{path} holds no images and no UTKFace.tar.gz; give the folder with the .jpg files")
+    archives = sorted(path.glob("UTKFace.t*"))
+    if not archives:
+        raise ValueError(f"{path} holds no images and no UTKFace.tar.gz; give the folder with the .jpg files")
+    return archives[0]
 
 
 def load(data_dir, size=None, label=None, group=None, seed=0):

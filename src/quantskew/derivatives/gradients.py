@@ -7,7 +7,6 @@ is computed in full fp32 and evaluation mode; nothing about the model changes, i
 
 import contextlib
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -62,11 +61,10 @@ def group_gradient_norms(model, images, labels, groups, num_groups=None, batch_s
     >>> group_gradient_norms(layer, torch.tensor([[2.0]]), [0], [1])
     tensor([   nan, 1.5811], dtype=torch.float64)
     """
-    problem = check_problem(model, images, labels, groups, num_groups)
-    norms = torch.full((len(problem.members),), torch.nan, dtype=torch.float64)
-    for group, gradients in _gradients(problem, batch_size):
-        pieces = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients])
-        norms[group] = torch.linalg.vector_norm(pieces)
+    ids, num_groups = check_group_ids(torch.as_tensor(groups).cpu(), num_groups)
+    norms = torch.full((num_groups,), torch.nan, dtype=torch.float64)
+    for group, gradient in group_gradients(model, images, labels, ids, num_groups, batch_size):
+        norms[group] = torch.linalg.vector_norm(gradient, dtype=torch.float64)
         if not bool(torch.isfinite(norms[group])):
             raise ValueError(f"the gradient of group {group} is not finite; check the weights and images")
     return norms
@@ -77,36 +75,24 @@ def group_gradients(model, images, labels, groups, num_groups=None, batch_size=N
 
     Parameters are those of `group_gradient_norms`; vectors are in the order of `parameter_vector`.
     """
-    problem = check_problem(model, images, labels, groups, num_groups)
-    return ((group, flatten(gradients)) for group, gradients in _gradients(problem, batch_size))
+    model, images, labels, members = check_problem(model, images, labels, groups, num_groups)
+    batch_size = batch_size or batch_of_pixels(images, _PIXELS_PER_BATCH)
+    present = ((group, own) for group, own in enumerate(members) if len(own))
+    return ((group, _gradient(model, images[own], labels[own], batch_size)) for group, own in present)
 
 
-def _gradients(problem, batch_size):
-    """Yield each group that has images and its gradient, a list of tensors."""
-    parameters = trainable_parameters(problem.model)
-    if batch_size is None:
-        batch_size = batch_of_pixels(problem.images, _PIXELS_PER_BATCH)
-    for group, members in enumerate(problem.members):
-        if not len(members):
-            continue
-        # Equal batches near batch_size: a small rest would cost a whole batch's overhead.
-        batches = members.tensor_split(max(1, round(len(members) / batch_size)))
-        parts = (_part(problem, batch, len(members), parameters) for batch in batches)
-        total = next(parts)
-        if len(batches) > 1:
-            # Sums over batches are kept in float64.
-            total = [t.to(torch.float64, copy=True) for t in total]
-        for part in parts:
-            total = [t.add_(g) for t, g in zip(total, part, strict=True)]
-        yield group, [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]
-
-
-def _part(problem, batch, count, parameters):
-    """What a batch adds to the gradient of the mean over `count` images."""
-    with full_precision(problem.images.device):
-        logits = problem.model(problem.images[batch])
-        loss = functional.cross_entropy(logits, problem.labels[batch], reduction="sum") / count
-        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+def _gradient(model, images, labels, batch_size):
+    """Gradient of the mean loss of some images."""
+    total, parameters = 0, trainable_parameters(model)
+    # Equal batches near batch_size: a small rest would cost a whole batch's overhead.
+    batches = max(1, round(len(images) / batch_size))
+    for batch, own in zip(images.tensor_split(batches), labels.tensor_split(batches), strict=True):
+        with full_precision(images.device):
+            loss = functional.cross_entropy(model(batch), own, reduction="sum") / len(images)
+            part = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        # Sums over batches are kept in float64.
+        total = total + (flatten(part).double() if batches > 1 else flatten(part))
+    return total.to(images.dtype)
 
 
 def parameter_vector(model):
@@ -141,24 +127,20 @@ def loss_along(model, images, labels, direction, steps, batch_size=256):
     >>> loss_along(layer, torch.tensor([[2.0]]), [0], torch.tensor([1.0, -1.0]), [0, 1]).round(3)
     array([0.693, 0.018])
     """
-    problem = check_problem(model, images, labels, np.zeros(len(images), dtype=np.int64), 1)
-    start = {name: p.detach() for name, p in problem.model.named_parameters() if p.requires_grad}
+    one = np.zeros(len(images), dtype=np.int64)
+    model, images, labels, _ = check_problem(model, images, labels, one, 1)
+    start = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     pieces = unflatten(direction.to(next(iter(start.values()))), start.values())
+    batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
     losses = np.zeros(len(steps))
     for index, step in enumerate(steps):
-        moved = [p + float(step) * piece for p, piece in zip(start.values(), pieces, strict=True)]
-        losses[index] = _mean_loss(problem, dict(zip(start, moved, strict=True)), batch_size)
-    return losses
-
-
-def _mean_loss(problem, parameters, batch_size):
-    total = 0.0
-    batches = zip(problem.images.split(batch_size), problem.labels.split(batch_size), strict=True)
-    with full_precision(problem.images.device), torch.no_grad():
-        for images, labels in batches:
-            logits = torch.func.functional_call(problem.model, parameters, (images,))
-            total += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
-    return total / len(problem.images)
+        moved = zip(start.items(), pieces, strict=True)
+        moved = {name: p + float(step) * piece for (name, p), piece in moved}
+        with full_precision(images.device), torch.no_grad():
+            for batch, own in batches:
+                logits = torch.func.functional_call(model, moved, (batch,))
+                losses[index] += float(functional.cross_entropy(logits.double(), own, reduction="sum"))
+    return losses / len(images)
 
 
 def trainable_parameters(model):
@@ -196,18 +178,11 @@ def batch_of_pixels(images, pixels, largest=512):
     return min(max(1, pixels // max(1, each)), largest)
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A model that can be differentiated, images, labels, and the indices of the images of each group."""
-
-    model: torch.nn.Module
-    images: torch.Tensor
-    labels: torch.Tensor
-    members: list
-
-
 def check_problem(model, images, labels, groups, num_groups=None):
-    """Check what `gradients.group_gradient_norms` and the like are given, as a `Problem`."""
+    """Check what `group_gradient_norms` and the like are given.
+
+    Returns a model that can be differentiated, images, labels, and the indices of the images of each group.
+    """
     training = [name or "the model" for name, module in model.named_modules() if module.training]
     if training:
         raise ValueError(f"{training[0]} is in training mode; call model.eval() before measuring")
@@ -223,7 +198,7 @@ def check_problem(model, images, labels, groups, num_groups=None):
         if array.shape != (len(images),):
             raise ValueError(f"{len(images)} images but {what} of shape {tuple(array.shape)}")
     members = [torch.as_tensor(np.flatnonzero(ids == g), device=images.device) for g in range(num_groups)]
-    return Problem(without_rounding(model), images, labels, members)
+    return without_rounding(model), images, labels, members
 
 
 def without_rounding(model):

@@ -7,14 +7,13 @@ images, with zero among its points, so that padding and what a ReLU cuts off sta
 """
 
 import contextlib
+import functools
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from quantskew.quantization.grids import QParams, choose_qparams, quantize_dequantize
-
-_BATCH_SIZE = 64
 
 
 class InputQuantizer(nn.Module):
@@ -72,27 +71,35 @@ def check_images(images):
         raise ValueError(f"activations and calibrated rounding need images: {needed}")
 
 
+class Enough(Exception):
+    """What follows in a forward pass is not needed."""
+
+
+def watch(model, images, hooks, batch_size=64):
+    """Forward passes over batches of images, seen by the pre-hook of each layer that `hooks` name."""
+    device = next(model.parameters()).device
+    with contextlib.ExitStack() as stack:
+        for name, hook in hooks.items():
+            stack.enter_context(model.get_submodule(name).register_forward_pre_hook(hook))
+        for batch in images.split(batch_size):
+            with contextlib.suppress(Enough):
+                model(batch.to(device))
+
+
 def _ranges(model, names, images):
     """Smallest and largest value that each layer is fed over all its calls, zero included."""
     ranges = {}
 
-    def watch(name):
-        def observe(layer, inputs):
-            fed = inputs[0] if inputs[0].dtype == torch.float64 else inputs[0].float()
-            low, high = torch.aminmax(fed)
-            before = ranges.get(name, (low.new_zeros(()),) * 2)
-            low, high = ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-            if not bool(torch.isfinite(high - low)):
-                what = "activations that are not finite (NaN, infinity, or a range beyond its format)"
-                raise ValueError(f"{name or 'the model'} is fed {what} on the calibration images")
+    def observe(name, layer, inputs):
+        fed = inputs[0] if inputs[0].dtype == torch.float64 else inputs[0].float()
+        low, high = torch.aminmax(fed)
+        before = ranges.get(name, (low.new_zeros(()),) * 2)
+        low, high = ranges[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+        if not bool(torch.isfinite(high - low)):
+            what = "activations that are not finite (NaN, infinity, or a range beyond its format)"
+            raise ValueError(f"{name or 'the model'} is fed {what} on the calibration images")
 
-        return model.get_submodule(name).register_forward_pre_hook(observe)
-
-    with contextlib.ExitStack() as hooks:
-        for name in names:
-            hooks.enter_context(watch(name))
-        for batch in images.split(_BATCH_SIZE):
-            model(batch.to(next(model.parameters()).device))
+    watch(model, images, {name: functools.partial(observe, name) for name in names})
     for name in names:
         if name not in ranges:
             why = "torch never calls the layers inside an attention layer one by one"

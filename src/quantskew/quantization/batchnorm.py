@@ -4,7 +4,7 @@ Quantized weights give other activations than the float weights whose statistics
 while weights oscillate its running averages mix several quantized networks (Nagel et al. 2022).
 """
 
-import contextlib
+import functools
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quantskew.datasets import normalise
+from quantskew.quantization.activations import watch
 from quantskew.training.loop import autocast
 
 
@@ -89,20 +90,16 @@ def variance_ratios(model, split, batch_size=256):
     pandas.DataFrame
         Columns ``layer`` (number, from the input on), ``name`` and ``value`` (geometric mean over channels).
     """
-    ratios, norms = {}, [own for own in model.named_modules() if isinstance(own[1], _BatchNorm)]
+    ratios = {}
 
-    def record(name):
-        def hook(module, inputs):
-            (features,) = inputs
-            axes = [axis for axis in range(features.ndim) if axis != 1]
-            ratio = features.double().var(axes, unbiased=False) / module.running_var.double()
-            ratios[name] = float(ratio.clamp(min=1e-12).log().mean().exp())
+    def record(name, norm, inputs):
+        (features,) = inputs
+        axes = [axis for axis in range(features.ndim) if axis != 1]
+        ratio = features.double().var(axes, unbiased=False) / norm.running_var.double()
+        ratios[name] = float(ratio.clamp(min=1e-12).log().mean().exp())
 
-        return hook
-
-    with contextlib.ExitStack() as hooks:
-        for name, module in norms:
-            hooks.enter_context(module.register_forward_pre_hook(record(name)))
-        model(normalise(split.images[:batch_size].to(next(model.parameters()).device)))
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    hooks = {name: functools.partial(record, name) for name in norms}
+    watch(model, normalise(split.images[:batch_size]), hooks, batch_size)
     layers = np.arange(1, len(ratios) + 1)
     return pd.DataFrame({"layer": layers, "name": list(ratios), "value": list(ratios.values())})

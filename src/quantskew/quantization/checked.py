@@ -40,9 +40,9 @@ def plain(model):
     return result
 
 
-def copied(model, memo=None):
+def copied(model):
     """A deep copy without compilation and data parallelism; tensors left by a training pass are detached."""
-    memo = dict(memo or {})
+    memo = {}
     try:
         for module in model.modules():
             _detach(vars(module), memo)

@@ -8,17 +8,14 @@ floating point and ``fake_quantize`` does both.  A scheme is a function here and
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch.nn import functional
 
 from quantskew.quantization.quantizer import CALIBRATED, INTEGER_PRECISIONS, SCHEMES, Quantizer
 
 _MSE_CANDIDATES = 100
-# Parts of a bin, and weights whose squares no format rounds to 0 or to infinity, when they are searched.
-_PARTS = 256
+# Weights whose squares no format rounds to 0 or to infinity.
 _SQUARABLE = 1e-12
-# Weights that are quantized together.
-_PIECE = 2**16
 _SCHEMES = {}
 
 
@@ -50,22 +47,23 @@ class QParams:
     @property
     def code_dtype(self):
         """Smallest integer dtype of torch that holds every code."""
-        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
-            limits = torch.iinfo(dtype)
-            if limits.min <= self.low and self.high <= limits.max:
-                return dtype
-        raise AssertionError("16 bits always fit into int32")
+        limits = map(torch.iinfo, (torch.uint8, torch.int8, torch.int16, torch.int32))
+        fitting = next(own for own in limits if own.min <= self.low and self.high <= own.max)
+        return getattr(torch, fitting.dtype)
 
 
-def _other_axes(weight, channel_axis):
-    return [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim]
+def _shared(weight, channel_axis):
+    """The axes along which all weights have one grid, and whether these axes are kept when it is chosen."""
+    if channel_axis is None:
+        return (), False
+    return [axis for axis in range(weight.ndim) if axis != channel_axis % weight.ndim], True
 
 
 def _range(weight, channel_axis):
     """Smallest and largest weight, of the tensor or of each channel (shape broadcastable to it)."""
-    others, kept = ((), False) if channel_axis is None else (_other_axes(weight, channel_axis), True)
+    shared = _shared(weight, channel_axis)
     # Twice as fast as torch.aminmax.
-    return weight.amin(others, keepdim=kept), weight.amax(others, keepdim=kept)
+    return weight.amin(*shared), weight.amax(*shared)
 
 
 def _positive(scale):
@@ -129,7 +127,7 @@ def symmetric(weight, bits, channel_axis):
 @_scheme
 def mse(weight, bits, channel_axis):
     """Signed grid with the step of least squared error of 100, as in Nagel et al. (2022)."""
-    widest = _symmetric_scale(weight, bits, channel_axis)
+    widest, shared = _symmetric_scale(weight, bits, channel_axis), _shared(weight, channel_axis)
     shares = [candidate / _MSE_CANDIDATES for candidate in range(_MSE_CANDIDATES, 0, -1)]
     shares = torch.tensor(shares, dtype=weight.dtype, device=weight.device)
     promising = _promising(weight, widest, shares, bits, channel_axis)
@@ -138,9 +136,7 @@ def mse(weight, bits, channel_axis):
     best_scale, best_error = widest, torch.full_like(widest, math.inf)
     for place in range(int(promising.sum(dim=1).max())):
         grid = _signed(widest * shares[order[:, place]].view_as(widest), bits)
-        error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_()
-        whole = channel_axis is None
-        error = error.sum() if whole else error.sum(_other_axes(weight, channel_axis), keepdim=True)
+        error = _dequantize_(_quantize(weight, grid), grid).sub_(weight).square_().sum(*shared)
         better = error < best_error
         best_scale = torch.where(better, grid.scale, best_scale)
         best_error = torch.where(better, error, best_error)
@@ -150,45 +146,30 @@ def mse(weight, bits, channel_axis):
 def _promising(weight, widest, shares, bits, channel_axis):
     """Which shares (S,) of the widest step may have the least error in each of R channels, bool (R, S).
 
-    Squared errors of all steps follow from the number and mean of the weights in narrow bins, but for the
-    bins that two codes share, where the error is known up to step times width.  What positions are rounded
-    by, and what the errors themselves are, is allowed for.
+    Squared errors of all steps follow from how many of the sorted weights lie below each border of two codes,
+    and from their sums.  What the errors are rounded by is allowed for.
     """
-    # In the order of memory, so that a view will do.
     first = None if channel_axis is None else channel_axis % weight.ndim
+    # In the order of memory, so that a view will do.
     axes = sorted(range(weight.ndim), key=lambda axis: (axis != first, -weight.stride(axis)))
     rows = weight.permute(axes).reshape(widest.numel(), -1)
     number, most = rows.shape[1], 2 ** (bits - 1) - 1
-    reach = (widest * max(most, 1)).view(-1, 1)
+    step = widest.double().view(-1, 1) * shares.double()
+    reach = step[:, :1] * max(most, 1)
     if number < 256 * 2**bits or not bool(((reach > _SQUARABLE) & (reach < 1 / _SQUARABLE)).all()):
         return torch.ones(len(rows), len(shares), dtype=torch.bool, device=weight.device)
-    bins = min(2 ** (bits + 8), number // 4)
-    starts = torch.arange(len(rows), dtype=torch.int32, device=weight.device)[:, None] * bins
-    counts, rests = torch.zeros(2, len(rows), bins, dtype=torch.float64, device=weight.device)
-    for piece in rows.split(4 * _PIECE, dim=1):
-        # In parts of a bin.
-        place = (piece * (bins * _PARTS / 2 / reach)).to(torch.int32).add_(bins * _PARTS // 2)
-        rest = place.clamp_(0, bins * _PARTS - 1) & (_PARTS - 1)
-        index = (place >> _PARTS.bit_length() - 1).add_(starts).reshape(-1)
-        for total, values in ((counts, torch.ones_like(rest)), (rests, rest)):
-            empty = torch.zeros(total.numel(), dtype=torch.int32, device=weight.device)
-            total += empty.index_add_(0, index, values.reshape(-1)).view_as(total)
-    codes = torch.arange(-most, most + 1, device=weight.device)
-    lows = torch.arange(bins, dtype=torch.float64, device=weight.device) - bins / 2
-    step = shares.double() * bins / 2 / max(most, 1)
-    edges = ((codes - 0.5) * step[:, None] + bins / 2).clamp_(0, bins - 1)
-    sums = counts * lows + rests / _PARTS
-    below, sums_below = (
-        functional.pad(own.cumsum(1), (1, 0))[:, edges.round().long()] for own in (counts, sums)
-    )
-    mean = most * sums.sum(1, keepdim=True) - sums_below.sum(2)
-    square = most**2 * number - (below * (2 * codes - 1)).sum(2)
-    whole = (sums * lows + rests / _PARTS * lows + counts).sum(1, keepdim=True)
-    errors = (whole - 2 * step * mean + step**2 * square).clamp_(min=0)
-    shared = step * counts[:, edges.long()].sum(2)
-    off = (1 / _PARTS + 1e-6 * bins) * number**0.5
-    doubt = 1e-5 * errors + 2 * off * errors.sqrt() + off**2
-    return errors - shared - doubt <= (errors + doubt).amin(1, keepdim=True)
+    # numpy sorts twenty times as fast as torch.
+    rows = torch.from_numpy(np.sort(rows.numpy(force=True), axis=1)).to(weight.device)
+    sums = rows.cumsum(1, dtype=torch.float64)
+    codes = torch.arange(-most - 1, most, device=weight.device)
+    borders = (step[..., None] * (codes + 0.5)).flatten(1)
+    below = torch.searchsorted(rows, borders.to(rows.dtype))
+    sums_below = sums.gather(1, (below - 1).clamp(min=0)).where(below > 0, 0.0).view(*step.shape, -1)
+    mean = most * sums[:, -1:] - sums_below.sum(2)
+    square = most**2 * number - (below.view_as(sums_below) * (2 * codes + 1)).sum(2)
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    errors = length**2 - 2 * step * mean + step**2 * square
+    return errors <= 1.001 * errors.amin(1, keepdim=True) + number * (1e-6 * reach) ** 2
 
 
 if tuple(_SCHEMES) != SCHEMES:
@@ -248,14 +229,13 @@ def choose_qparams(weight, quantizer, channel_axis=0):
     return grid
 
 
-def _quantize(weight, grid, out=None):
-    """Codes of `weight` in floating point, in a new tensor or in `out`."""
-    if grid.offset is None:
-        codes = torch.div(weight, grid.scale, out=out)
-        if grid.low >= 0:
-            codes.add_(grid.zero_point)
-    else:
-        codes = torch.sub(weight, grid.offset, out=out).div_(grid.scale).add_(grid.zero_point)
+def _quantize(weight, grid):
+    """Codes of `weight` in floating point."""
+    if grid.offset is not None:
+        weight = weight - grid.offset
+    codes = weight / grid.scale
+    if grid.low >= 0:
+        codes.add_(grid.zero_point)
     return _round_(codes.clamp_(grid.low, grid.high), grid.half_away)
 
 
@@ -307,15 +287,8 @@ def dequantize(codes, grid):
 @torch.no_grad()
 def quantize_dequantize(weight, grid):
     """Integer codes and real values together, for less than the cost of one after the other."""
-    values, codes = torch.empty_like(weight), torch.empty_like(weight, dtype=grid.code_dtype)
-    whole = torch.atleast_1d(weight, values, codes)
-    # In pieces that stay in the processor's cache from one step to the next, where one grid serves all.
-    alike = all(own is None or own.numel() == 1 for own in (grid.scale, grid.offset))
-    pieces = weight.numel() // _PIECE if alike else 1
-    for own, into, code in zip(*(tensor.chunk(max(1, pieces)) for tensor in whole), strict=True):
-        code.copy_(_quantize(own, grid, into))
-        _dequantize_(into, grid)
-    return codes, values
+    codes = _quantize(weight, grid)
+    return codes.to(grid.code_dtype), _dequantize_(codes, grid)
 
 
 def on_own_grid(weight, quantizer, channel_axis=0, rounding=None):
@@ -331,7 +304,7 @@ def on_own_grid(weight, quantizer, channel_axis=0, rounding=None):
         codes = rounding(working, grid)
         values = dequantize(codes, grid)
     if quantizer.bias_correction:
-        shift = (working - values).mean(_other_axes(working, channel_axis), keepdim=True)
+        shift = (working - values).mean(*_shared(working, channel_axis))
         grid = replace(grid, offset=shift if grid.offset is None else grid.offset + shift)
         values = dequantize(codes, grid)
     return codes, grid, values.to(weight.dtype)

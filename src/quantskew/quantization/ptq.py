@@ -13,8 +13,8 @@ from quantskew.quantization.grids import QParams, dequantize, on_own_grid
 from quantskew.quantization.quantizer import CALIBRATED, Quantizer, integer_bits
 from quantskew.quantization.rounding import roundings
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 # What these give is fp16 where what they get is.
 _EXACT = (nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Flatten, nn.Dropout)
 # What a model's own code may compute beyond fp16's range, and where that rounds to infinity.
@@ -36,9 +36,7 @@ class QuantizedWeight:
 
     @property
     def zeros(self):
-        """Number of weights that are exactly 0, counted on the codes."""
-        if self.grid.offset is None:
-            return int((self.codes == self.grid.zero_point.to(self.codes.dtype)).sum())
+        """Number of weights that are exactly 0."""
         # A grid that starts at the smallest weight may hold 0 at any code or at none.
         return int((dequantize(self.codes, self.grid) == 0).sum())
 
@@ -166,32 +164,26 @@ def quantize_model(model, quantizer, calibration=None, plan=None):
             raise ValueError(f"{name} has weights that are not finite; the model cannot be quantized")
     if quantizer.needs_images:
         check_images(calibration)
-    quantized, replacements = {}, {}
     chosen = layer_precisions(model, quantizer.precision, ends, plan) if quantizer.bits else {}
-
-    def values_of(name, rounding=None):
-        own = replace(quantizer, precision=chosen[name])
-        try:
-            weight, axis = weights[name].detach(), _output_axis(model, name)
-            codes, grid, values = on_own_grid(weight, own, axis, rounding)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        quantized[name] = QuantizedWeight(codes, grid, own.precision)
-        return values
-
-    for name in () if quantizer.scheme in CALIBRATED else chosen:
-        # Handing the new weight to deepcopy saves copying the old one first.
-        replacements[id(weights[name])] = nn.Parameter(values_of(name), weights[name].requires_grad)
-    result = checked.copied(model, replacements).eval()
-    for (name, weight), new in zip(weights.items(), weight_parameters(result).values(), strict=True):
-        if new is weight or new is not replacements.get(id(weight), new):
+    result = checked.copied(model).eval()
+    copies, quantized = weight_parameters(result), {}
+    for name, weight in weights.items():
+        if copies[name] is weight:
             raise ValueError(f"{name} is not replaced in a copy of the model; look at its __deepcopy__")
     if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
+    ways = dict.fromkeys(chosen).items()
     if quantizer.scheme in CALIBRATED:
-        copies = {name: own for name, own in weight_parameters(result).items() if name in chosen}
-        for name, rounding in roundings(result, copies, quantizer.scheme, calibration):
-            copies[name].copy_(values_of(name, rounding))
+        ways = roundings(result, {name: copies[name] for name in chosen}, quantizer.scheme, calibration)
+    for name, rounding in ways:
+        layer, own = model.get_submodule(name.rpartition(".")[0]), replace(quantizer, precision=chosen[name])
+        try:
+            axis = 1 if isinstance(layer, TRANSPOSED) else 0
+            codes, grid, values = on_own_grid(weights[name].detach(), own, axis, rounding)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        quantized[name] = QuantizedWeight(codes, grid, own.precision)
+        copies[name].copy_(values)
     result.quantized = {name: quantized[name] for name in chosen}
     result.activation_grids = {}
     result.unfolded = getattr(model, "unfolded", [])
@@ -204,10 +196,6 @@ def quantize_model(model, quantizer, calibration=None, plan=None):
         fed |= dict.fromkeys((layers[0], layers[-1]), ends or quantizer.activation_precision)
         result.activation_grids = quantize_activations(result, fed, calibration)
     return result
-
-
-def _output_axis(model, name):
-    return 1 if isinstance(model.get_submodule(name.rpartition(".")[0]), _TRANSPOSED) else 0
 
 
 class HalfPrecision(nn.Module):

@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn.utils import parametrize
 
 from quantskew.checks import check_number, check_whole
@@ -18,10 +17,8 @@ from quantskew.quantization import checked, learned_step
 from quantskew.quantization.batchnorm import reestimate
 from quantskew.quantization.grids import quantize_dequantize
 from quantskew.quantization.learned_step import LearnedStep, Oscillations, trainable_bits
-from quantskew.quantization.ptq import QuantizedWeight, layer_precisions, weight_parameters
+from quantskew.quantization.ptq import TRANSPOSED, QuantizedWeight, layer_precisions, weight_parameters
 from quantskew.training.loop import Hooks
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def prepare(model, options):
 
     Examples
     --------
-    >>> prepared = prepare(nn.Linear(2, 1), QATOptions("int2", boundary_precision=None))
+    >>> prepared = prepare(torch.nn.Linear(2, 1), QATOptions("int2", boundary_precision=None))
     >>> len(torch.unique(prepared.weight)) <= 4
     True
     """
@@ -147,12 +144,14 @@ def prepare(model, options):
 
 
 def _layers(model):
-    """Each quantized weight: its name, its module, its name there, the parameter and its step."""
+    """Each quantized weight, once where layers share it: its name, its layer, the parameter and its step."""
+    seen = set()
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
             for name, chain in module.parametrizations.items():
-                if isinstance(chain[0], LearnedStep):
-                    yield f"{path}.{name}" if path else name, module, name, chain.original, chain[0]
+                if isinstance(chain[0], LearnedStep) and chain[0] not in seen:
+                    seen.add(chain[0])
+                    yield f"{path}.{name}" if path else name, module, chain.original, chain[0]
 
 
 @torch.no_grad()
@@ -172,18 +171,16 @@ def convert(prepared):
         `quantskew.quantization.ptq.QuantizedWeight`.
     """
     result = copy.deepcopy(prepared).eval()
-    quantized = {}
-    for name, _, _, weight, step in _layers(result):
-        if not any(weight is other for other, _ in quantized.values()):
-            codes, values = quantize_dequantize(weight, step.grid)
-            weight.copy_(values)
-            quantized[name] = (weight, QuantizedWeight(codes, step.grid, step.precision))
+    result.quantized = {}
+    for name, _, weight, step in _layers(result):
+        codes, values = quantize_dequantize(weight, step.grid)
+        weight.copy_(values)
+        result.quantized[name] = QuantizedWeight(codes, step.grid, step.precision)
     for module in [own for own in result.modules() if parametrize.is_parametrized(own)]:
         weights = {name: chain.original for name, chain in module.parametrizations.items()}
         checked.unparametrize(module, weights)
-    if not quantized:
+    if not result.quantized:
         raise ValueError("the model has no quantized weight; make it with qat.prepare")
-    result.quantized = {name: record for name, (_, record) in quantized.items()}
     return result
 
 
@@ -192,11 +189,10 @@ class QAT(Hooks):
 
     def __init__(self, model, options):
         self.model, self.options = model, options
-        self._quantized = []
-        for _, module, _, weight, step in _layers(model):
-            if not any(step is other for *_, other in self._quantized):
-                channels = weight.shape[1 if isinstance(module, _TRANSPOSED) else 0]
-                self._quantized.append((weight, channels, step))
+        self._quantized = [
+            (weight, weight.shape[1 if isinstance(layer, TRANSPOSED) else 0], step)
+            for _, layer, weight, step in _layers(model)
+        ]
 
     def identity(self):
         """The options and the weights that training starts from."""

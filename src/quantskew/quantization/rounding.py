@@ -18,9 +18,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from quantskew.quantization import checked
+from quantskew.quantization.activations import Enough, watch
 from quantskew.quantization.grids import quantize_dequantize
 
-_BATCH_SIZE = 64
 # GPTQ: what is added to the diagonal, as a share of its mean, and inputs that are updated together.
 _DAMPING, _BLOCK = 0.01, 128
 # AdaRound: 300 steps at a rate of 0.1 in place of its authors' 10,000 at 0.01; the rest is theirs.
@@ -56,8 +56,8 @@ def roundings(model, weights, scheme, images):
 def _order(model, users, images):
     """How often the layers of each weight are called, in the order of the first calls; all must be."""
     called = []
-    layers = [(name, model.get_submodule(path)) for name, paths in users.items() for path in paths]
-    _run(model, images, [(layer, lambda *_, name=name: called.append(name)) for name, layer in layers])
+    owners = {path: name for name, paths in users.items() for path in paths}
+    watch(model, images, {path: lambda *_, own=own: called.append(own) for path, own in owners.items()})
     for name in users:
         if name not in called:
             raise ValueError(
@@ -67,34 +67,17 @@ def _order(model, users, images):
     return Counter(called)
 
 
-class _Enough(Exception):
-    """What follows in a forward pass is not needed."""
-
-
 def _calls(model, paths, times, images):
     """The calls of some layers over batches of images, `times` a batch: each layer and what it is fed."""
     calls = []
 
-    def watch(layer, inputs):
+    def observe(layer, inputs):
         calls.append((layer, inputs[0]))
         if len(calls) % times == 0:
-            raise _Enough
+            raise Enough
 
-    _run(model, images, [(model.get_submodule(path), watch) for path in paths])
+    watch(model, images, dict.fromkeys(paths, observe))
     return calls
-
-
-def _run(model, images, watched):
-    """Forward passes, seen by a hook on each of some layers."""
-    handles = [layer.register_forward_pre_hook(hook) for layer, hook in watched]
-    device = next(model.parameters()).device
-    try:
-        for batch in images.split(_BATCH_SIZE):
-            with contextlib.suppress(_Enough):
-                model(batch.to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def layer_hessian(layer, fed):

@@ -12,7 +12,7 @@ from safetensors.torch import load as from_bytes
 from torch import nn
 
 from quantskew.checks import check_known
-from quantskew.files import read_tensors
+from quantskew.files import Damaged, read_tensors
 
 # Where training scripts keep the state_dict.
 _STATES = ("state_dict", "model_state_dict", "model", "net")
@@ -60,7 +60,9 @@ class SmallResNet(nn.Module):
 
 def known_models():
     """Names that `build` accepts."""
-    models = _torchvision_models()
+    # Its import takes a second, which who audits small_resnet or a model of their own need not wait for.
+    from torchvision import models
+
     return ["small_resnet", *models.list_models(module=models)]
 
 
@@ -121,19 +123,16 @@ def load_weights(model, path):
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; give a file with weights in it")
     try:
-        saved = saved_by_torch(path)
-        found = _state_dict(path) if saved else read_tensors(path, from_bytes)[0]
+        found = _state_dict(path) if saved_by_torch(path) else read_tensors(path, from_bytes)[0]
     except FileNotFoundError:
         raise FileNotFoundError(f"there are no weights at {path}") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            str(error) if saved else f"{path} is not a whole safetensors file ({error})"
-        ) from error
+    except (Damaged, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
     own = model.state_dict()
     found = _without_prefix(found, own, path)
     found = {n: own[n] for n in own if n.endswith("num_batches_tracked")} | found
-    differing = [name for name in own if name not in found] + [name for name in found if name not in own]
-    differing += [name for name in own if name in found and own[name].shape != found[name].shape]
+    ours, theirs = ({name: value.shape for name, value in state.items()} for state in (own, found))
+    differing = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
     if differing:
         what = f"{path} holds the weights of another architecture or another number of classes"
         raise ValueError(f"{what}: {len(differing)} tensors differ, such as {differing[0]}")
@@ -179,32 +178,23 @@ def _without_prefix(found, own, path):
 def check_takes(model, name, images):
     """Refuse a model that cannot take images of that size, before it is trained; `images` are normalised."""
     try:
-        _dry_pass(model, images)
+        # A copy: a forward pass may change the model.
+        with torch.inference_mode():
+            copy.deepcopy(model).to(images.device).eval()(images)
     except Exception as error:  # a model may raise anything
         said = f"{name} cannot take images of {images.shape[2]} x {images.shape[3]} pixels"
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{said} ({reason}); choose another size or model") from error
 
 
-@torch.inference_mode()
-def _dry_pass(model, images):
-    """A forward pass, where the images are, that leaves the model as it is."""
-    copy.deepcopy(model).to(images.device).eval()(images)
-
-
-def _torchvision_models():
-    # Its import takes a second, which who audits small_resnet or a model of their own need not wait for.
+def _torchvision_model(name, num_classes, in_channels):
     from torchvision import models
 
-    return models
-
-
-def _torchvision_model(name, num_classes, in_channels):
     options = {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         # Their auxiliary classifiers return a tuple in training mode.
         options |= {"aux_logits": False, "init_weights": True}
-    model = _torchvision_models().get_model(name, weights=None, **options)
+    model = models.get_model(name, weights=None, **options)
     path, first = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels != in_channels:
         sizes = (first.out_channels, first.kernel_size, first.stride, first.padding)
