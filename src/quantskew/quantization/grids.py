@@ -16,6 +16,8 @@ from quantskew.quantization.quantizer import CALIBRATED, INTEGER_PRECISIONS, SCH
 _MSE_CANDIDATES = 100
 # Weights whose squares no format rounds to 0 or to infinity.
 _SQUARABLE = 1e-12
+# Weights that are quantized together.
+_PIECE = 2**16
 _SCHEMES = {}
 
 
@@ -229,13 +231,14 @@ def choose_qparams(weight, quantizer, channel_axis=0):
     return grid
 
 
-def _quantize(weight, grid):
-    """Codes of `weight` in floating point."""
-    if grid.offset is not None:
-        weight = weight - grid.offset
-    codes = weight / grid.scale
-    if grid.low >= 0:
-        codes.add_(grid.zero_point)
+def _quantize(weight, grid, out=None):
+    """Codes of `weight` in floating point, in a new tensor or in `out`."""
+    if grid.offset is None:
+        codes = torch.div(weight, grid.scale, out=out)
+        if grid.low >= 0:
+            codes.add_(grid.zero_point)
+    else:
+        codes = torch.sub(weight, grid.offset, out=out).div_(grid.scale).add_(grid.zero_point)
     return _round_(codes.clamp_(grid.low, grid.high), grid.half_away)
 
 
@@ -287,8 +290,15 @@ def dequantize(codes, grid):
 @torch.no_grad()
 def quantize_dequantize(weight, grid):
     """Integer codes and real values together, for less than the cost of one after the other."""
-    codes = _quantize(weight, grid)
-    return codes.to(grid.code_dtype), _dequantize_(codes, grid)
+    values, codes = torch.empty_like(weight), torch.empty_like(weight, dtype=grid.code_dtype)
+    whole = torch.atleast_1d(weight, values, codes)
+    # In pieces that stay in the processor's cache from one step to the next, where one grid serves all.
+    alike = all(own is None or own.numel() == 1 for own in (grid.scale, grid.offset))
+    pieces = weight.numel() // _PIECE if alike else 1
+    for own, into, code in zip(*(tensor.chunk(max(1, pieces)) for tensor in whole), strict=True):
+        code.copy_(_quantize(own, grid, into))
+        _dequantize_(into, grid)
+    return codes, values
 
 
 def on_own_grid(weight, quantizer, channel_axis=0, rounding=None):

@@ -141,6 +141,10 @@ class LearnedStep(nn.Module):
         self.step.clamp_(min=self.least_step)
 
 
+# Weights that are worked on at a time.
+_PIECE = 2**18
+
+
 def cosine(first, last, progress):
     """Half a cosine from `first` at progress 0 to `last` at progress 1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
@@ -155,6 +159,12 @@ def dampening_strength(strength, start, progress):
     (0.0, 0.1)
     """
     return cosine(0.0, strength, (progress - start) / (1 - start)) if progress > start else 0.0
+
+
+def _pieces(*tensors):
+    """Matching slices of tensors of one shape, so small that what is computed from them stays cached."""
+    rows = max(1, _PIECE * len(tensors[0]) // tensors[0].numel())
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 class Oscillations(nn.Module):
@@ -185,27 +195,31 @@ class Oscillations(nn.Module):
     @torch.no_grad()
     def observe(self, quantized, step):
         """Take note of the quantized weight of one step of training, and of the step of its grid."""
-        # In floating point, where no difference of codes overflows and comparisons need no other type.
-        now = (quantized / step).to(self.mean.dtype).round_()
-        change = (now - self.codes).clamp_(-1, 1)
-        oscillated = (change * self.direction).clamp_(max=0).neg_()
-        # A change outweighs the direction before it; no change leaves it.
-        self.direction.add_(change.to(self.direction.dtype), alpha=2).clamp_(-1, 1)
-        self.frequency.lerp_(oscillated, self.momentum)
-        self.mean.lerp_(now, self.momentum)
-        self.codes.copy_(now)
+        kept = (self.codes, self.direction, self.frequency, self.mean)
+        for now, codes, direction, frequency, mean in _pieces(quantized, *kept):
+            # In floating point, where no difference of codes overflows and comparisons need no other type.
+            now = (now / step).to(mean.dtype).round_()
+            change = (now - codes).clamp_(-1, 1)
+            oscillated = (change * direction).clamp_(max=0).neg_()
+            # A change outweighs the direction before it; no change leaves it.
+            direction.add_(change.to(direction.dtype), alpha=2).clamp_(-1, 1)
+            frequency.lerp_(oscillated, self.momentum)
+            mean.lerp_(now, self.momentum)
+            codes.copy_(now)
 
     @torch.no_grad()
     def freeze(self, threshold):
         """Freeze each weight whose frequency is above the threshold, at the rounded mean of its codes."""
-        newly = self.frequency > threshold
-        if bool(newly.any()):
-            pinned = self.mean[newly].round_()
-            # The mean of a code that no longer changes is that code; `pin` reads it from there.
-            self.mean[newly], self.codes[newly] = pinned, pinned.to(self.codes.dtype)
-            self.frequency[newly], self.direction[newly], self.frozen[newly] = 0, 0, True
+        for codes, direction, frequency, mean, frozen in _pieces(*self.buffers()):
+            if float(frequency.amax()) > threshold:
+                newly = frequency > threshold
+                pinned = mean[newly].round_()
+                # The mean of a code that no longer changes is that code; `pin` reads it from there.
+                mean[newly], codes[newly] = pinned, pinned.to(codes.dtype)
+                frequency[newly], direction[newly], frozen[newly] = 0, 0, True
 
     @torch.no_grad()
     def pin(self, weight, step):
         """Put each frozen weight at its code, in place: the optimizer's momentum may have moved it."""
-        weight.copy_(torch.where(self.frozen, (self.mean * step).to(weight.dtype), weight))
+        for values, mean, frozen in _pieces(weight, self.mean, self.frozen):
+            torch.where(frozen, (mean * step).to(values.dtype), values, out=values)
