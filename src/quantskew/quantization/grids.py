@@ -8,13 +8,14 @@ floating point and ``fake_quantize`` does both.  A scheme is a function here and
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
+from torch.nn import functional
 
 from quantskew.quantization.quantizer import CALIBRATED, INTEGER_PRECISIONS, SCHEMES, Quantizer
 
 _MSE_CANDIDATES = 100
-# Weights whose squares no format rounds to 0 or to infinity.
+# Parts of a bin, and weights whose squares no format rounds to 0 or to infinity, when they are searched.
+_PARTS = 256
 _SQUARABLE = 1e-12
 # Weights that are quantized together.
 _PIECE = 2**16
@@ -148,30 +149,45 @@ def mse(weight, bits, channel_axis):
 def _promising(weight, widest, shares, bits, channel_axis):
     """Which shares (S,) of the widest step may have the least error in each of R channels, bool (R, S).
 
-    Squared errors of all steps follow from how many of the sorted weights lie below each border of two codes,
-    and from their sums.  What the errors are rounded by is allowed for.
+    Squared errors of all steps follow from the number and mean of the weights in narrow bins, but for the
+    bins that two codes share, where the error is known up to step times width.  What positions are rounded
+    by, and what the errors themselves are, is allowed for.
     """
-    first = None if channel_axis is None else channel_axis % weight.ndim
     # In the order of memory, so that a view will do.
+    first = None if channel_axis is None else channel_axis % weight.ndim
     axes = sorted(range(weight.ndim), key=lambda axis: (axis != first, -weight.stride(axis)))
     rows = weight.permute(axes).reshape(widest.numel(), -1)
     number, most = rows.shape[1], 2 ** (bits - 1) - 1
-    step = widest.double().view(-1, 1) * shares.double()
-    reach = step[:, :1] * max(most, 1)
+    reach = (widest * max(most, 1)).view(-1, 1)
     if number < 256 * 2**bits or not bool(((reach > _SQUARABLE) & (reach < 1 / _SQUARABLE)).all()):
         return torch.ones(len(rows), len(shares), dtype=torch.bool, device=weight.device)
-    # numpy sorts twenty times as fast as torch.
-    rows = torch.from_numpy(np.sort(rows.numpy(force=True), axis=1)).to(weight.device)
-    sums = rows.cumsum(1, dtype=torch.float64)
-    codes = torch.arange(-most - 1, most, device=weight.device)
-    borders = (step[..., None] * (codes + 0.5)).flatten(1)
-    below = torch.searchsorted(rows, borders.to(rows.dtype))
-    sums_below = sums.gather(1, (below - 1).clamp(min=0)).where(below > 0, 0.0).view(*step.shape, -1)
-    mean = most * sums[:, -1:] - sums_below.sum(2)
-    square = most**2 * number - (below.view_as(sums_below) * (2 * codes + 1)).sum(2)
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    errors = length**2 - 2 * step * mean + step**2 * square
-    return errors <= 1.001 * errors.amin(1, keepdim=True) + number * (1e-6 * reach) ** 2
+    bins = min(2 ** (bits + 8), number // 4)
+    starts = torch.arange(len(rows), dtype=torch.int32, device=weight.device)[:, None] * bins
+    counts, rests = torch.zeros(2, len(rows), bins, dtype=torch.float64, device=weight.device)
+    for piece in rows.split(4 * _PIECE, dim=1):
+        # In parts of a bin.
+        place = (piece * (bins * _PARTS / 2 / reach)).to(torch.int32).add_(bins * _PARTS // 2)
+        rest = place.clamp_(0, bins * _PARTS - 1) & (_PARTS - 1)
+        index = (place >> _PARTS.bit_length() - 1).add_(starts).reshape(-1)
+        for total, values in ((counts, torch.ones_like(rest)), (rests, rest)):
+            empty = torch.zeros(total.numel(), dtype=torch.int32, device=weight.device)
+            total += empty.index_add_(0, index, values.reshape(-1)).view_as(total)
+    codes = torch.arange(-most, most + 1, device=weight.device)
+    lows = torch.arange(bins, dtype=torch.float64, device=weight.device) - bins / 2
+    step = shares.double() * bins / 2 / max(most, 1)
+    edges = ((codes - 0.5) * step[:, None] + bins / 2).clamp_(0, bins - 1)
+    sums = counts * lows + rests / _PARTS
+    below, sums_below = (
+        functional.pad(own.cumsum(1), (1, 0))[:, edges.round().long()] for own in (counts, sums)
+    )
+    mean = most * sums.sum(1, keepdim=True) - sums_below.sum(2)
+    square = most**2 * number - (below * (2 * codes - 1)).sum(2)
+    whole = (sums * lows + rests / _PARTS * lows + counts).sum(1, keepdim=True)
+    errors = (whole - 2 * step * mean + step**2 * square).clamp_(min=0)
+    shared = step * counts[:, edges.long()].sum(2)
+    off = (1 / _PARTS + 1e-6 * bins) * number**0.5
+    doubt = 1e-5 * errors + 2 * off * errors.sqrt() + off**2
+    return errors - shared - doubt <= (errors + doubt).amin(1, keepdim=True)
 
 
 if tuple(_SCHEMES) != SCHEMES:
