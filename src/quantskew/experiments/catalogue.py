@@ -203,9 +203,7 @@ def audit(
     """
     chosen = check_audit(quantizers, curvature)
     if runtimes and curvature:
-        raise ValueError(
-            "curvature is of the weights, which other runtimes do not show; leave one of both out"
-        )
+        raise ValueError("curvature is of weights, which other runtimes do not show; leave out one of both")
     experiment, data, model, record = ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])

@@ -122,9 +122,8 @@ def intersections(audit, train_counts=None):
     note = {"groups": list(audit.group_names), "classes": list(audit.class_names)}
     note["train_counts"] = "test samples" if train_counts is None else "given"
     counts = None if train_counts is None else np.asarray(train_counts, dtype=np.int64)
-    return replace(
-        _crossed(audit), train_counts=counts, provenance={**audit.provenance, "intersections": note}
-    )
+    facts = audit.provenance | {"intersections": note}
+    return replace(_crossed(audit), train_counts=counts, provenance=facts)
 
 
 def _crossed(audit):
