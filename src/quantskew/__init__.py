@@ -27,9 +27,9 @@ _PLACES = {
 }
 # What tells of an Audit and is no Measure, which are found by themselves.
 _TABLES = {
-    "fairness": ("flipped", "layer_changes", "class_accuracy", "intersections"),
+    "fairness": ("layer_changes", "class_accuracy", "intersections"),
     "forward": ("probabilities", "null_logits", "dtdb_histogram"),
-    "harm": ("harm", "flips", "agreement", "plan"),
+    "harm": ("harm", "flips", "flipped", "agreement", "plan"),
     "surface": ("excess_loss", "loss_profile", "taylor"),
     "weights": ("absolute_difference", "sparsity", "mean_magnitude", "weight_histogram"),
 }

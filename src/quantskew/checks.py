@@ -30,6 +30,18 @@ def shortened(value):
         return f"a {type(value).__name__} of too many digits"
 
 
+def in_brief(error):
+    """The kind of an error from outside and what it says, as far as a line has room.
+
+    Examples
+    --------
+    >>> in_brief(KeyError("size"))
+    "KeyError: 'size'"
+    """
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
 def some(texts, most=5):
     """The first of many texts in one, and how many more there are."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""

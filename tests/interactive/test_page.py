@@ -20,8 +20,9 @@ from quantskew.groups import group_means
 from quantskew.interactive.page import InPage, model_text
 from quantskew.interactive.pictures import radio_page
 from quantskew.interactive.views import CHAIN
-from quantskew.measures.fairness import flipped, fvo, overall_accuracy
+from quantskew.measures.fairness import fvo, overall_accuracy
 from quantskew.measures.forward import dtdb
+from quantskew.measures.harm import flipped
 from quantskew.measures.weights import absolute_difference, sparsity
 from quantskew.quantization import checked
 from quantskew.quantization.grids import QParams, dequantize, on_own_grid, quantize

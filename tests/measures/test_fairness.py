@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score
 import oracles
 import samples
 from quantskew.audits.audit import Audit
-from quantskew.measures import fairness, forward
+from quantskew.measures import fairness, forward, harm
 
 
 def audit_of_correct(*rows, groups):
@@ -107,13 +107,13 @@ def test_the_control_is_decided_by_its_seed():
 def test_flipped_lists_what_was_forgotten():
     logits = {"fp32": np.eye(3)[[0, 1, 2, 0]], "int2": np.eye(3)[[0, 2, 0, 0]]}
     audit = Audit.from_logits(logits, [0, 1, 2, 1], ["a", "b", "a", "b"], class_names=["x", "y", "z"])
-    table = fairness.flipped(audit, "int2")
+    table = harm.flipped(audit, "int2")
     assert table.to_dict("list") == {
         "sample": [1, 2],
         "group": ["b", "a"],
         "label": ["y", "z"],
         "prediction": ["z", "x"],
     }
-    assert len(fairness.flipped(audit, "fp32")) == 0
+    assert len(harm.flipped(audit, "fp32")) == 0
     with pytest.raises(ValueError, match=r"no 'int3'; it has fp32, int2"):
-        fairness.flipped(audit, "int3")
+        harm.flipped(audit, "int3")

@@ -11,7 +11,7 @@ import pytest
 import oracles
 import samples
 from quantskew.figures.style import crossed, wide
-from quantskew.measures import fairness, forward
+from quantskew.measures import fairness, forward, harm
 from quantskew.measures.measure import (
     MEASURES,
     MODEL_MEASURES,
@@ -29,7 +29,7 @@ CHANCES = {f"{m.name}_of_chance": m.of_chance for m in OF_LOGITS if hasattr(m, "
 OF_SAMPLES = [m for m in OF_LOGITS if m.name in MEASURES and m.of_samples]
 TABLES = {measure.name: measure for measure in OF_LOGITS} | CHANGES | CHANCES
 TABLES["dtdb_histogram"] = forward.dtdb_histogram
-TABLES["flipped"] = functools.partial(fairness.flipped, precision="int2")
+TABLES["flipped"] = functools.partial(harm.flipped, precision="int2")
 BY_GROUP = [name for name in TABLES if name.removesuffix("_change") in MEASURES] + ["dtdb_histogram"]
 
 

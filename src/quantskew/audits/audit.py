@@ -249,10 +249,8 @@ class Audit:
             raise ValueError(f"{what}; of one logit for two classes make two columns, zeros and it")
         labels, found = distinct(labels, "label")
         if found and isinstance(found[0], str):
-            wanted = f"the number of its class's column in the logits, 0 to {shape[1] - 1}"
-            raise ValueError(
-                f"labels are names, such as {shortened(found[0])}; give for each sample {wanted}"
-            )
+            said = f"labels are names, such as {shortened(found[0])}; give for each sample"
+            raise ValueError(f"{said} the number of its class's column in the logits, 0 to {shape[1] - 1}")
         labels = np.array(found, dtype=np.int64)[labels]
         groups, found = distinct(groups)
         named = bool(found) and isinstance(found[0], str)
@@ -274,16 +272,10 @@ class Audit:
                 got = shortened(train_counts)
                 raise ValueError(f"training counts must be whole numbers from 0 on; got {got}")
             train_counts = train_counts.astype(np.int64)
-        return cls(
-            np.stack(list(arrays.values())),
-            labels,
-            groups,
-            tuple(arrays),
-            check_names(class_names or [f"class {c}" for c in range(shape[1])], "class"),
-            tuple(group_names),
-            train_counts,
-            provenance=provenance or {"source": "logits"},
-        )
+        class_names = check_names(class_names or [f"class {c}" for c in range(shape[1])], "class")
+        names = tuple(arrays), class_names, tuple(group_names)
+        facts, stacked = provenance or {"source": "logits"}, np.stack(list(arrays.values()))
+        return cls(stacked, labels, groups, *names, train_counts, provenance=facts)
 
     def save(self, path, half=False):
         """Write the Audit to a safetensors file, whole or not at all.

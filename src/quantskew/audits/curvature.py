@@ -25,7 +25,7 @@ _PROFILE_STEPS, _PROFILE_PRECISION = np.linspace(-1.5, 1.5, 21), "int4"
 
 
 class CurvatureState:
-    """What has been measured so far, the rest NaN; in a file, which a later run goes on with.
+    """What has been measured so far, the rest NaN or without steps; in a file that a later run goes on with.
 
     The file is replaced after each step, and refused where it is of another `run` (a digest of model and
     settings).  Beside it is one of each group's eigenvectors, since Lanczos begins at that of the row before:
@@ -40,6 +40,8 @@ class CurvatureState:
         self.arrays["images"] = np.array(images, dtype=np.int64)
         self.arrays["matvecs"] = np.zeros(shape, dtype=np.int64)
         self.arrays["change_norms"] = np.full(precisions, np.nan)
+        self.arrays |= {f"profile_{name}": np.empty(0) for name in ("steps", "lengths")}
+        self.arrays |= {"profile_groups": np.empty(0, dtype=np.int64), "profile_losses": np.empty((2, 2, 0))}
         if path is None or not self.path.exists():
             return
         read = self.path
@@ -140,9 +142,10 @@ def measure_curvature(
                 del operator
         precisions = [own.precision for own in chosen]
         at = precisions.index(_PROFILE_PRECISION) if _PROFILE_PRECISION in precisions else -1
-        profile = problem.profiles(base, served, state.reference, state.arrays["lambda_max"][0], changes[at])
+        top = state.arrays["lambda_max"][0]
+        state.arrays |= problem.profiles(base, served, state.reference, top, changes[at])
     state.remove()
-    return Curvature(**state.arrays, **profile, profile_precision=chosen[at].name)
+    return Curvature(**state.arrays, profile_precision=chosen[at].name)
 
 
 def _terms(operator, changes):
@@ -163,7 +166,7 @@ def measure_surface(model, split, precision, *, images=None, hessian=True):
         *chosen, num_groups = problem.chosen
         top = top_eigenvalues(model, *chosen, num_groups=num_groups)
         state.put(0, lambda_max=top.values, residuals=top.residuals, matvecs=top.matvecs)
-    return _without_profile(state, precision)
+    return Curvature(**state.arrays, profile_precision=precision)
 
 
 def measure_expansion(model, split, columns, changed, images=None):
@@ -178,13 +181,7 @@ def measure_expansion(model, split, columns, changed, images=None):
     for group, operator in group_operators(model, *problem.chosen):
         state.put((rows, group), **_terms(operator, changes))
         del operator
-    return _without_profile(state, next(reversed(changed)))
-
-
-def _without_profile(state, precision):
-    profile = {f"profile_{name}": np.empty(0) for name in ("steps", "lengths")}
-    profile |= {"profile_groups": np.empty(0, dtype=np.int64), "profile_losses": np.empty((2, 2, 0))}
-    return Curvature(**state.arrays, **profile, profile_precision=precision)
+    return Curvature(**state.arrays, profile_precision=next(reversed(changed)))
 
 
 class _Problem:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from quantskew.audits.model import audit_model, audit_models, logits_in
+from quantskew.checks import in_brief
 from quantskew.datasets import Dataset, normalise
 from quantskew.quantization import checked
 from quantskew.quantization.ptq import quantize_model, weight_parameters
@@ -129,8 +130,7 @@ def _shared(alone, others, images):
             if not torch.allclose(given, own, 0, _TOLERANCE * float(own.abs().max())):
                 raise ValueError(f"what was traced gives other logits for {column}")
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        _LOG.warning("every layer takes whole passes, since the model cannot be traced (%s)", reason)
+        _LOG.warning("every layer takes whole passes, since the model cannot be traced (%s)", in_brief(error))
         return None
     return passes
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -292,19 +293,19 @@ def _checked_logits(logits, count, classes, column="fp32"):
 
 def floating(model):
     """What stays in floating point when a model's weights are quantized, the largest first, and its share."""
-    seen, sizes = {id(weight) for weight in weight_parameters(model).values()}, {}
-    quantized = {name.rpartition(".")[0] for name in weight_parameters(model)}
-    for path, module in model.named_modules():
-        for own, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            leaf = path and next(module.children(), None) is None
-            name = f"{path} ({type(module).__name__})" if leaf else f"{path}.{own}".lstrip(".")
-            name = "biases" if path in quantized and "bias" in own else name
-            sizes[name] = sizes.get(name, 0) + parameter.numel()
+    weights, sizes = weight_parameters(model), Counter()
+    quantized = {name.rpartition(".")[0] for name in weights}
+    for name, parameter in model.named_parameters():
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        if path in quantized and "bias" in own:
+            name = "biases"
+        elif path and next(module.children(), None) is None:
+            name = f"{path} ({type(module).__name__})"
+        if all(parameter is not weight for weight in weights.values()):
+            sizes[name] += parameter.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
-    return {"share": sum(sizes.values()) / total, "names": sorted(sizes, key=sizes.get, reverse=True)}
+    return {"share": sizes.total() / total, "names": [name for name, _ in sizes.most_common()]}
 
 
 def check_audit(quantizers, curvature=False):

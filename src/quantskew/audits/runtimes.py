@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from quantskew.audits.model import audit_model, calibration_images
-from quantskew.checks import check_known
+from quantskew.checks import check_known, in_brief
 from quantskew.files import scratch
 from quantskew.quantization import checked
 
@@ -61,8 +61,7 @@ def logits_function(name, model, calibration):
     except ImportError as error:
         raise ValueError(f'{name} needs {error.name}: pip install "quantskew[runtimes]"') from error
     except Exception as error:  # a runtime may raise anything
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise ValueError(f"{name} cannot take the model ({type(error).__name__}: {first})") from error
+        raise ValueError(f"{name} cannot take the model ({in_brief(error)})") from error
     return function
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from quantskew.audits.model import Logits, audit_model
 from quantskew.audits.runtimes import logits_functions, session, version
-from quantskew.checks import check_known, shortened, some
+from quantskew.checks import check_known, in_brief, shortened, some
 from quantskew.datasets import Dataset, Split, listed, normalise
 from quantskew.datasets.listed import FIELDS, Preprocessing, facts_of
 from quantskew.datasets.split import split_arrays
@@ -90,8 +90,7 @@ def load(path, arch=None, num_classes=None):
     except ValueError:
         raise
     except Exception as error:  # whatever a reader raises of bytes from outside
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise ValueError(f"{path} cannot be read as {kind} ({type(error).__name__}: {first})") from error
+        raise ValueError(f"{path} cannot be read as {kind} ({in_brief(error)})") from error
 
 
 def _records(path):

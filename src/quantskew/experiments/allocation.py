@@ -22,7 +22,7 @@ from quantskew.audits.audit import Audit, audit_once
 from quantskew.audits.layers import audit_layers
 from quantskew.audits.model import MIXES, audit_models, calibration_images
 from quantskew.cache import provenance, source_digest
-from quantskew.checks import check_known
+from quantskew.checks import check_known, in_brief
 from quantskew.experiments import catalogue
 from quantskew.files import digest, write_bytes
 from quantskew.groups import group_means
@@ -260,7 +260,7 @@ def read_plan(path):
             check_known("precision", precision, PRECISIONS)
         return plan
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        said = f"{path} is no plan ({type(error).__name__}: {str(error)[:200]})"
+        said = f"{path} is no plan ({in_brief(error)})"
         raise ValueError(f"{said}; make one with `quantskew allocate`") from error
 
 

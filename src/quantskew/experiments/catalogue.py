@@ -21,7 +21,7 @@ from quantskew.audits.model import audit_model, check_audit
 from quantskew.audits.runtimes import beside
 from quantskew.audits.shipped import opened, told
 from quantskew.cache import go_on, source_digest
-from quantskew.checks import shortened
+from quantskew.checks import in_brief, shortened
 from quantskew.datasets import listed, normalise
 from quantskew.derivatives.gradients import group_gradient_norms
 from quantskew.experiments.experiment import EXPERIMENTS, Experiment, get, with_seed  # noqa: F401
@@ -76,8 +76,7 @@ def choose_device(name="auto", here=True):
         if here:
             torch.empty(1, device=device)
     except (RuntimeError, TypeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:100]
-        said = f"device {shortened(name)} cannot be used here ({reason})"
+        said = f"device {shortened(name)} cannot be used here ({in_brief(error)})"
         raise ValueError(f"{said}; use auto or cpu") from error
     if device.type not in _DEVICES:
         raise ValueError(f"device {name!r} cannot be used here; use auto, {', '.join(_DEVICES)}")
@@ -203,9 +202,7 @@ def audit(
     """
     chosen = check_audit(quantizers, curvature)
     if runtimes and curvature:
-        raise ValueError(
-            "curvature is of the weights, which other runtimes do not show; leave one of both out"
-        )
+        raise ValueError("curvature is of weights, which other runtimes do not show; leave out one of both")
     experiment, data, model, record = ready(experiment, data_dir, device, download)
     names = [own.name for own in chosen]
     key = digest([record["key"], names, curvature, source_digest("quantskew.audits.model")])

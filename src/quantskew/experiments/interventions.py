@@ -182,22 +182,24 @@ def fit_correction(logits, reference, turned=False):
     """
     logits, wanted = np.asarray(logits, dtype=np.float64), softmax(np.float64(reference), axis=1)
     samples, classes = logits.shape
-    start = np.concatenate([np.eye(classes).ravel(), np.zeros(classes)])
+    # The rows of the matrix and, as one more, the bias.
+    start = np.eye(classes + 1, classes).ravel()
     fixed = 0 if turned else classes**2
 
+    def of(free):
+        *matrix, bias = np.append(start[:fixed], free).reshape(-1, classes)
+        return np.array(matrix), bias
+
     def apart(free):
-        values = np.concatenate([start[:fixed], free])
-        matrix, bias = values[:-classes].reshape(classes, classes), values[-classes:]
+        matrix, bias = of(free)
         given = log_softmax(logits @ matrix + bias, axis=1)
         error = (np.exp(given) - wanted) / samples
-        slope = np.concatenate([(logits.T @ error).ravel(), error.sum(axis=0)])
+        slope = np.append(logits.T @ error, error.sum(axis=0))
         return -(wanted * given).sum() / samples, slope[fixed:]
 
-    found = minimize(apart, start[fixed:], jac=True, method="L-BFGS-B").x
-    values = np.concatenate([start[:fixed], found])
+    matrix, bias = of(minimize(apart, start[fixed:], jac=True, method="L-BFGS-B").x)
     # A number for all classes alike changes no probability.
-    bias = values[-classes:] - values[-classes:].mean()
-    return values[:-classes].reshape(classes, classes), bias
+    return matrix, bias - bias.mean()
 
 
 def corrected(audit, turned=False, seed=0):

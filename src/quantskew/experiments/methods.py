@@ -68,9 +68,10 @@ class Method:
 _FAIR = {"targets": "mean", "weights": "paper"}
 _MSE = Quantizer(scheme="mse", per_channel=True)
 _GPTQ, _ADAROUND = (Quantizer(scheme=own, per_channel=True) for own in CALIBRATED)
-_CALIBRATED = dataclasses.replace(_GPTQ, boundary_precision="int8")
+_MSE_ENDS, _GPTQ_ENDS = (dataclasses.replace(own, boundary_precision="int8") for own in (_MSE, _GPTQ))
 # The grids that QAT starts from: one a tensor, laid by least squared error, 8 bits at both ends.
 _OF_QAT = {"quantizer": Quantizer(scheme="mse", boundary_precision="int8")}
+_STRAIGHT_THROUGH = {"learn_steps": False, "dampening": 0.0}
 _METHODS = (
     Method("ptq", "PTQ"),
     Method("u-o", "U-O", targets="mean"),
@@ -91,12 +92,7 @@ _METHODS = (
         **_OF_QAT,
         reestimate=True,
     ),
-    Method(
-        "straight-through",
-        "QAT, its steps fixed",
-        retraining="qat",
-        qat={"learn_steps": False, "dampening": 0.0},
-    ),
+    Method("straight-through", "QAT, its steps fixed", retraining="qat", qat=_STRAIGHT_THROUGH),
     Method("learned-step", "QAT, its steps learned", retraining="qat", qat={"dampening": 0.0}),
     Method("per-channel", "per-channel steps", quantizer=Quantizer(per_channel=True)),
     Method("mse", "MSE clipping", quantizer=Quantizer(scheme="mse")),
@@ -107,17 +103,12 @@ _METHODS = (
     Method("shift", "one number per class", shift=True),
     Method("batchnorm+shift", "batch norm + one number per class", reestimate=True, shift=True),
     Method("mse+batchnorm", "per-channel MSE + batch norm", quantizer=_MSE, reestimate=True),
-    Method(
-        "no-training",
-        "per-channel MSE + batch norm + int8 ends",
-        quantizer=dataclasses.replace(_MSE, boundary_precision="int8"),
-        reestimate=True,
-    ),
+    Method("no-training", "per-channel MSE + batch norm + int8 ends", quantizer=_MSE_ENDS, reestimate=True),
     # The same grids as per-channel MSE, rounded by what layers are fed on a few training images.
     Method("gptq", "per-channel GPTQ", quantizer=_GPTQ),
     Method("adaround", "per-channel AdaRound", quantizer=_ADAROUND),
     Method("gptq+batchnorm", "per-channel GPTQ + batch norm", quantizer=_GPTQ, reestimate=True),
-    Method("calibrated", "GPTQ + batch norm + int8 ends", quantizer=_CALIBRATED, reestimate=True),
+    Method("calibrated", "GPTQ + batch norm + int8 ends", quantizer=_GPTQ_ENDS, reestimate=True),
 )
 METHODS = {method.key: method for method in _METHODS}
 # Figures 11 and 12 of the paper.

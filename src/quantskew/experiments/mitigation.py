@@ -109,16 +109,14 @@ def refusal(experiment, method):
 
 def float_experiment(experiment, method, data, device="auto"):
     """The experiment whose trained float model a method starts from: sampled, weighted, or as it is."""
-    changes = {}
-    if method.targets is not None:
-        changes["targets"] = method.targets
-    if method.weights is not None:
-        weights = _class_weights(experiment, method, data, device)
-        changes["recipe"] = dataclasses.replace(experiment.recipe, class_weights=weights)
-    return dataclasses.replace(experiment, **changes)
+    weights = _class_weights(experiment, method, data, device)
+    recipe = dataclasses.replace(experiment.recipe, class_weights=weights)
+    return dataclasses.replace(experiment, targets=method.targets, recipe=recipe)
 
 
 def _class_weights(experiment, method, data, device):
+    if method.weights is None:
+        return None
     if data.class_names != data.group_names:
         what = "weighs classes as its groups (Eq. 12)"
         raise ValueError(f"{method.title} {what}, but here the groups are not the classes")

@@ -7,15 +7,12 @@ and `FRONT` are what `quantskew.experiments.allocation` does without training, a
 ``NAME[-KEY][-SEED].safetensors``.
 """
 
-import dataclasses
 import multiprocessing
 import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,8 +34,7 @@ _FOLDER, _SUFFIX = Path("book") / "records", ".safetensors"
 _HESSIAN_IMAGES = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Runs(Mapping):
+class Runs(dict):
     """Audits of one experiment: for each key a list, one a seed.
 
     Attributes
@@ -47,21 +43,11 @@ class Runs(Mapping):
         Its name, by which it is found among others.
     title : str
         As figures and tables name it: ``live: digits``, ``record: utkface``.
-    audits : dict of str to list of Audit
     """
 
-    experiment: str
-    title: str
-    audits: dict = field(repr=False)
-
-    def __getitem__(self, key):
-        return self.audits[key]
-
-    def __iter__(self):
-        return iter(self.audits)
-
-    def __len__(self):
-        return len(self.audits)
+    def __init__(self, experiment, title, audits):
+        super().__init__(audits)
+        self.experiment, self.title = experiment, title
 
 
 def make(experiment, keys, seeds, *, quantizers=None, curvature=False, **where):
@@ -102,17 +88,12 @@ def _made(experiment, key, quantizers=None, curvature=False, **where):
         return made.plain()
     if key == ACTIVATIONS:
         return catalogue.audit(experiment, catalogue.ACTIVATION_COLUMNS, **where)
-    if key == LAYERS:
-        return catalogue.layer_audit(experiment, **where)
-    if key == CAUSES:
-        return interventions.audit(experiment, **where)
-    if key == CALIBRATION:
-        return allocation.calibration_audit(experiment, **where)
-    if key == FRONT:
-        return allocation.front(experiment, **where)
-    if key == BALANCED or key.startswith(CUT):
-        return difficulty.rotation(experiment, key, **where)
-    return mitigate(experiment, key, **where)
+    whole = {LAYERS: catalogue.layer_audit, CAUSES: interventions.audit}
+    whole |= {CALIBRATION: allocation.calibration_audit, FRONT: allocation.front}
+    if key in whole:
+        return whole[key](experiment, **where)
+    make = difficulty.rotation if key == BALANCED or key.startswith(CUT) else mitigate
+    return make(experiment, key, **where)
 
 
 def refusal(experiment, key):
@@ -258,7 +239,8 @@ def beside(experiment, records, keys, seeds, *, precisions=None, scheme="banner"
     found = [make(experiment, keys, seeds, **options)]
     if data_dir:
         again = make(first, keys, seeds, data_dir=data_dir, **options)
-        found.append(dataclasses.replace(again, title=f"as the record, {again.title}"))
+        again.title = f"as the record, {again.title}"
+        found.append(again)
     else:
         found.append(read(first, keys, precisions))
     for name in others:

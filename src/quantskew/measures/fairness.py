@@ -53,19 +53,6 @@ def helped(audit):
     return (~right[:1] & right).astype(np.float64)
 
 
-def flipped(audit, precision):
-    """Samples that the reference classifies right and this precision wrong: what compression forgot.
-
-    Hooker et al. (2019) call such images compression-identified exemplars.  The table has ``sample`` (index
-    into the test split), ``group``, ``label`` and ``prediction``.
-    """
-    row = audit.index(precision)
-    samples, now = np.flatnonzero(harmed.of_samples(audit)[row]), audit.predictions[row]
-    names, classes = np.array(audit.group_names), np.array(audit.class_names)
-    labels = {"label": classes[audit.labels[samples]], "prediction": classes[now[samples]]}
-    return pd.DataFrame({"sample": samples, "group": names[audit.groups[samples]], **labels})
-
-
 def layer_changes(audit, measure):
     """What quantizing each layer changes of a measure, of an Audit of `quantskew.audits.layers`.
 
@@ -135,18 +122,13 @@ def intersections(audit, train_counts=None):
     note = {"groups": list(audit.group_names), "classes": list(audit.class_names)}
     note["train_counts"] = "test samples" if train_counts is None else "given"
     counts = None if train_counts is None else np.asarray(train_counts, dtype=np.int64)
-    return _crossed(audit, train_counts=counts, provenance={**audit.provenance, "intersections": note})
+    facts = audit.provenance | {"intersections": note}
+    return replace(_crossed(audit), train_counts=counts, provenance=facts)
 
 
-def _crossed(audit, train_counts=None, **changes):
+def _crossed(audit):
     names = tuple(f"{group}, {name}" for group in audit.group_names for name in audit.class_names)
-    changes |= {
-        "groups": _cells(audit),
-        "group_names": names,
-        "train_counts": train_counts,
-        "curvature": None,
-    }
-    return replace(audit, **changes)
+    return replace(audit, groups=_cells(audit), group_names=names, train_counts=None, curvature=None)
 
 
 def class_accuracy(audit):

@@ -13,20 +13,12 @@ from quantskew.measures.intervals import bootstrap_group_means
 from quantskew.measures.measure import per_group, per_sample
 
 _DISTANCE = {"log": True, "from_reference": True}
+_SMALL = _DISTANCE | {"digits": 1, "scientific": True}
 # Of confidence, all equally wide.
 _BINS = 15
 
 
-@per_sample(
-    "cosine distance",
-    "average cosine distance",
-    "Eq. 8",
-    "Fig. 5a",
-    digits=1,
-    scientific=True,
-    chain=True,
-    **_DISTANCE,
-)
+@per_sample("cosine distance", "average cosine distance", "Eq. 8", "Fig. 5a", chain=True, **_SMALL)
 def cosine_distance(audit):
     """Cosine distance of each sample's logits from the reference's, Eq. 7; its mean over a group is Eq. 8.
 
@@ -109,7 +101,7 @@ def dtdb_histogram(audit, bins=20):
     return pd.concat(tables, ignore_index=True)
 
 
-@per_sample("KL divergence", "mean KL divergence (nats)", digits=1, scientific=True, swept=True, **_DISTANCE)
+@per_sample("KL divergence", "mean KL divergence (nats)", swept=True, **_SMALL)
 def kl_divergence(audit):
     """Kullback-Leibler divergence of each sample's probabilities p from the reference's r, in nats.
 

@@ -116,6 +116,17 @@ def flips(audit):
     return pd.DataFrame(columns).assign(flip=np.where(right[rows, samples], "helped", "harmed"))
 
 
+def flipped(audit, precision):
+    """Samples that the reference classifies right and this precision wrong: what compression forgot.
+
+    Hooker et al. (2019) call such images compression-identified exemplars.  The table has ``sample`` (index
+    into the test split), ``group``, ``label`` and ``prediction``.
+    """
+    table, name = flips(audit), audit.precisions[audit.index(precision)]
+    lost = table[(table["flip"] == "harmed") & (table["precision"] == name)]
+    return lost[["sample", "group", "label", "prediction"]].reset_index(drop=True)
+
+
 def agreement(audit, one, other):
     """How far two columns agree by group, as of fake quantization and a real runtime.
 

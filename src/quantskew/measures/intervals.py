@@ -108,12 +108,8 @@ def student_factor(counts):
 
     The bootstrap's deviation divides by n, and its quantiles are those of the normal distribution.
     """
-    counts = np.maximum(counts, 2)
-    return (
-        stdtrit(counts - 1, (1 + CONFIDENCE) / 2)
-        / ndtri((1 + CONFIDENCE) / 2)
-        * np.sqrt(counts / (counts - 1))
-    )
+    counts, end = np.maximum(counts, 2), (1 + CONFIDENCE) / 2
+    return stdtrit(counts - 1, end) / ndtri(end) * np.sqrt(counts / (counts - 1))
 
 
 def percentile_interval(resampled, confidence=CONFIDENCE):

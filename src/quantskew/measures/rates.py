@@ -12,6 +12,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from quantskew.measures.intervals import DRAWS
@@ -38,14 +39,10 @@ class Patterns:
 
         With samples kept `apart`, each is a pattern, and has the same draws whatever its outcomes are.
         """
-        cells = codes = conditions * shape[1] + groups
-        size = shape[0] * shape[1]
-        for row in outcomes:
-            if size * shape[2] >= 2**63:
-                found, codes = np.unique(codes, return_inverse=True)
-                size = len(found)
-            codes, size = codes * shape[2] + row, size * shape[2]
-        _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+        cells = conditions * shape[1] + groups
+        samples = pd.DataFrame(np.vstack([cells, outcomes]).T)
+        patterns = samples.groupby([*samples]).ngroup()
+        _, first, counts = np.unique(patterns, return_index=True, return_counts=True)
         if apart:
             first, counts = np.argsort(cells, kind="stable"), np.ones(len(cells))
         outcomes, own = outcomes[:, first].astype(np.int64), cells[first]
