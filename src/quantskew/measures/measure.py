@@ -23,8 +23,8 @@ from quantskew.measures.intervals import (
 from quantskew.measures.rates import resampled_gaps, resampled_rates, shuffled_gaps
 
 MEASURES, MODEL_MEASURES = {}, {}
-# Logits of the samples that are looked at together.
-_NUMBERS = 2**21
+# Logits of the samples that are looked at together: in double precision they fit into a processor's cache.
+_NUMBERS = 2**16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
