@@ -11,6 +11,7 @@ from quantskew import chapter
 from quantskew.book import prose
 from quantskew.chapter import Chapter
 from quantskew.experiments.runs import BASE, Runs
+from quantskew.figures import lines
 from quantskew.quantization.quantizer import DEFAULT_PRECISIONS
 
 COUNTS = [90, 30, 10]
@@ -90,7 +91,9 @@ def test_a_page_gets_every_seed_of_what_is_drawn(asked):
     assert [group["images"] for group in record["groups"]] == COUNTS
     # By seed, precision and group.
     assert [seed[1][2][0] for seed in record["seeds"]] == pytest.approx([0.4, 0.5])
-    assert page.draw(qs.cosine_distance).numbers == ()
+    assert [own["kind"] for own in page.draw(qs.cosine_distance).numbers] == ["map", "map"]
+    # What no page draws has its picture alone.
+    assert page.draw(lines.fvo, legend=False).numbers == ()
 
 
 def test_where_a_record_is_missing_nothing_is_drawn(asked, capsys):

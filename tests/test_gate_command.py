@@ -113,4 +113,4 @@ def test_runtimes_are_columns_and_one_that_is_left_out_is_no_pass(command, monke
 def test_curvature_and_runtimes_exclude_each_other(capsys):
     given = ["audit", "digits", "--curvature", "--precisions", "fp32,int8,ort:fp32"]
     assert main(given) == 2
-    assert "curvature is of the weights" in capsys.readouterr().err
+    assert "curvature is of weights" in capsys.readouterr().err

@@ -40,9 +40,9 @@ def plain(model):
     return result
 
 
-def copied(model):
+def copied(model, memo=None):
     """A deep copy without compilation and data parallelism; tensors left by a training pass are detached."""
-    memo = {}
+    memo = dict(memo or {})
     try:
         for module in model.modules():
             _detach(vars(module), memo)
