@@ -283,6 +283,7 @@ _QUANTIZER = (
     _option("--train-counts", "training samples of each group", "N,N,...", type=_names),
     *_GATE,
     _option("--report", "a page to send on: HTML, or Markdown if it ends in .md", "FILE"),
+    _option("--thumbnails", "of images that flip, in the report of a model in a file", action="store_true"),
     _option("--output", "default: runs/EXPERIMENT or runs/logits", "FOLDER"),
 )
 def audit(options):
@@ -311,6 +312,8 @@ def audit(options):
         columns = [*(own.name for own in quantizers), *runtimes]
     if not options.fail_if and (options.confidently or options.junit or options.annotations):
         raise ValueError("--confidently, --junit and --annotations need --fail-if CONDITION")
+    if options.thumbnails and (options.curvature or not (options.test and options.report)):
+        raise ValueError("--thumbnails are of the images of --test, in --report, without --curvature")
     held_to = conditions(options.fail_if, columns)
     if options.logits:
         audits = _audits_of_logits(options)
@@ -332,9 +335,18 @@ def audit(options):
         print(f"\n{len(write_report(made, folder / own))} files (Audit, tables, figures) in {folder / own}")
         if options.report:
             page = options.report
-            write_page(made, page.with_stem(f"{page.stem}-{own}") if own else page)
+            images = _images(options) if options.thumbnails else None
+            write_page(made, page.with_stem(f"{page.stem}-{own}") if own else page, images)
     decided = itertools.product(held_to, audits.values())
     return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
+
+
+def _images(options):
+    """The files of the test images by their ids."""
+    from quantskew.datasets import listed
+
+    samples = listed.read(options.test, options.image_root)
+    return dict(zip(samples.names, samples.paths, strict=True))
 
 
 def _audits_of_file(options, quantizers=("fp32",), **more):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 from tqdm.auto import tqdm
 
 from quantskew.audits.audit import quantizer_of
@@ -164,21 +165,22 @@ def summary(audit):
     return "\n".join(lines + [f"{count} null logit vectors at {p}" for p, count in nulls if count])
 
 
-def write_page(audit, path):
+def write_page(audit, path, images=None):
     """Write a page on an Audit to send on: HTML that needs nothing else, or Markdown where it ends in .md.
 
-    Markdown has no figures and no lists to save; both are in the folder of `write_report`.
+    Markdown has no figures and no lists to save; both are in the folder of `write_report`.  HTML has small
+    pictures of images that flip where the files of `images` are given by the ids of the samples.
     """
-    path, parts = Path(path), list(_page(audit))
+    path, parts = Path(path), list(_page(audit, images))
     if path.suffix == ".md":
-        text = "\n\n".join(_markdown(*part) for part in parts if part[0] != "file")
+        text = "\n\n".join(_markdown(*part) for part in parts if part[0] not in ("file", "pictures"))
     else:
         filters = {"one_line": _one_line, "png": _png, "base64": _base64}
         text = TEMPLATES.get_template("report.html").render(parts=parts, **filters)
     write_bytes(path, text.encode())
 
 
-def _page(audit):
+def _page(audit, images=None):
     """What a page says of an Audit in order: what a part is, its text, and what else it has."""
     found, shown, facts = harm.harm(audit), style.summarised(audit), audit.provenance
     yield "h1", f"Audit of {facts.get('experiment', {}).get('name') or facts.get('model', 'logits')}"
@@ -209,7 +211,10 @@ def _page(audit):
     yield "h2", "Flips"
     totals = found.groupby("precision", sort=False)[["harmed", "helped"]].sum().reset_index(names="column")
     yield "table", "Images that a column alone classifies wrong (harmed), or right (helped)", totals
-    yield "file", "flips.csv", as_csv(harm.flips(audit)).encode()
+    flips = harm.flips(audit)
+    yield "file", "flips.csv", as_csv(flips).encode()
+    if images and len(flips):
+        yield "pictures", "Images that flip, the harmed first", list(_thumbnails(flips, images))
     yield "h2", "Figures"
     for measure in MEASURES.values() if len(audit.precisions) > 1 else ():
         if (measure.chain or measure.swept) and measure.applies(shown):
@@ -221,6 +226,18 @@ def _page(audit):
     yield "h2", "How it was made"
     made = [(name, json.dumps(own)[:500]) for name, own in facts.items() if name != "history"]
     yield "table", "What the Audit says of itself", pd.DataFrame(made, columns=["fact", "value"])
+
+
+def _thumbnails(flips, images):
+    """Words and a small PNG of images that flip, the harmed first."""
+    for row in flips.sort_values("flip", kind="stable").head(_ROWS).itertuples():
+        picture = io.BytesIO()
+        with Image.open(images[row.id]) as image:
+            small = image.convert("RGB")
+            small.thumbnail((96, 96))
+            small.save(picture, "png")
+        words = f"{row.label} taken for {row.prediction}" if row.flip == "harmed" else f"{row.label} found"
+        yield f"{row.group} at {row.precision}: {words}", picture.getvalue()
 
 
 def _column(audit, name):

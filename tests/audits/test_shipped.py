@@ -1,8 +1,11 @@
 """A model in a file, on listed images: what is read, what it is fed, and what is named before any number."""
 
+import base64
 import csv
 import functools
+import io
 import json
+import re
 import warnings
 import zipfile
 
@@ -19,6 +22,7 @@ from quantskew.audits.audit import Audit
 from quantskew.cli import main
 from quantskew.datasets import listed
 from quantskew.datasets.listed import Preprocessing
+from quantskew.measures import harm
 from quantskew.quantization.ptq import quantize_model
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -290,6 +294,34 @@ def test_what_lowers_the_accuracy_is_named_before_any_number(place, program, no_
     assert "is not known: give --mean, or --preprocessing" in capsys.readouterr().err
     assert main(command[:2]) == 2
     assert "is a file: give test images with --test" in capsys.readouterr().err
+
+
+def test_a_report_has_pictures_of_what_flips_where_they_are_asked_for(
+    place, program, no_report, tmp_path, capsys
+):
+    root, page = place[0], tmp_path / "report.html"
+    how = ["--size", "16", "--mean", ",".join(map(str, HOW.mean)), "--std", ",".join(map(str, HOW.std))]
+    command = ["audit", str(program), "--test", str(root / "test.csv"), "--precisions", "fp32,int3", *how]
+    command += ["--group", "pen", "--classes", ",".join(WORDS), "--output", str(tmp_path / "out")]
+    pictures = re.compile(
+        r'<li><img alt="" src="data:image/png;base64,([^"]+)"> (\w+) at int3: (\w+) (.*?)</li>'
+    )
+    assert main([*command, "--report", str(page)]) == 0
+    assert not pictures.findall(page.read_text())
+    assert main([*command, "--report", str(page), "--thumbnails"]) == 0
+    made = harm.flips(Audit.load(tmp_path / "out" / "audit.safetensors"))
+    found = pictures.findall(page.read_text())
+    assert 0 < len(found) == min(len(made), 100)
+    # The harmed come first, and each picture is of its sample.
+    first = made[made["flip"] == "harmed"].iloc[0]
+    encoded, *words = found[0]
+    assert words == [first["group"], first["label"], f"taken for {first['prediction']}"]
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as shown, Image.open(root / first["id"]) as own:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(own))
+    capsys.readouterr()
+    for refused in ([], ["--report", str(page), "--curvature"]):
+        assert main([*command, *refused, "--thumbnails"]) == 2
+        assert "--thumbnails are of the images of --test, in --report" in capsys.readouterr().err
 
 
 def test_metadata_say_how_a_model_is_fed_and_options_come_first(place, program, builder, tmp_path):
