@@ -27,8 +27,8 @@ _OF_SURFACE = (
     *("gradient_against_size", "gradient_against_accuracy", "gradient_against_lambda"),
     *("lambda_against_accuracy", "lambda_against_confidence", "excess_loss"),
 )
-# Rows of a table of a page, at most: all are in its file.
-_ROWS = 100
+# Rows of a table of a page, and of the list of flips that it carries, at most: all are in their files.
+_ROWS, _LISTED = 100, 10_000
 # Lines of a figure of the classes in each group, at most: of more none can be told from another.
 _LINES = 100
 
@@ -212,7 +212,12 @@ def _page(audit, images=None):
     totals = found.groupby("precision", sort=False)[["harmed", "helped"]].sum().reset_index(names="column")
     yield "table", "Images that a column alone classifies wrong (harmed), or right (helped)", totals
     flips = harm.flips(audit)
-    yield "file", "flips.csv", as_csv(flips).encode()
+    yield "file", "flips.csv", as_csv(flips.head(_LISTED)).encode()
+    if len(flips) > _LISTED:
+        yield (
+            "p",
+            f"The first {_LISTED:,} of {len(flips):,} flips; all are in the folder of the audit's tables.",
+        )
     if images and len(flips):
         yield "pictures", "Images that flip, the harmed first", list(_thumbnails(flips, images))
     yield "h2", "Figures"
