@@ -216,7 +216,7 @@ def _page(audit, images=None):
     if len(flips) > _LISTED:
         yield (
             "p",
-            f"The first {_LISTED:,} of {len(flips):,} flips; all are in the folder of the audit's tables.",
+            f"The first {_LISTED:,} of {len(flips):,} flips; all are in the folder of the audit.",
         )
     if images and len(flips):
         yield "pictures", "Images that flip, the harmed first", list(_thumbnails(flips, images))
