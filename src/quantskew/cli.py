@@ -42,6 +42,8 @@ def main(arguments=None):
     An interruption is status 130, and a reader that has gone away 141.  With `QUANTSKEW_DEBUG=1` errors have
     their traceback too.
     """
+    # Before torch is there: threads that spin beside a busy process make a small network 27 times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     parser = argparse.ArgumentParser("quantskew", description="See and check how quantization skews a model.")
