@@ -455,3 +455,7 @@ def test_records_of_seeds_at_once_are_those_of_one_after_the_other(tmp_path, mon
     for seed in range(2):
         one, two = (Audit.load(tmp_path / jobs / file_name("digits", seed=seed)) for jobs in "12")
         same(one, two)
+
+
+def test_the_records_of_the_book_stay_small(repository):
+    assert sum(path.stat().st_size for path in (repository / "book" / "records").iterdir()) < 40e6

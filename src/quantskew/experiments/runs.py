@@ -265,7 +265,7 @@ def write(experiment, folder, seeds, keys=None, **where):
             audit = _made(own, key, curvature=keys is None, **where)
             path = Path(folder) / file_name(experiment.name, key, seed)
             # A record has half the size where no column is so near to its reference that float16 would show.
-            audit.save(path, half=keys is None and key not in (BASE, ACTIVATIONS))
+            audit.save(path, half=keys is None and key != BASE)
             yield key, audit, path
 
 
