@@ -36,7 +36,9 @@ class QuantizedWeight:
 
     @property
     def zeros(self):
-        """Number of weights that are exactly 0."""
+        """Number of weights that are exactly 0, counted on the codes where one of them stands for 0."""
+        if self.grid.offset is None:
+            return int((self.codes == self.grid.zero_point.to(self.codes.dtype)).sum())
         # A grid that starts at the smallest weight may hold 0 at any code or at none.
         return int((dequantize(self.codes, self.grid) == 0).sum())
 
@@ -165,7 +167,11 @@ def quantize_model(model, quantizer, calibration=None, plan=None):
     if quantizer.needs_images:
         check_images(calibration)
     chosen = layer_precisions(model, quantizer.precision, ends, plan) if quantizer.bits else {}
-    result = checked.copied(model).eval()
+    rounded = quantizer.scheme in CALIBRATED
+    # Weights that are replaced need not be copied first; rounding by images still looks at them.
+    replaced = [weights[name] for name in chosen if not rounded]
+    room = {id(own): nn.Parameter(torch.empty_like(own), own.requires_grad) for own in replaced}
+    result = checked.copied(model, room).eval()
     copies, quantized = weight_parameters(result), {}
     for name, weight in weights.items():
         if copies[name] is weight:
@@ -173,7 +179,7 @@ def quantize_model(model, quantizer, calibration=None, plan=None):
     if quantizer.precision == "fp16":
         result = HalfPrecision(result).eval()
     ways = dict.fromkeys(chosen).items()
-    if quantizer.scheme in CALIBRATED:
+    if rounded:
         ways = roundings(result, {name: copies[name] for name in chosen}, quantizer.scheme, calibration)
     for name, rounding in ways:
         layer, own = model.get_submodule(name.rpartition(".")[0]), replace(quantizer, precision=chosen[name])
@@ -183,7 +189,7 @@ def quantize_model(model, quantizer, calibration=None, plan=None):
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         quantized[name] = QuantizedWeight(codes, grid, own.precision)
-        copies[name].copy_(values)
+        copies[name].data = values
     result.quantized = {name: quantized[name] for name in chosen}
     result.activation_grids = {}
     result.unfolded = getattr(model, "unfolded", [])
