@@ -55,7 +55,7 @@ lab: $(LAB)  ## open the chapters as notebooks in JupyterLab; OPTIONS are passed
 
 # A process for each processor, with one thread; a file stays in one process, which makes what its tests share.
 test: $(READY)  ## run all tests
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 	@echo "all tests passed (their settings: pyproject.toml)"
 
 fuzz: $(READY)  ## kill every kind of work at random moments, KILLS=300 times or for MINUTES=20

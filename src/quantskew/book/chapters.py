@@ -152,9 +152,8 @@ def _processors():
 
 def _for_all(prepare, arguments, at_once):
     """Call a function with each of the arguments, some at once; the first error ends it."""
-    # For the kernels, which take both from this process; threads that spin would keep others from working.
+    # For the kernels, which take it from this process.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // at_once)))
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with ThreadPoolExecutor(at_once) as pool:
         running = [pool.submit(prepare, *own) for own in arguments]
         try:
