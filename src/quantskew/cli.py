@@ -42,8 +42,6 @@ def main(arguments=None):
     An interruption is status 130, and a reader that has gone away 141.  With `QUANTSKEW_DEBUG=1` errors have
     their traceback too.
     """
-    # Before torch is there: threads that spin beside a busy process make a small network 27 times as slow.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     parser = argparse.ArgumentParser("quantskew", description="See and check how quantization skews a model.")
@@ -331,35 +329,36 @@ def audit(options):
         raise ValueError(f"the conditions cannot be decided: {'; '.join(missing.values())}")
     # Before any number.
     print(*told(first.provenance), sep="\n")
+    images = None
+    if options.thumbnails:
+        samples = _listed(options.test, options)
+        images = dict(zip(samples.names, samples.paths, strict=True))
     for name, made in audits.items():
         own = re.sub(r"[^\w.-]+", "-", name) if len(audits) > 1 else ""
         print(f"\n{name}\n{'=' * len(name)}\n" if own else "", summary(made), sep="")
         print(f"\n{len(write_report(made, folder / own))} files (Audit, tables, figures) in {folder / own}")
         if options.report:
             page = options.report
-            images = _images(options) if options.thumbnails else None
             write_page(made, page.with_stem(f"{page.stem}-{own}") if own else page, images)
     decided = itertools.product(held_to, audits.values())
     return _status([decide(condition, made, options.confidently) for condition, made in decided], options)
 
 
-def _images(options):
-    """The files of the test images by their ids."""
+def _listed(path, options):
+    """The images of a list or a folder, with the group columns that options ask for."""
     from quantskew.datasets import listed
 
-    samples = listed.read(options.test, options.image_root)
-    return dict(zip(samples.names, samples.paths, strict=True))
+    return listed.read(path, options.image_root, options.group and _names(options.group))
 
 
 def _audits_of_file(options, quantizers=("fp32",), **more):
     """The Audits of the model in a file by group column."""
     from quantskew.audits.shipped import audit_file
-    from quantskew.datasets import listed
 
-    own, columns = _chosen(options).own, options.group and _names(options.group)
+    own = _chosen(options).own
     more |= {"device": None if options.device == "auto" else options.device, "arch": own.arch}
-    more |= {"calibration": own.train and listed.read(own.train, own.image_root, columns)}
-    samples = listed.read(own.test, own.image_root, columns)
+    more |= {"calibration": own.train and _listed(own.train, options)}
+    samples = _listed(own.test, options)
     return audit_file(options.experiment, samples, quantizers, given=own.given(options.size), **more)
 
 

@@ -214,10 +214,8 @@ def _page(audit, images=None):
     flips = harm.flips(audit)
     yield "file", "flips.csv", as_csv(flips.head(_LISTED)).encode()
     if len(flips) > _LISTED:
-        yield (
-            "p",
-            f"The first {_LISTED:,} of {len(flips):,} flips; all are in the folder of the audit.",
-        )
+        left_out = f"The first {_LISTED:,} of {len(flips):,} flips; all are in the folder of the audit."
+        yield "p", left_out
     if images and len(flips):
         yield "pictures", "Images that flip, the harmed first", list(_thumbnails(flips, images))
     yield "h2", "Figures"
