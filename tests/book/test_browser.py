@@ -296,7 +296,7 @@ def open_drawn(open_in_browser, html):
 
 @pytest.fixture(scope="module")
 def runs():
-    """Three training runs of noise, the second one without intervals of the first group."""
+    """Three training runs of noise."""
     rng = np.random.default_rng(1)
     labels, groups = rng.integers(0, 3, 90), np.arange(90) % 3
     names = ("fp32", "int8", "int4")

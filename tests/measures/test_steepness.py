@@ -89,3 +89,8 @@ def test_the_bound_holds_for_small_changes_of_any_direction():
         before, after = loss_along(model, images[groups == 1], labels[groups == 1], change, [0, 1])
         assert after - before <= excess_loss_bound(norms, top.values, 1e-3)[1] * (1 + 1e-3)
     assert np.isnan(excess_loss_bound(norms, top.values, 1e-3)[2])
+
+
+def test_a_negative_norm_is_refused():
+    with pytest.raises(ValueError, match="change_norm is a norm"):
+        excess_loss_bound([1.0], [1.0], -1.0)

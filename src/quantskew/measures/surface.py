@@ -88,13 +88,21 @@ def excess_loss_bound(gradient_norm, lambda_max, change_norm):
     ndarray of float64, shape (G,)
         In nats; NaN where a group has no images.
 
+    Raises
+    ------
+    ValueError
+        If a norm is negative.
+
     Examples
     --------
     >>> excess_loss_bound([0.5, 1.0], [8.0, 2.0], change_norm=0.5)
     array([1.25, 0.75])
     """
-    change_norm = np.asarray(change_norm)
-    return np.asarray(gradient_norm) * change_norm + np.asarray(lambda_max) * change_norm**2 / 2
+    gradient_norm, change_norm = np.asarray(gradient_norm), np.asarray(change_norm)
+    for norm, what in ((gradient_norm, "gradient_norm"), (change_norm, "change_norm")):
+        if (norm < 0).any():
+            raise ValueError(f"{what} is a norm and cannot be negative; got {norm.min()}")
+    return gradient_norm * change_norm + np.asarray(lambda_max) * change_norm**2 / 2
 
 
 def taylor(audit):
